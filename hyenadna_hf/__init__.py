@@ -1,0 +1,52 @@
+"""
+HyenaDNA for Hugging Face transformers.
+
+Importing the package registers its classes, so that `AutoModel.from_pretrained(...)` and its siblings find them without
+`trust_remote_code`; what they save carries the code along, so that it loads where this package is not installed.
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
+
+from .model.configuration_hyenadna import HyenaDNAConfig
+from .model.modeling_hyenadna import (
+    HyenaDNAForCausalLM,
+    HyenaDNAForSequenceClassification,
+    HyenaDNAForTokenClassification,
+    HyenaDNAModel,
+    HyenaDNAPreTrainedModel,
+)
+from .model.tokenization_hyenadna import HyenaDNATokenizer
+
+__version__ = "0.1.0"
+
+# exist_ok: another package may have claimed the model type.
+AutoConfig.register("hyenadna", HyenaDNAConfig, exist_ok=True)
+AutoTokenizer.register(HyenaDNAConfig, fast_tokenizer_class=HyenaDNATokenizer, exist_ok=True)
+for _auto_class, _model_class in (
+    (AutoModel, HyenaDNAModel),
+    (AutoModelForCausalLM, HyenaDNAForCausalLM),
+    (AutoModelForSequenceClassification, HyenaDNAForSequenceClassification),
+    (AutoModelForTokenClassification, HyenaDNAForTokenClassification),
+):
+    _auto_class.register(HyenaDNAConfig, _model_class, exist_ok=True)
+    _model_class.register_for_auto_class(_auto_class.__name__)
+HyenaDNAConfig.register_for_auto_class()
+HyenaDNATokenizer.register_for_auto_class()
+
+__all__ = [
+    "HyenaDNAConfig",
+    "HyenaDNAForCausalLM",
+    "HyenaDNAForSequenceClassification",
+    "HyenaDNAForTokenClassification",
+    "HyenaDNAModel",
+    "HyenaDNAPreTrainedModel",
+    "HyenaDNATokenizer",
+    "__version__",
+]

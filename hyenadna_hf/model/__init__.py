@@ -1,0 +1,1 @@
+"""The model: everything a Hub repository of ours receives, importing only torch, transformers and each other."""

@@ -1,0 +1,56 @@
+"""Causal long convolution: a direct reference and the FFT.
+
+Both compute, for every channel, `y[t] = sum over s <= t of k[t - s] * v[s]`, plus the skip term `bias * v[t]`.
+"""
+
+import torch
+
+
+def causal_conv_direct(v, k, bias=None):
+    """
+    The definition, in O(length^2) time and memory and in the precision of its arguments. For tests.
+
+    Args:
+        v (`torch.Tensor` of shape `(batch, channels, length)`): The signal.
+        k (`torch.Tensor` of shape `(channels, length)`): The filter, lag 0 first.
+        bias (`torch.Tensor` of shape `(channels,)`, *optional*): Weight of the skip term.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, channels, length)`.
+    """
+    length = v.shape[-1]
+    position = torch.arange(length, device=v.device)
+    lag = position[:, None] - position[None, :]  # [T, S]
+    toeplitz = k[:, lag.clamp(min=0)] * (lag >= 0)  # [C, T, S]
+    y = torch.einsum("cts,bcs->bct", toeplitz, v)
+    return y if bias is None else y + bias[:, None] * v
+
+
+def causal_conv_fft(v, k, bias=None):
+    """
+    The same in O(length log length), by FFT in float32 (in float64 for float64 arguments), whatever the dtype of `v`.
+
+    Args:
+        v (`torch.Tensor` of shape `(batch, channels, length)`): The signal.
+        k (`torch.Tensor` of shape `(channels, length)`): The filter, lag 0 first.
+        bias (`torch.Tensor` of shape `(channels,)`, *optional*): Weight of the skip term.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, channels, length)` and the dtype of `v`.
+    """
+    length = v.shape[-1]
+    size = fft_size(2 * length - 1)
+    dtype = torch.promote_types(v.dtype, torch.float32)
+    with torch.autocast(v.device.type, enabled=False):
+        signal = v.to(dtype)
+        spectrum = torch.fft.rfft(signal, n=size) * torch.fft.rfft(k.to(dtype), n=size)
+        y = torch.fft.irfft(spectrum, n=size)[..., :length]
+        if bias is not None:
+            y = y + bias.to(dtype)[:, None] * signal
+    return y.to(v.dtype)
+
+
+def fft_size(length):
+    """The least 2^n or 3 * 2^n that is no less than `length`: the sizes that FFT libraries do fastest."""
+    power = 1 << (length - 1).bit_length()
+    return 3 * power // 4 if 3 * power // 4 >= length else power

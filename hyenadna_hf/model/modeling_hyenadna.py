@@ -1,0 +1,677 @@
+"""HyenaDNA: filter -> operator -> block -> model -> heads (Nguyen, Poli, Faizi et al. 2023, arXiv:2306.15794)."""
+
+import copy
+import math
+import re
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    CausalLMOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.modeling_utils import load_state_dict
+from transformers.utils import can_return_tuple
+
+from .configuration_hyenadna import HyenaDNAConfig
+from .fftconv_hyenadna import causal_conv_fft
+
+try:
+    from transformers import initialization as init
+
+    TIED_WEIGHTS_KEYS = {"lm_head.weight": "hyena.backbone.embeddings.word_embeddings.weight"}
+except ImportError:  # transformers 4
+    from torch.nn import init
+
+    TIED_WEIGHTS_KEYS = ["lm_head.weight"]
+
+
+def positional_features(length, config, device, dtype):
+    """
+    What the implicit filters are functions of, for the first `length` positions; computed in float64.
+
+    Args:
+        length (`int`): Number of positions, at most `config.max_seq_len`.
+        config ([`HyenaDNAConfig`]): Gives `max_seq_len` and `emb_dim`.
+        device, dtype: Of the result.
+
+    Returns:
+        `tuple(torch.Tensor)`: time `t`, which runs from 0 to 1 over max_seq_len, of shape `(length, 1)`, and features
+        `z = [t, cos(f w), -sin(f w)]` of shape `(length, emb_dim)`.
+    """
+    # MPS has no float64.
+    precise = {"dtype": torch.float32 if device.type == "mps" else torch.float64, "device": device}
+    bands = (config.emb_dim - 1) // 2
+    position = torch.arange(length, **precise)[:, None]
+    t = position / (config.max_seq_len - 1)
+    w = 2 * math.pi * position / config.max_seq_len
+    f = torch.linspace(1e-4, bands - 1, bands, **precise)
+    z = torch.cat([t, torch.cos(f * w), -torch.sin(f * w)], dim=-1)
+    return t.to(dtype), z.to(dtype)
+
+
+def decay_rates(config, device, dtype):
+    """How fast each filter channel decays over max_seq_len, of shape `(d_model * (hyena_order - 1),)`."""
+    slow, fast = -math.log(1e-2) / 1.5, -math.log(1e-2) / 0.3
+    channels = config.d_model * (config.hyena_order - 1)
+    return torch.linspace(slow, fast, channels, dtype=torch.float64, device="cpu").to(device, dtype)
+
+
+# What published checkpoints store and this model computes, or has only once ("implicit_filter.1.freq").
+PUBLISHED_CONSTANT = re.compile(
+    r"(?P<filter>.*filter_fn\.)(?:pos_emb\.(?P<position>[tz])|modulation\.deltas|implicit_filter\.(?!1\.)\d+\.freq)$"
+)
+
+
+def check_published_constants(config, names, get_tensor):
+    """
+    Find the constants that a published checkpoint stores, and make sure that leaving them out loses nothing.
+
+    Stored constants differ from the formula by up to 1e-6, trained ones by far more; the tolerance is 1e-5.
+
+    Args:
+        config ([`HyenaDNAConfig`]): Of the model that the weights are for.
+        names (iterable of `str`): The names in the checkpoint.
+        get_tensor (`Callable[[str], torch.Tensor]`): Gives the tensor of a name.
+
+    Returns:
+        `list[str]`: those of `names` that are constants.
+
+    Raises:
+        ValueError: if one of them is not what this model uses in its place.
+    """
+    names = set(names)
+    found = {name: match for name in sorted(names) if (match := PUBLISHED_CONSTANT.match(name))}
+    cpu = torch.device("cpu")
+    for name, match in found.items():
+        stored = get_tensor(name).detach().to(cpu, torch.float64)
+        if match["position"]:
+            features = positional_features(config.max_seq_len, config, cpu, torch.float64)
+            expected = features["tz".index(match["position"])][None]
+        elif name.endswith("deltas"):
+            expected = -decay_rates(config, cpu, torch.float64)[None, None]
+        else:
+            first = f"{match['filter']}implicit_filter.1.freq"
+            expected = get_tensor(first).detach().to(cpu, torch.float64) if first in names else None
+        if expected is None or stored.shape != expected.shape or not torch.allclose(stored, expected, rtol=0, atol=1e-5):
+            raise ValueError(
+                f"{name} in the checkpoint is not what this model uses in its place (max_seq_len={config.max_seq_len}, "
+                f"emb_dim={config.emb_dim}): it was trained, or belongs to another config. Without it every prediction "
+                "would change, so the weights are not loaded."
+            )
+    return list(found)
+
+
+class HyenaDNASine(nn.Module):
+    """`sin(freq * x)`; the one `freq` of a filter serves all its layers."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.freq = config.activation_freq
+        if config.train_freq:
+            self.freq = nn.Parameter(torch.full((1, config.filter_order), float(config.activation_freq)))
+
+    def forward(self, x):
+        freq = self.freq.to(x.dtype) if isinstance(self.freq, torch.Tensor) else self.freq
+        return torch.sin(freq * x)
+
+
+class HyenaDNAFilterLinear(nn.Linear):
+    """A linear layer in the precision of its input: positions need float32 even where the weights are bfloat16."""
+
+    def forward(self, x):
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class HyenaDNAFilter(nn.Module):
+    """The `hyena_order - 1` implicit long filters of a layer: a sine MLP of the position under an exponential decay."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        channels = config.d_model * (config.hyena_order - 1)
+        self.bias = nn.Parameter(torch.randn(channels)) if config.use_bias else None
+        # Numbered as published, where the activation stands between the linear layers as "1", "3", "5", ...
+        width = config.filter_order
+        layers = {"0": HyenaDNAFilterLinear(config.emb_dim, width), "1": HyenaDNASine(config)}
+        for i in range(1, config.num_inner_mlps + 1):
+            layers[str(2 * i)] = HyenaDNAFilterLinear(width, width)
+        layers[str(2 * config.num_inner_mlps + 2)] = HyenaDNAFilterLinear(width, channels, bias=False)
+        self.implicit_filter = nn.ModuleDict(layers)
+
+    def forward(self, length):
+        """Filters for the first `length` lags, of shape `(hyena_order - 1, d_model, length)`, at least in float32."""
+        first, sine, *inner, last = self.implicit_filter.values()
+        dtype = torch.promote_types(last.weight.dtype, torch.float32)
+        device = last.weight.device
+        with torch.autocast(device.type, enabled=False):
+            t, z = positional_features(length, self.config, device, dtype)
+            h = sine(first(z))
+            for layer in inner:
+                h = sine(layer(h))
+            h = last(h) * (torch.exp(-t * decay_rates(self.config, device, dtype)) + 0.05)  # [L, C]
+        return h.T.reshape(-1, self.config.d_model, length)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        mine = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+        for name in check_published_constants(self.config, mine, mine.get):
+            del state_dict[name]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class HyenaDNAOperator(nn.Module):
+    """The Hyena recurrence: projections, a short convolution, then gates and long convolutions in turn."""
+
+    def __init__(self, config):
+        super().__init__()
+        width = (config.hyena_order + 1) * config.d_model
+        self.d_model = config.d_model
+        self.in_proj = nn.Linear(config.d_model, width)
+        self.short_filter = nn.Conv1d(
+            width, width, config.short_filter_order, groups=width, padding=config.short_filter_order - 1
+        )
+        self.filter_fn = HyenaDNAFilter(config)
+        self.dropout = nn.Dropout(config.hyena_dropout)
+        self.out_proj = nn.Linear(config.d_model, config.d_model)
+        self.out_proj.closes_residual_branch = True
+
+    def forward(self, u):
+        length = u.shape[1]
+        u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
+        u = self.short_filter(u)[..., :length]
+        gate, *gates, v = u.split(self.d_model, dim=1)
+        filters = self.filter_fn(length)  # [order-1, D, L]
+        bias = self.filter_fn.bias
+        biases = [None] * len(filters) if bias is None else bias.view(-1, self.d_model)
+        for x, k, b in zip(reversed(gates), filters, biases):
+            v = causal_conv_fft(self.dropout(v * x), k, b)
+        return self.out_proj((v * gate).transpose(1, 2))
+
+
+class HyenaDNAMLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.fc1 = nn.Linear(config.d_model, config.d_inner)
+        self.fc2 = nn.Linear(config.d_inner, config.d_model)
+        self.fc2.closes_residual_branch = True
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class HyenaDNABlock(GradientCheckpointingLayer):
+    """Pre-norm mixer and MLP; the residual stays in float32 whatever the dtype of the weights."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.mixer = HyenaDNAOperator(config)
+        self.norm1 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.mlp = HyenaDNAMLP(config)
+        self.norm2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+        self.dropout = nn.Dropout(config.resid_dropout)
+
+    def forward(self, hidden):
+        hidden = hidden + self.dropout(self.mixer(self.norm1(hidden.to(self.norm1.weight.dtype))))
+        return hidden + self.dropout(self.mlp(self.norm2(hidden.to(self.norm2.weight.dtype))))
+
+
+class HyenaDNAEmbeddings(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.d_model)
+
+    def forward(self, input_ids):
+        return self.word_embeddings(input_ids)
+
+
+class HyenaDNABackbone(nn.Module):
+    """Embeddings, blocks and the final norm, over rows without padding."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.embeddings = HyenaDNAEmbeddings(config)
+        self.dropout = nn.Dropout(config.embed_dropout)
+        self.layers = nn.ModuleList(HyenaDNABlock(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
+
+    def forward(self, inputs_embeds, output_hidden_states=False):
+        hidden = self.dropout(inputs_embeds)
+        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        hidden_states = []
+        for layer in self.layers:
+            if output_hidden_states:
+                hidden_states.append(hidden)
+            hidden = layer(hidden)
+        hidden = self.ln_f(hidden.to(self.ln_f.weight.dtype))
+        return hidden, (*hidden_states, hidden) if output_hidden_states else None
+
+
+class Packing:
+    """
+    Moves the real positions of each row to its front, in order, and back again.
+
+    A causal model never looks forward, so what stands behind the real positions cannot change them: each row is
+    computed as if its masked positions had been deleted, wherever they stood.
+
+    Args:
+        attention_mask (`torch.Tensor` of shape `(batch, length)`): Nonzero where a position is real, in any dtype.
+    """
+
+    def __init__(self, attention_mask):
+        real = attention_mask != 0
+        self.length = real.shape[1]
+        order = torch.argsort(real.logical_not().to(torch.uint8), dim=1, stable=True)
+        # In a compiled graph the length may not depend on data.
+        longest = self.length if torch.compiler.is_compiling() else max(int(real.sum(1).max()), 1)
+        self.order = order[:, :longest]
+        self.real = real.gather(1, self.order)
+
+    def pack(self, values, fill=0):
+        """`(batch, length, ...)` to `(batch, longest, ...)`, with `fill` behind the real positions."""
+        return values.gather(1, self._index(values)).masked_fill(~self._widen(self.real, values), fill)
+
+    def unpack(self, packed):
+        """`(batch, longest, ...)` to `(batch, length, ...)`, with zeros at the masked positions."""
+        values = packed.masked_fill(~self._widen(self.real, packed), 0)
+        full = values.new_zeros(values.shape[0], self.length, *values.shape[2:])
+        return full.scatter(1, self._index(packed), values)
+
+    def _index(self, values):
+        return self._widen(self.order, values).expand(-1, -1, *values.shape[2:])
+
+    @staticmethod
+    def _widen(indices, values):
+        return indices.reshape(*indices.shape, *[1] * (values.dim() - 2))
+
+
+def packing_for(config, attention_mask):
+    """A [`Packing`], or `None` where there is nothing to move: no mask, all ones, or `compat_padding`."""
+    if attention_mask is None or config.compat_padding:
+        return None
+    if not torch.compiler.is_compiling() and bool((attention_mask != 0).all()):
+        return None
+    return Packing(attention_mask)
+
+
+class HyenaDNAPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation, common to all HyenaDNA models."""
+
+    config_class = HyenaDNAConfig
+    base_model_prefix = "hyena"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["HyenaDNABlock"]
+    # Checked against the model by value before loading: see `_load_pretrained_model`.
+    _keys_to_ignore_on_load_unexpected = [
+        r"filter_fn\.pos_emb\.[zt]$",
+        r"filter_fn\.modulation\.deltas$",
+        r"filter_fn\.implicit_filter\.\d+\.freq$",
+    ]
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path, *model_args, config=None, force_max_seq_len=False, **kwargs
+    ):
+        """
+        As `PreTrainedModel.from_pretrained`, but it refuses to change `max_seq_len`.
+
+        Args:
+            force_max_seq_len (`bool`, defaults to `False`):
+                Load the weights although the requested `max_seq_len` is not the one they were trained with. The long
+                filters are functions of position / max_seq_len, so the result is another model and needs training.
+
+        Raises:
+            ValueError: if `max_seq_len`, here or in `config`, differs from the stored one and is not forced.
+        """
+        requested = getattr(config, "max_seq_len", None)
+        for name in ("max_seq_len", "max_position_embeddings"):
+            requested = kwargs.pop(name, requested)
+        trained = cls._stored_max_seq_len(pretrained_model_name_or_path, kwargs)
+        if requested is None or trained is None or requested == trained:
+            if requested is not None and config is None:
+                kwargs["max_seq_len"] = requested
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        if not force_max_seq_len:
+            raise ValueError(
+                f"max_seq_len={requested}, but {pretrained_model_name_or_path} was trained with max_seq_len={trained}. "
+                "Changing it rescales every long filter, which gives another model. Shorter inputs need no change; for "
+                "longer ones take a checkpoint made for them; to change it all the same and train on, pass "
+                "force_max_seq_len=True."
+            )
+        if config is not None:
+            config = copy.deepcopy(config)
+            config.max_seq_len = trained
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.config.max_seq_len = requested
+        return loaded
+
+    @classmethod
+    def _stored_max_seq_len(cls, source, kwargs):
+        if source is None:
+            return None
+        hub = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+        stored, _ = cls.config_class.get_config_dict(source, **{name: kwargs[name] for name in hub if name in kwargs})
+        return stored.get("max_seq_len")
+
+    @classmethod
+    def _load_pretrained_model(cls, model, state_dict, checkpoint_files, *args, **kwargs):
+        if state_dict is not None:
+            check_published_constants(model.config, state_dict, state_dict.get)
+        for file in checkpoint_files or () if state_dict is None else ():
+            if file.endswith(".safetensors"):
+                with safe_open(file, framework="pt") as tensors:
+                    check_published_constants(model.config, tensors.keys(), tensors.get_tensor)
+            else:
+                tensors = load_state_dict(file)
+                check_published_constants(model.config, tensors, tensors.get)
+        return super()._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
+
+    def _init_weights(self, module):
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            if getattr(module, "closes_residual_branch", False):
+                std = std / math.sqrt(2 * self.config.n_layer)
+            init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=std)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):  # PyTorch's own, as in the original
+            bound = 1 / math.sqrt(self.config.short_filter_order)
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, HyenaDNAFilter) and module.bias is not None:
+            init.normal_(module.bias)
+        elif isinstance(module, HyenaDNASine) and self.config.train_freq:
+            init.constant_(module.freq, self.config.activation_freq)
+
+    def get_input_embeddings(self):
+        return self.base_model.backbone.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value):
+        self.base_model.backbone.embeddings.word_embeddings = value
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        # The config rounds vocab_size up on loading: make that a no-op for the new number of rows.
+        self.config.pad_vocab_size_multiple = math.gcd(self.config.vocab_size, self.config.pad_vocab_size_multiple)
+        return embeddings
+
+
+class HyenaDNAModel(HyenaDNAPreTrainedModel):
+    """The bare model: hidden states for every position."""
+
+    # A base model has no head to put these into.
+    _keys_to_ignore_on_load_unexpected = [
+        *HyenaDNAPreTrainedModel._keys_to_ignore_on_load_unexpected,
+        r"^lm_head\.",
+        r"^score\.",
+    ]
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.backbone = HyenaDNABackbone(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, input_ids=None, attention_mask=None, inputs_embeds=None, output_attentions=None, output_hidden_states=None
+    ):
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*): Token ids.
+            attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
+                Nonzero where a position is real, in any dtype. A masked position does not exist: the others are
+                computed as if it were deleted from its row, and its own outputs are zeros. Without a mask every
+                position is real, [PAD] too.
+            inputs_embeds (`torch.Tensor` of shape `(batch, length, d_model)`, *optional*):
+                Embeddings, in place of `input_ids`.
+            output_attentions (`bool`, *optional*): Must not be true: there is no attention.
+            output_hidden_states (`bool`, *optional*): Also return the hidden states.
+            return_dict (`bool`, *optional*): Return a `ModelOutput` (default) or a tuple.
+
+        Returns:
+            `BaseModelOutput` with `last_hidden_state` of shape `(batch, length, d_model)` and, if asked for,
+            `hidden_states`: `n_layer + 1` tensors of that shape, namely the embeddings, the output of each block but
+            the last, and `last_hidden_state`.
+
+        Raises:
+            ValueError: if not exactly one of `input_ids` and `inputs_embeds` is given, if the shapes do not fit, or
+                if a row has more real positions than `max_seq_len`.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give either input_ids or inputs_embeds, and not both.")
+        if output_attentions:
+            raise ValueError("output_attentions=True: HyenaDNA has no attention; leave it out.")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        inputs = inputs_embeds if input_ids is None else input_ids
+        if attention_mask is not None and attention_mask.shape != inputs.shape[:2]:
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}, but the input is of (batch, length) = "
+                f"{tuple(inputs.shape[:2])}; give one number a position."
+            )
+        packing = packing_for(self.config, attention_mask)
+        if packing is not None:
+            inputs = packing.pack(inputs)
+        if inputs.shape[1] > self.config.max_seq_len:
+            raise ValueError(
+                f"The input has {inputs.shape[1]:,} positions, but this model's max_seq_len is "
+                f"{self.config.max_seq_len:,}. Shorten it (truncation=True, max_length={self.config.max_seq_len}) or "
+                "take a checkpoint made for longer sequences."
+            )
+        embeds = self.backbone.embeddings(inputs) if inputs_embeds is None else inputs
+        last, hidden_states = self.backbone(embeds, output_hidden_states)
+        if packing is not None:
+            last = packing.unpack(last)
+            if hidden_states is not None:
+                hidden_states = (*map(packing.unpack, hidden_states[:-1]), last)
+        return BaseModelOutput(last_hidden_state=last, hidden_states=hidden_states)
+
+
+class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel):
+    """The language model: logits of the next nucleotide at every position."""
+
+    _tied_weights_keys = TIED_WEIGHTS_KEYS
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.hyena = HyenaDNAModel(config)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings):
+        self.lm_head = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        inputs_embeds=None,
+        labels=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        **kwargs,
+    ):
+        """
+        Args:
+            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                The tokens themselves: position t is scored on the label of the next real position. -100 is ignored,
+                and so are masked positions.
+            kwargs: For the loss, as `num_items_in_batch` of the Trainer.
+
+        The other arguments are those of [`HyenaDNAModel.forward`].
+
+        Returns:
+            `CausalLMOutput` with `logits` of shape `(batch, length, vocab_size)` (zeros at masked positions), and
+            `loss` if there are labels.
+        """
+        outputs = self.hyena(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.lm_head(outputs.last_hidden_state)
+        loss = None
+        if labels is not None:
+            scored, packing = logits, packing_for(self.config, attention_mask)
+            if packing is not None:
+                scored, labels = packing.pack(logits), packing.pack(labels, fill=-100)
+            loss = self.loss_function(logits=scored, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
+def pool_positions(hidden, real, how):
+    """
+    Pool `(batch, length, d_model)` over the positions where `real`, of shape `(batch, length)`, is true.
+
+    Args:
+        hidden (`torch.Tensor` of shape `(batch, length, d_model)`): Hidden states.
+        real (`torch.BoolTensor` of shape `(batch, length)`): Which positions exist; a row may have none (zeros).
+        how (`str`): `"mean"`, `"max"`, `"first"` or `"last"`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, d_model)`.
+    """
+    hidden = hidden.masked_fill(~real[..., None], 0)
+    if how == "mean":
+        return hidden.sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+    if how == "max":
+        lowest = torch.finfo(hidden.dtype).min
+        highest = hidden.masked_fill(~real[..., None], lowest).amax(1)
+        return highest.masked_fill(~real.any(1, keepdim=True), 0)
+    position = torch.arange(real.shape[1], device=real.device)
+    chosen = (position * real).argmax(1) if how == "last" else real.to(torch.uint8).argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), chosen]
+
+
+class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
+    """One prediction a sequence, from pooled hidden states: see `classifier_pooling` in the config."""
+
+    # The loss is a mean over the batch, which the Trainer scales under gradient accumulation.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.hyena = HyenaDNAModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.score = nn.Linear(config.d_model, config.num_labels, bias=config.classifier_bias)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        inputs_embeds=None,
+        labels=None,
+        output_attentions=None,
+        output_hidden_states=None,
+    ):
+        """
+        Args:
+            labels (`torch.Tensor`, *optional*):
+                Of shape `(batch,)` and integer for single-label classification, of shape `(batch, num_labels)` and
+                float for multi-label classification (0 or 1) and regression (of shape `(batch,)` with one label).
+                `config.problem_type` chooses; where it is not set, it is inferred from the labels.
+
+        The other arguments are those of [`HyenaDNAModel.forward`].
+
+        Returns:
+            `SequenceClassifierOutput` with `logits` of shape `(batch, num_labels)`, and `loss` if there are labels.
+        """
+        outputs = self.hyena(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        hidden = outputs.last_hidden_state
+        if attention_mask is None or self.config.compat_padding:
+            real = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
+        else:
+            real = attention_mask != 0
+        pooled = pool_positions(hidden, real, self.config.classifier_pooling)
+        logits = self.score(self.dropout(pooled))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
+class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
+    """One prediction a position. The model is causal: a position's prediction sees what stands before it, and itself."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.hyena = HyenaDNAModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.score = nn.Linear(config.d_model, config.num_labels, bias=config.classifier_bias)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        inputs_embeds=None,
+        labels=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        **kwargs,
+    ):
+        """
+        Args:
+            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                The class of each position. -100 is ignored, and so are masked positions.
+            kwargs: For the loss, as `num_items_in_batch` of the Trainer.
+
+        The other arguments are those of [`HyenaDNAModel.forward`].
+
+        Returns:
+            `TokenClassifierOutput` with `logits` of shape `(batch, length, num_labels)`, and `loss` if there are labels.
+        """
+        outputs = self.hyena(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.score(self.dropout(outputs.last_hidden_state))
+        loss = None
+        if labels is not None:
+            if attention_mask is not None and not self.config.compat_padding:
+                labels = labels.masked_fill(attention_mask == 0, -100)
+            loss = self.loss_function(logits, labels, self.config, **kwargs)
+        return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
+__all__ = [
+    "HyenaDNAForCausalLM",
+    "HyenaDNAForSequenceClassification",
+    "HyenaDNAForTokenClassification",
+    "HyenaDNAModel",
+    "HyenaDNAPreTrainedModel",
+]
