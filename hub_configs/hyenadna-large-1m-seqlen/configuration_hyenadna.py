@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/configuration_hyenadna.py

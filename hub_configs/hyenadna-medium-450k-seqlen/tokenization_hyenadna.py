@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/tokenization_hyenadna.py

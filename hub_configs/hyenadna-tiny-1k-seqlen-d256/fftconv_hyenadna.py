@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/fftconv_hyenadna.py

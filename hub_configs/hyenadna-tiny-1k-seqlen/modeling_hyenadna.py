@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/modeling_hyenadna.py

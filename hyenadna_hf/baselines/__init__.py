@@ -1,0 +1,1 @@
+"""What HyenaDNA is compared with."""

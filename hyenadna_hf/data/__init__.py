@@ -1,0 +1,1 @@
+"""Sequences in: files, the Hub, and the small set that ships with the package."""

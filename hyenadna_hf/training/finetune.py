@@ -1,0 +1,385 @@
+"""`hyenadna finetune`: train a sequence classifier with the stock Trainer and say what it is worth."""
+
+import inspect
+import json
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    HfArgumentParser,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from ..baselines.kmer import kmer_classifier
+from ..data.labelled import BUNDLED, load_labelled_sequences
+from ..errors import InputError
+from ..hub.sizes import SIZE_NAMES, published_config
+from ..model.tokenization_hyenadna import HyenaDNATokenizer
+from ..pretrained import BUNDLED_CHECKPOINTS
+from .metrics import classification_metrics
+
+RESULTS_FILE = "results.json"
+NOT_LOADED = ("missing_keys", "mismatched_keys")
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass
+class ModelArguments:
+    model: str = field(
+        default="hyenadna-tiny-1k-remag",
+        metadata={
+            "help": "What to start from: a checkpoint that ships with the package "
+            f"({', '.join(BUNDLED_CHECKPOINTS)}), a folder or Hub id of any Hugging Face model (a folder with a config "
+            f"but no weights is trained from scratch), or a published size, from scratch ({', '.join(SIZE_NAMES)})."
+        },
+    )
+    from_scratch: bool = field(default=False, metadata={"help": "Use only the configuration of --model, not its weights."})
+    tokenizer: str | None = field(default=None, metadata={"help": "Folder or Hub id of the tokenizer (default: --model)."})
+    kmer: int | None = field(
+        default=None,
+        metadata={"help": "Write each sequence as overlapping words of this many bases, as the first DNABERT wants."},
+    )
+    special_tokens_mode: str = field(
+        default="none",
+        metadata={"help": "Special tokens that a HyenaDNA tokenizer adds: none (as in the paper), sep or cls_sep."},
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
+
+
+@dataclass
+class DataArguments:
+    dataset: str = field(
+        default="splice_sites_chr20",
+        metadata={
+            "help": "Labelled sequences: a folder with files train, validation, test; the common beginning of files "
+            "named so (x for x_train.csv.gz and x_test.csv.gz); one file; a set that ships with the package "
+            f"({', '.join(BUNDLED)}); or a Hub data set. CSV, TSV, Parquet, or FASTA with headers >name|label."
+        },
+    )
+    sequence_column: str | None = field(default=None, metadata={"help": "Default: sequence, seq or dna."})
+    label_column: str | None = field(default=None, metadata={"help": "Default: label, class or target."})
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest input, in tokens; the rest is cut off (default: the model's longest)."}
+    )
+    validation_fraction: float = field(default=0.1, metadata={"help": "Held out of train if there is no validation."})
+    test_fraction: float = field(default=0.2, metadata={"help": "Held out of train if there is no test split."})
+    baselines: bool = field(
+        default=True, metadata={"help": "Also score the majority class and a linear model on 6-mer counts."}
+    )
+
+
+@dataclass
+class FinetuneArguments(TrainingArguments):
+    """Those of transformers, with defaults for HyenaDNA. (DNABERT and its kin want a learning rate of about 3e-5.)"""
+
+    output_dir: str = field(default="hyenadna-finetuned", metadata={"help": "Where the checkpoint goes."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training split."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Sequences a step and device."})
+    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Sequences a step and device, evaluating."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint to resume from."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "How many of them to keep."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
+    report_to: str | None = field(default="none", metadata={"help": "Trackers to report to."})
+    dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin memory for the GPU."})
+
+    def __post_init__(self):
+        if 0 < self.warmup_steps < 1 and hasattr(self, "warmup_ratio"):  # transformers 4
+            self.warmup_ratio, self.warmup_steps = self.warmup_steps, 0
+        super().__post_init__()
+
+
+def main(argv):
+    """Run `hyenadna finetune` with the arguments `argv` (a list of `str`)."""
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, FinetuneArguments),
+        prog="hyenadna finetune",
+        description="Fine-tune a sequence classifier and compare it with simple baselines on held-out sequences.",
+    )
+    finetune(*parser.parse_args_into_dataclasses(argv))
+
+
+def finetune(model_args, data_args, training_args):
+    """
+    Train, evaluate on the test split, save, load back and classify one sequence.
+
+    Everything that can be wrong with the arguments is checked before anything is written. `output_dir` receives the
+    model, the tokenizer, the code to load them anywhere, and `results.json`.
+
+    Returns:
+        `dict`: what `results.json` holds: test metrics by model name, sizes, seed and seconds.
+
+    Raises:
+        InputError: if the data, the model or an argument will not do.
+    """
+    started = time.monotonic()
+    console = Console()
+    _check_output_dir(training_args)
+    data = load_labelled_sequences(
+        data_args.dataset,
+        data_args.sequence_column,
+        data_args.label_column,
+        data_args.validation_fraction,
+        data_args.test_fraction,
+        training_args.seed,
+    )
+    names = data["train"].features["label"].names
+    set_seed(training_args.seed)
+    model, tokenizer, origin = load_classifier(model_args, names)
+    limit = longest_input(model.config, tokenizer)
+    max_length = data_args.max_length or limit
+    if max_length is not None and limit is not None and max_length > limit:
+        raise InputError(f"--max_length {max_length:,}: {model_args.model} takes at most {limit:,} tokens; ask for fewer.")
+
+    console.print(
+        f"[bold]Data[/bold] {data_args.dataset}: "
+        + ", ".join(f"{len(split):,} {name}" for name, split in data.items())
+        + f"; classes {', '.join(names)}"
+    )
+    console.print(f"[bold]Model[/bold] {model_args.model} ({origin}), {model.num_parameters():,} parameters")
+    tokens = tokenize(data, tokenizer, max_length, model_args.kmer)
+    full = sum(length == max_length for split in tokens.values() for length in map(len, split["input_ids"]))
+    if full:
+        console.print(f"{full:,} sequences fill the {max_length:,} tokens of the model; what is longer is cut at the end.")
+
+    trainer = Trainer(
+        model=model,
+        args=training_args,
+        train_dataset=tokens["train"],
+        eval_dataset=tokens["validation"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=lambda output: classification_metrics(_classes(output.predictions), output.label_ids),
+    )
+    trainer.train(resume_from_checkpoint=_checkpoint_to_resume(training_args))
+    trainer.save_model()
+    test = trainer.predict(tokens["test"], metric_key_prefix="test")
+    results = {
+        "dataset": data_args.dataset,
+        "model": model_args.model,
+        "start": origin,
+        "seed": training_args.seed,
+        "epochs": training_args.num_train_epochs,
+        "sequences": {name: len(split) for name, split in data.items()},
+        "test": {"model": {name: test.metrics[f"test_{name}"] for name in ("accuracy", "mcc", "f1")}},
+    }
+    if not trainer.is_world_process_zero():
+        return results
+    if data_args.baselines:
+        results["test"].update(baseline_metrics(data))
+    results["seconds"] = round(time.monotonic() - started, 1)
+    output_dir = Path(training_args.output_dir)
+    (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+    console.print(_results_table(results, model_args.model, len(data["test"])))
+    _classify_one(console, output_dir, data["test"][0], model_args, max_length, _first(test.predictions)[0])
+    console.print(f"Took {time.monotonic() - started:.0f} s. The checkpoint is in {output_dir}/; to use it anywhere:")
+    console.print(
+        f'  AutoModelForSequenceClassification.from_pretrained("{output_dir}", trust_remote_code=True)', soft_wrap=True
+    )
+    return results
+
+
+def load_classifier(model_args, names):
+    """
+    The model and tokenizer of `--model`, with one output a class.
+
+    Args:
+        model_args ([`ModelArguments`]): Which.
+        names (`list[str]`): Names of the classes, in the order of their numbers.
+
+    Returns:
+        `tuple`: the model, its tokenizer, and where its weights come from, as a phrase.
+
+    Raises:
+        InputError: if they cannot be loaded.
+    """
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    labels["problem_type"] = "single_label_classification"
+    source = BUNDLED_CHECKPOINTS.get(model_args.model, model_args.model)
+    remote = {"trust_remote_code": model_args.trust_remote_code}
+    is_size = model_args.model in SIZE_NAMES and not Path(model_args.model).is_dir()
+    try:
+        if is_size:
+            config = published_config(model_args.model, **labels)
+        else:
+            config = AutoConfig.from_pretrained(source, **labels, **remote)
+        tokenizer = _load_tokenizer(model_args, source, config)
+        if is_size or model_args.from_scratch or not _has_weights(source):
+            model = AutoModelForSequenceClassification.from_config(config, **remote)
+            return model, tokenizer, "from scratch"
+        # Another number of classes means a new head: the only weights that may not fit.
+        with quiet():
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                source, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **remote
+            )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"--model {model_args.model}: cannot be loaded as a sequence classifier ({reason}).") from error
+    new = {key if isinstance(key, str) else key[0] for kind in NOT_LOADED for key in loading[kind]}
+    return model, tokenizer, f"pretrained; new: {', '.join(sorted(new))}" if new else "pretrained"
+
+
+@contextmanager
+def quiet():
+    """No warnings from transformers: what they would say is printed in one line."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _load_tokenizer(model_args, source, config):
+    source = model_args.tokenizer or source
+    if model_args.tokenizer is None and model_args.model in SIZE_NAMES and not Path(model_args.model).is_dir():
+        return HyenaDNATokenizer(config.max_seq_len, special_tokens_mode=model_args.special_tokens_mode)
+    remote = {"trust_remote_code": model_args.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(source, **remote)
+    if hasattr(tokenizer, "special_tokens_mode"):
+        tokenizer = AutoTokenizer.from_pretrained(source, special_tokens_mode=model_args.special_tokens_mode, **remote)
+    if tokenizer.pad_token is None:
+        raise InputError(f"--model {model_args.model}: its tokenizer has no padding token; choose a --tokenizer.")
+    return tokenizer
+
+
+def _has_weights(source):
+    # A Hub id has weights for all we know; from_pretrained says so if not.
+    return not Path(source).is_dir() or any(file for pattern in WEIGHT_FILES for file in Path(source).glob(pattern))
+
+
+def longest_input(config, tokenizer):
+    """The most tokens a model takes, from its configuration and tokenizer; `None` where neither names a limit."""
+    limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
+    return min((limit for limit in limits if limit is not None and 0 < limit < 1e9), default=None)
+
+
+def tokenize(data, tokenizer, max_length=None, kmer=None):
+    """
+    Token ids of each sequence of a `DatasetDict` with columns `sequence` and `label`.
+
+    Args:
+        max_length (`int`, *optional*): Cut longer inputs at their end, in tokens.
+        kmer (`int`, *optional*): Write sequences as overlapping words of this many bases first.
+
+    Returns:
+        `DatasetDict` with the tokenizer's columns and `label`.
+    """
+
+    def encode(batch):
+        return tokenizer(
+            [_words(sequence, kmer) for sequence in batch["sequence"]],
+            truncation=max_length is not None,
+            max_length=max_length,
+        )
+
+    return data.map(encode, batched=True, remove_columns="sequence", desc="Tokenizing", keep_in_memory=True)
+
+
+def _words(sequence, kmer):
+    if kmer is None:
+        return sequence
+    return " ".join(sequence[i : i + kmer] for i in range(len(sequence) - kmer + 1))
+
+
+def baseline_metrics(data, k=6):
+    """Test metrics of the majority class and of a linear model on k-mer counts, as `dict[str, dict[str, float]]`."""
+    train, test = data["train"], data["test"]
+    (majority, _), *_ = Counter(train["label"]).most_common()
+    kmers = kmer_classifier(k).fit(list(train["sequence"]), list(train["label"]))
+    return {
+        "majority class": classification_metrics([majority] * len(test), list(test["label"])),
+        f"{k}-mer counts, linear": classification_metrics(
+            kmers.predict(list(test["sequence"])).tolist(), list(test["label"])
+        ),
+    }
+
+
+def _check_output_dir(args):
+    path = Path(args.output_dir)
+    if path.is_file():
+        raise InputError(f"--output_dir {path}: this is a file; name a folder.")
+    if path.is_dir() and any(path.iterdir()) and not _is_run(path):
+        raise InputError(f"--output_dir {path}: the folder holds something else; name an empty or a new one.")
+    if args.resume_from_checkpoint and not _checkpoint_to_resume(args):
+        raise InputError(f"--resume_from_checkpoint {args.resume_from_checkpoint}: there is no such checkpoint.")
+
+
+def _is_run(path):
+    return (path / RESULTS_FILE).is_file() or get_last_checkpoint(path) is not None
+
+
+def _checkpoint_to_resume(args):
+    """The folder to resume from, or `None`; `--resume_from_checkpoint true` means the last one in `output_dir`."""
+    asked = args.resume_from_checkpoint
+    if not asked:
+        return None
+    if str(asked).lower() == "true":
+        return get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    return asked if Path(asked).is_dir() else None
+
+
+def _classes(predictions):
+    return _first(predictions).argmax(-1)
+
+
+def _first(predictions):
+    # Models of some architectures return further outputs behind the logits.
+    return predictions[0] if isinstance(predictions, tuple) else predictions
+
+
+def _results_table(results, model, size):
+    table = Table(title=f"Held-out test split: {size:,} sequences")
+    table.add_column("")
+    for metric in ("accuracy", "MCC", "macro F1"):
+        table.add_column(metric, justify="right")
+    for name, metrics in sorted(results["test"].items(), key=lambda item: -item[1]["accuracy"]):
+        label = f"{model}, {results['start'].partition(';')[0]}" if name == "model" else name
+        table.add_row(label, *(f"{metrics[key]:.4f}" for key in ("accuracy", "mcc", "f1")))
+    return table
+
+
+def _classify_one(console, folder, example, model_args, max_length, expected_logits):
+    """Load the checkpoint back as a user would, classify one held-out sequence, and check that nothing got lost."""
+    remote = {"trust_remote_code": model_args.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, **remote).eval()
+    inputs = tokenizer(
+        _words(example["sequence"], model_args.kmer),
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_tensors="pt",
+    )
+    accepted = inspect.signature(model.forward).parameters
+    with torch.no_grad():
+        logits = model(**{name: value for name, value in inputs.items() if name in accepted}).logits[0]
+    difference = float((logits - torch.as_tensor(expected_logits)).abs().max())
+    if not difference < 1e-2:
+        raise RuntimeError(f"The checkpoint in {folder} gives other logits than the trained model, by {difference:.3g}.")
+    probability, predicted = logits.softmax(-1).max(-1)
+    names = model.config.id2label
+    console.print(
+        f"Loaded back by AutoModelForSequenceClassification: {example['sequence'][:24]}... is [bold]"
+        f"{names[int(predicted)]}[/bold] with probability {probability:.3f} (truth: {names[example['label']]}); "
+        f"its logits differ from the trained model's by {difference:.1e}."
+    )

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+TRAIN = [
+    "accelerate>=1.1",
+    "datasets>=3.0",
+    "evaluate>=0.4.3",
+    "pandas>=2.0",
+    "peft>=0.14",
+    "pysam>=0.22",
+    "rich>=13.0",
+    "scikit-learn>=1.4",
+]
+TEST = ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.9"]
+
+setup(
+    name="hyenadna_hf",
+    version="0.1.0",
+    description="HyenaDNA for Hugging Face transformers",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["hyenadna_hf", "hyenadna_hf.*"]),
+    package_data={
+        "hyenadna_hf": ["py.typed", "data/*/*.csv.gz", "data/*/README.md", "pretrained/*/*"],
+    },
+    install_requires=["torch>=2.4", "transformers>=4.57.6,<6", "tokenizers>=0.21", "safetensors>=0.4.3"],
+    extras_require={"all": TRAIN, "test": TRAIN + TEST},
+    entry_points={"console_scripts": ["hyenadna = hyenadna_hf.cli:main"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Bio-Informatics",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
