@@ -37,7 +37,7 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
     One token a nucleotide, with the published ids.
 
     A, C, G, T and N have tokens of their own, in either case (soft-masked sequence is read like any other). U is read
-    as T. The other IUPAC codes (R, Y, S, W, K, M, B, D, H, V) are read as `ambiguous_token`. Any other character,
+    as T. The other IUPAC codes (R, Y, S, W, K, M, B, D, H, V) are read as `ambiguous_as`. Any other character,
     white space too, is one [UNK]. Padding goes to the left. Decoding puts no spaces between nucleotides.
 
     Args:
@@ -48,13 +48,13 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
             `"none"`: nothing, as in the paper's fine-tuning; `"sep"`: `sequence [SEP]`, as the published Hub
             tokenizer, and the default for its `tokenizer_config.json`; `"cls_sep"`: `[CLS] sequence [SEP]`, as the
             published colab tokenizer. Saved in `tokenizer_config.json`.
-        ambiguous_token (`str`, defaults to `"N"`):
+        ambiguous_as (`str`, defaults to `"N"`):
             Token of the ambiguous IUPAC codes: `"N"` or `"[UNK]"`.
         padding_side (`str`, defaults to `"left"`): Side to pad on.
         kwargs: Arguments of every fast tokenizer.
 
     Raises:
-        ValueError: if `special_tokens_mode` or `ambiguous_token` is none of those named here.
+        ValueError: if `special_tokens_mode` or `ambiguous_as` is none of those named here.
 
     Example:
 
@@ -72,7 +72,7 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
         self,
         model_max_length=None,
         special_tokens_mode=None,
-        ambiguous_token="N",
+        ambiguous_as="N",
         padding_side="left",
         unk_token="[UNK]",
         bos_token="[BOS]",
@@ -89,17 +89,17 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
             raise ValueError(
                 f"special_tokens_mode={special_tokens_mode!r}: it must be one of {', '.join(SPECIAL_TOKENS_MODES)}."
             )
-        if ambiguous_token not in ("N", "[UNK]"):
-            raise ValueError(f"ambiguous_token={ambiguous_token!r}: it must be 'N' or '[UNK]'.")
+        if ambiguous_as not in ("N", "[UNK]"):
+            raise ValueError(f"ambiguous_as={ambiguous_as!r}: it must be 'N' or '[UNK]'.")
         # The backend follows from the arguments alone; a tokenizer.json is written for other readers.
         for name in ("tokenizer_file", "tokenizer_object", "vocab", "merges", "vocab_file", "merges_file"):
             kwargs.pop(name, None)
         kwargs["clean_up_tokenization_spaces"] = False
         super().__init__(
-            tokenizer_object=_build_backend(special_tokens_mode, ambiguous_token),
+            tokenizer_object=_build_backend(special_tokens_mode, ambiguous_as),
             model_max_length=model_max_length,
             special_tokens_mode=special_tokens_mode,
-            ambiguous_token=ambiguous_token,
+            ambiguous_as=ambiguous_as,
             padding_side=padding_side,
             unk_token=unk_token,
             bos_token=bos_token,
@@ -111,7 +111,7 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
             **kwargs,
         )
         self.special_tokens_mode = special_tokens_mode
-        self.ambiguous_token = ambiguous_token
+        self.ambiguous_as = ambiguous_as
 
 
 def _is_published_config(kwargs):
@@ -119,12 +119,12 @@ def _is_published_config(kwargs):
     return "tokenization_hyena." in str(auto_map.get("AutoTokenizer"))
 
 
-def _build_backend(special_tokens_mode, ambiguous_token):
+def _build_backend(special_tokens_mode, ambiguous_as):
     # BPE without merges: one token a character, and one [UNK] for each unknown one.
     backend = Tokenizer(BPE(VOCABULARY, merges=[], unk_token="[UNK]", fuse_unk=False))
     rules = [normalizers.Replace(nucleotide.lower(), nucleotide) for nucleotide in "ACGTN"]
     rules.append(normalizers.Replace(Regex("[Uu]"), "T"))
-    if ambiguous_token == "N":
+    if ambiguous_as == "N":
         rules.append(normalizers.Replace(Regex(f"[{AMBIGUITY_CODES}{AMBIGUITY_CODES.lower()}]"), "N"))
     backend.normalizer = normalizers.Sequence(rules)
     backend.decoder = decoders.Fuse()

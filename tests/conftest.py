@@ -1,0 +1,46 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from reference import randomise
+from transformers import set_seed
+
+from hyenadna_hf import HyenaDNAConfig
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SHARED = Path(os.environ.get("HYENADNA_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    set_seed(0)
+
+
+@pytest.fixture
+def config():
+    """Small sizes, an odd width, every kind of dropout off."""
+    return HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=70, filter_order=16, embed_dropout=0.0)
+
+
+@pytest.fixture
+def make_model():
+    """Builds a model of a class in eval mode, with weights that make every part of it matter."""
+
+    def make(model_class, config, dtype=torch.float32):
+        return randomise(model_class(config)).to(dtype).eval()
+
+    return make
+
+
+@pytest.fixture
+def fixtures():
+    return FIXTURES
+
+
+@pytest.fixture
+def shared():
+    """The folder of real data that does not belong to the project; tests that need it are skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no folder {SHARED}; set HYENADNA_SHARED")
+    return SHARED

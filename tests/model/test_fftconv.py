@@ -1,0 +1,55 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyenadna_hf.model.fftconv_hyenadna import causal_conv_direct, causal_conv_fft, fft_size
+
+
+def loops(v, k, bias):
+    """The sum in the module's first lines, literally."""
+    y = torch.zeros_like(v)
+    for t in range(v.shape[-1]):
+        for s in range(t + 1):
+            y[..., t] += k[:, t - s] * v[..., s]
+    return y + bias[:, None] * v
+
+
+def test_direct_is_the_definition():
+    v, k, bias = torch.randn(2, 3, 9), torch.randn(3, 9), torch.randn(3)
+    torch.testing.assert_close(causal_conv_direct(v, k, bias), loops(v, k, bias), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 64, 65, 129, 1000, 1537])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_fft_equals_direct_in_values_and_gradients(length, with_bias):
+    # float64: the two differ by rounding alone, which grows with the logarithm of the length.
+    arguments = [
+        torch.randn(2, 3, length, dtype=torch.float64, requires_grad=True),
+        torch.randn(3, length, dtype=torch.float64, requires_grad=True),
+        torch.randn(3, dtype=torch.float64, requires_grad=True) if with_bias else None,
+    ]
+    weight = torch.randn(2, 3, length, dtype=torch.float64)
+    results = []
+    for conv in (causal_conv_direct, causal_conv_fft):
+        y = conv(*arguments)
+        gradients = torch.autograd.grad((y * weight).sum(), [a for a in arguments if a is not None])
+        results.append((y, *gradients))
+    for direct, fft in zip(*results, strict=True):
+        torch.testing.assert_close(fft, direct, rtol=0, atol=1e-11 * max(1, float(direct.detach().abs().max())))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_signals_are_convolved_in_float32(dtype):
+    v, k = torch.randn(1, 2, 100).to(dtype), torch.randn(2, 100)
+    y = causal_conv_fft(v, k)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, causal_conv_direct(v.float(), k).to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-4)
+
+
+@given(st.integers(1, 10**7))
+def test_fft_size_is_the_least_fast_one(length):
+    size = fft_size(length)
+    odd = size // (size & -size)
+    assert size >= length and odd in (1, 3)
+    assert 3 * size // 4 < length if odd == 1 else 2 * size // 3 < length
