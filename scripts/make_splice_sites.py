@@ -3,9 +3,9 @@ Make the small data set that ships with the package: human splice sites of chrom
 
     python scripts/make_splice_sites.py --fasta 20.fa.gz --exons grch37_exons.csv.gz
 
-The sequence is that of Debian's package vt-examples (usr/share/doc/vt/examples/ref/20.fa.gz, the public-domain reference
-genome); the exons are the table of the Python package mmsplice 2.4.0 (mmsplice/models/grch37_exons.csv.gz, MIT), which
-comes from Ensembl. Its intervals are 1-based, closed, and widened by the overhang on either side.
+The sequence is that of Debian's package vt-examples (usr/share/doc/vt/examples/ref/20.fa.gz, the public-domain
+reference genome); the exons are the table of the Python package mmsplice 2.4.0 (mmsplice/models/grch37_exons.csv.gz,
+MIT), which comes from Ensembl. Its intervals are 1-based, closed, and widened by the overhang on either side.
 
 A window of `--width` bases is centred on the two bases of a site, in the direction of transcription: on the GT that
 begins an intron (donor), the AG that ends it (acceptor), or a GT or AG within a gene that no listed exon has as its
@@ -39,7 +39,9 @@ def main():
     exons = pd.read_csv(args.exons)
     exons = exons[exons["Chromosome"] == "chr20"]
     sites = annotated_sites(exons)
-    sites = [site for site in sites if dinucleotide(chromosome, *site[:2]) == {"donor": "GT", "acceptor": "AG"}[site[2]]]
+    sites = [
+        site for site in sites if dinucleotide(chromosome, *site[:2]) == {"donor": "GT", "acceptor": "AG"}[site[2]]
+    ]
     sites += decoys(chromosome, exons, {site[:2] for site in sites}, len(sites) // 2, random.Random(args.seed))
 
     folder = Path(args.out)
@@ -88,7 +90,7 @@ def annotated_sites(exons):
 
 
 def decoys(chromosome, exons, taken, count, rng):
-    """`count` places within genes, half GT and half AG, that are no annotated site; genes are drawn with equal chance."""
+    """`count` places within genes, half GT and half AG, that are no annotated site; each gene has an equal chance."""
     genes = {}
     for exon in exons.itertuples():
         start, end = exon_interval(exon)

@@ -40,7 +40,7 @@ def fixtures():
 
 @pytest.fixture
 def shared():
-    """The folder of real data that does not belong to the project; tests that need it are skipped where it is absent."""
+    """Real data that does not belong to the project; tests that need it are skipped where it is absent."""
     if not SHARED.is_dir():
         pytest.skip(f"no folder {SHARED}; set HYENADNA_SHARED")
     return SHARED

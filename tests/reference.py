@@ -24,7 +24,8 @@ def randomise(model):
 def parameters(model):
     """Copies of a model's parameters in float64, as leaves, under their names in the base model."""
     return {
-        name.removeprefix("hyena."): value.detach().double().requires_grad_() for name, value in model.named_parameters()
+        name.removeprefix("hyena."): value.detach().double().requires_grad_()
+        for name, value in model.named_parameters()
     }
 
 

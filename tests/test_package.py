@@ -10,9 +10,10 @@ for name in ("datasets", "pandas", "sklearn", "peft", "evaluate", "rich", "pysam
     sys.modules[name] = None
 import hyenadna_hf, transformers
 config = hyenadna_hf.HyenaDNAConfig(d_model=8, max_seq_len=20)
+tasks = ("", "ForCausalLM", "ForSequenceClassification", "ForTokenClassification")
 made = {
     name: type(getattr(transformers, name).from_config(config)).__name__
-    for name in ("AutoModel", "AutoModelForCausalLM", "AutoModelForSequenceClassification", "AutoModelForTokenClassification")
+    for name in ("AutoModel" + task for task in tasks)
 }
 print(json.dumps(made))
 """

@@ -34,7 +34,12 @@ import torch, transformers
 
 def run(script, cache, *arguments):
     """Run a script in a fresh process that cannot import the package, and return what it prints as JSON."""
-    environment = {**os.environ, "HF_HOME": str(cache), "HF_MODULES_CACHE": str(cache / "modules"), "HF_HUB_OFFLINE": "1"}
+    environment = {
+        **os.environ,
+        "HF_HOME": str(cache),
+        "HF_MODULES_CACHE": str(cache / "modules"),
+        "HF_HUB_OFFLINE": "1",
+    }
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT_PACKAGE + script, *map(str, arguments)],
         env=environment,

@@ -23,6 +23,7 @@ SPLITS = {
     "test": "test",
 }
 FORMATS = {".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet", ".fa": "FASTA", ".fasta": "FASTA", ".fna": "FASTA"}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 NOT_A_NUCLEOTIDE = re.compile(r"[^ACGTUNRYSWKMBDHVacgtunryswkmbdhv]")
 
 
@@ -84,9 +85,9 @@ def _split_files(path):
     folder, prefix = (path, "") if path.is_dir() else (path.parent, f"{path.name}_")
     files = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        stem, dot, suffix = file.name.partition(".")
-        split = SPLITS.get(stem.removeprefix(prefix)) if stem.startswith(prefix) else None
-        if split is None or (dot + suffix).removesuffix(".gz") not in FORMATS:
+        stem, dot, suffix = file.name.removeprefix(prefix).partition(".")
+        split = SPLITS.get(stem)
+        if split is None or not file.name.startswith(prefix) or (dot + suffix).removesuffix(".gz") not in FORMATS:
             continue
         if split in files:
             raise InputError(f"{folder}: {files[split].name} and {file.name} are both the {split} split; keep one.")
@@ -111,7 +112,9 @@ def _read_file(path):
         if not start:
             raise InputError(f"{path}: the file is empty.")
         if (start == b">") != (kind == "FASTA"):
-            raise InputError(f"{path}: by its name it is {kind}, but it begins with {start!r}; give it its right ending.")
+            raise InputError(
+                f"{path}: by its name it is {kind}, but it begins with {start!r}; give it its right ending."
+            )
         if kind == "Parquet":
             table = pd.read_parquet(path)
         elif kind == "FASTA":
@@ -139,16 +142,20 @@ def _read_fasta(path):
     unlabelled = next((name for name, _ in rows if "|" not in name), None)
     if unlabelled is not None:
         raise InputError(f"{path}: the header >{unlabelled} has no label; write it as >{unlabelled}|label.")
-    return pd.DataFrame({"sequence": [sequence or "" for _, sequence in rows], "label": [n.rpartition("|")[2] for n, _ in rows]})
+    return pd.DataFrame(
+        {"sequence": [sequence or "" for _, sequence in rows], "label": [n.rpartition("|")[2] for n, _ in rows]}
+    )
 
 
 def _read_hub(source):
+    absent = f"{source}: there is no such file or folder, and no files {Path(source).name}_train"
+    if not HUB_ID.fullmatch(source) or any(source.removesuffix(".gz").endswith(suffix) for suffix in FORMATS):
+        raise InputError(f"{absent} and so on; check the path.")
     try:
         loaded = load_dataset(source)
     except Exception as error:  # network, authentication, absent or malformed repository
         raise InputError(
-            f"{source}: no such file or folder, not a bundled set ({', '.join(BUNDLED)}), and the Hub does not give it "
-            f"({_reason(error)})."
+            f"{absent}; it is no bundled set ({', '.join(BUNDLED)}); and the Hub does not give it ({_reason(error)})."
         ) from error
     tables = {}
     for name, split in loaded.items():

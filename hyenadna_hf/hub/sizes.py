@@ -37,9 +37,9 @@ tags:
 
 # {name}
 
-Configuration, tokenizer and code of HyenaDNA in the size `{size}`: {n_layer} layers of width {d_model}, sequences of up
-to {max_seq_len:,} tokens, {parameters:.2f} million parameters. **There are no weights in this folder**: a model made from
-it starts from random ones.
+Configuration, tokenizer and code of HyenaDNA in the size `{size}`: {n_layer} layers of width {d_model}, sequences of
+up to {max_seq_len:,} tokens, {parameters:.2f} million parameters. **There are no weights in this folder**: a model made
+from it starts from random ones.
 
 ```python
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -99,7 +99,11 @@ def check_published_constants(config, names, get_tensor):
         else:
             first = f"{match['filter']}implicit_filter.1.freq"
             expected = get_tensor(first).detach().to(cpu, torch.float64) if first in names else None
-        if expected is None or stored.shape != expected.shape or not torch.allclose(stored, expected, rtol=0, atol=1e-5):
+        if (
+            expected is None
+            or stored.shape != expected.shape
+            or not torch.allclose(stored, expected, rtol=0, atol=1e-5)
+        ):
             raise ValueError(
                 f"{name} in the checkpoint is not what this model uses in its place (max_seq_len={config.max_seq_len}, "
                 f"emb_dim={config.emb_dim}): it was trained, or belongs to another config. Without it every prediction "
@@ -424,7 +428,12 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, input_ids=None, attention_mask=None, inputs_embeds=None, output_attentions=None, output_hidden_states=None
+        self,
+        input_ids=None,
+        attention_mask=None,
+        inputs_embeds=None,
+        output_attentions=None,
+        output_hidden_states=None,
     ):
         """
         Args:
@@ -478,8 +487,12 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         return BaseModelOutput(last_hidden_state=last, hidden_states=hidden_states)
 
 
-class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel):
-    """The language model: logits of the next nucleotide at every position."""
+class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
+    """
+    The language model: logits of the next nucleotide at every position.
+
+    `generate` is exact but has no cache: each step computes the whole sequence again.
+    """
 
     _tied_weights_keys = TIED_WEIGHTS_KEYS
 
@@ -494,6 +507,13 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel):
 
     def set_output_embeddings(self, new_embeddings):
         self.lm_head = new_embeddings
+
+    def prepare_inputs_for_generation(self, input_ids, attention_mask=None, inputs_embeds=None, **kwargs):
+        if inputs_embeds is None:
+            return {"input_ids": input_ids, "attention_mask": attention_mask}
+        generated = attention_mask.shape[1] - inputs_embeds.shape[1]
+        embeds = self.get_input_embeddings()(input_ids[:, input_ids.shape[1] - generated :])
+        return {"inputs_embeds": torch.cat([inputs_embeds, embeds], dim=1), "attention_mask": attention_mask}
 
     @can_return_tuple
     def forward(
@@ -619,7 +639,7 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
 
 
 class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
-    """One prediction a position. The model is causal: a position's prediction sees what stands before it, and itself."""
+    """One prediction a position. The model is causal: each sees its own position and what stands before it."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -649,7 +669,7 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
         The other arguments are those of [`HyenaDNAModel.forward`].
 
         Returns:
-            `TokenClassifierOutput` with `logits` of shape `(batch, length, num_labels)`, and `loss` if there are labels.
+            `TokenClassifierOutput` with `logits` of shape `(batch, length, num_labels)`, and `loss` given labels.
         """
         outputs = self.hyena(
             input_ids=input_ids,

@@ -47,8 +47,12 @@ class ModelArguments:
             f"but no weights is trained from scratch), or a published size, from scratch ({', '.join(SIZE_NAMES)})."
         },
     )
-    from_scratch: bool = field(default=False, metadata={"help": "Use only the configuration of --model, not its weights."})
-    tokenizer: str | None = field(default=None, metadata={"help": "Folder or Hub id of the tokenizer (default: --model)."})
+    from_scratch: bool = field(
+        default=False, metadata={"help": "Use only the configuration of --model, not its weights."}
+    )
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of the tokenizer (default: --model)."}
+    )
     kmer: int | None = field(
         default=None,
         metadata={"help": "Write each sequence as overlapping words of this many bases, as the first DNABERT wants."},
@@ -73,7 +77,8 @@ class DataArguments:
     sequence_column: str | None = field(default=None, metadata={"help": "Default: sequence, seq or dna."})
     label_column: str | None = field(default=None, metadata={"help": "Default: label, class or target."})
     max_length: int | None = field(
-        default=None, metadata={"help": "Longest input, in tokens; the rest is cut off (default: the model's longest)."}
+        default=None,
+        metadata={"help": "Longest input, in tokens; the rest is cut off (default: the model's longest)."},
     )
     validation_fraction: float = field(default=0.1, metadata={"help": "Held out of train if there is no validation."})
     test_fraction: float = field(default=0.2, metadata={"help": "Held out of train if there is no test split."})
@@ -111,9 +116,13 @@ def main(argv):
     parser = HfArgumentParser(
         (ModelArguments, DataArguments, FinetuneArguments),
         prog="hyenadna finetune",
+        usage="hyenadna finetune [--dataset DATA] [--model MODEL] [--output_dir FOLDER] [ARGUMENT ...]",
         description="Fine-tune a sequence classifier and compare it with simple baselines on held-out sequences.",
     )
-    finetune(*parser.parse_args_into_dataclasses(argv))
+    *arguments, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if unknown:
+        raise InputError(f"unknown argument {unknown[0]}; hyenadna finetune --help lists them all.")
+    finetune(*arguments)
 
 
 def finetune(model_args, data_args, training_args):
@@ -132,6 +141,8 @@ def finetune(model_args, data_args, training_args):
     started = time.monotonic()
     console = Console()
     _check_output_dir(training_args)
+    if model_args.kmer is not None and model_args.kmer < 1:
+        raise InputError(f"--kmer {model_args.kmer}: a word has at least one base.")
     data = load_labelled_sequences(
         data_args.dataset,
         data_args.sequence_column,
@@ -144,9 +155,12 @@ def finetune(model_args, data_args, training_args):
     set_seed(training_args.seed)
     model, tokenizer, origin = load_classifier(model_args, names)
     limit = longest_input(model.config, tokenizer)
-    max_length = data_args.max_length or limit
-    if max_length is not None and limit is not None and max_length > limit:
-        raise InputError(f"--max_length {max_length:,}: {model_args.model} takes at most {limit:,} tokens; ask for fewer.")
+    max_length = limit if data_args.max_length is None else data_args.max_length
+    if max_length is not None and not 1 <= max_length <= (limit or max_length):
+        raise InputError(
+            f"--max_length {max_length}: give 1 to {limit or 'any number of'} tokens; more does not go into "
+            f"{model_args.model}."
+        )
 
     console.print(
         f"[bold]Data[/bold] {data_args.dataset}: "
@@ -157,7 +171,9 @@ def finetune(model_args, data_args, training_args):
     tokens = tokenize(data, tokenizer, max_length, model_args.kmer)
     full = sum(length == max_length for split in tokens.values() for length in map(len, split["input_ids"]))
     if full:
-        console.print(f"{full:,} sequences fill the {max_length:,} tokens of the model; what is longer is cut at the end.")
+        console.print(
+            f"{full:,} sequences fill the {max_length:,} tokens of the model; what is longer is cut at the end."
+        )
 
     trainer = Trainer(
         model=model,
@@ -234,7 +250,9 @@ def load_classifier(model_args, names):
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())
-        raise InputError(f"--model {model_args.model}: cannot be loaded as a sequence classifier ({reason}).") from error
+        raise InputError(
+            f"--model {model_args.model}: cannot be loaded as a sequence classifier ({reason})."
+        ) from error
     new = {key if isinstance(key, str) else key[0] for kind in NOT_LOADED for key in loading[kind]}
     return model, tokenizer, f"pretrained; new: {', '.join(sorted(new))}" if new else "pretrained"
 
@@ -375,7 +393,9 @@ def _classify_one(console, folder, example, model_args, max_length, expected_log
         logits = model(**{name: value for name, value in inputs.items() if name in accepted}).logits[0]
     difference = float((logits - torch.as_tensor(expected_logits)).abs().max())
     if not difference < 1e-2:
-        raise RuntimeError(f"The checkpoint in {folder} gives other logits than the trained model, by {difference:.3g}.")
+        raise RuntimeError(
+            f"The checkpoint in {folder} gives other logits than the trained model, by {difference:.3g}."
+        )
     probability, predicted = logits.softmax(-1).max(-1)
     names = model.config.id2label
     console.print(

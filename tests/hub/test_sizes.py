@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
-from hyenadna_hf.hub.sizes import ALIASES, PUBLISHED_SIZES, SIZE_NAMES, parameter_count, published_config, write_size_folder
+from hyenadna_hf.hub.sizes import (
+    ALIASES,
+    PUBLISHED_SIZES,
+    SIZE_NAMES,
+    parameter_count,
+    published_config,
+    write_size_folder,
+)
 
 HUB_CONFIGS = Path(__file__).parents[2] / "hub_configs"
 NOT_SIZES = ("_name_or_path", "architectures", "auto_map", "transformers_version", "vocab_size")

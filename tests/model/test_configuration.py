@@ -89,6 +89,13 @@ def test_every_field_matters():
 
     source = (Path(package.__file__).parent / "modeling_hyenadna.py").read_text()
     fields = HyenaDNAConfig().to_dict().keys() - HyenaDNAConfig.__mro__[1]().to_dict().keys()
-    elsewhere = {"bos_token_id", "eos_token_id", "pad_token_id", "auto_map", "num_attention_heads", "tie_word_embeddings"}
+    elsewhere = {
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "auto_map",
+        "num_attention_heads",
+        "tie_word_embeddings",
+    }
     for field in fields - elsewhere:
         assert f"config.{field}" in source, field

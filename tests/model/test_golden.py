@@ -43,7 +43,9 @@ def golden(request, fixtures, tmp_path):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         config = hub_config(json.loads(file.metadata()["config"]))
     outputs = {name.removeprefix("golden."): tensors.pop(name) for name in list(tensors) if name.startswith("golden.")}
-    weights = {name.replace("model.backbone", "hyena.backbone").replace("model.lm", "lm"): t for name, t in tensors.items()}
+    weights = {
+        name.replace("model.backbone", "hyena.backbone").replace("model.lm", "lm"): t for name, t in tensors.items()
+    }
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "hyenadna"}))
     model_class = HyenaDNAForSequenceClassification if "classifier" in request.param else HyenaDNAForCausalLM

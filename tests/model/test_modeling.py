@@ -39,7 +39,9 @@ def test_inputs_embeds_stand_for_input_ids(make_model, config, model_class):
     ids = torch.randint(0, 16, (2, 9))
     mask = torch.tensor([[0] * 3 + [1] * 6, [1] * 9])
     embeds = model.get_input_embeddings()(ids)
-    torch.testing.assert_close(model(inputs_embeds=embeds, attention_mask=mask)[0], model(ids, mask)[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        model(inputs_embeds=embeds, attention_mask=mask)[0], model(ids, mask)[0], rtol=0, atol=1e-5
+    )
 
 
 def test_the_model_is_causal(make_model, config):

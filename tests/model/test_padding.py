@@ -30,7 +30,9 @@ def build(model_class, **overrides):
 def padded_batches(draw):
     """Token ids and a mask with zeros anywhere, at least one real position a row, and columns nobody uses."""
     rows, length = draw(st.integers(1, 4)), draw(st.integers(1, 40))
-    mask = torch.tensor(draw(st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=rows, max_size=rows)))
+    mask = torch.tensor(
+        draw(st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=rows, max_size=rows))
+    )
     mask[:, draw(st.integers(0, length - 1))] = True
     ids = torch.randint(0, 16, (rows, length), generator=torch.Generator().manual_seed(draw(st.integers(0, 99))))
     return ids, mask, draw(st.sampled_from(DTYPES))

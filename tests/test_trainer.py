@@ -1,0 +1,84 @@
+"""The stock Trainer, unchanged."""
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import (
+    DataCollatorForLanguageModeling,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from hyenadna_hf import (
+    HyenaDNAConfig,
+    HyenaDNAForCausalLM,
+    HyenaDNAForSequenceClassification,
+    HyenaDNAForTokenClassification,
+    HyenaDNATokenizer,
+)
+
+TOKENIZER = HyenaDNATokenizer(model_max_length=64)
+HEADS = {
+    HyenaDNAForCausalLM: DataCollatorForLanguageModeling(TOKENIZER, mlm=False),
+    HyenaDNAForSequenceClassification: DataCollatorWithPadding(TOKENIZER),
+    HyenaDNAForTokenClassification: DataCollatorForTokenClassification(TOKENIZER),
+}
+
+
+def sequences(model_class, count=32, equal_lengths=False):
+    """Repeats of a class's own word: each head has something to learn."""
+    generator = torch.Generator().manual_seed(3)
+    rows = []
+    for i in range(count):
+        length = 32 if equal_lengths else int(torch.randint(8, 50, (1,), generator=generator))
+        encoding = TOKENIZER((["ACG", "TTG"][i % 2] * 20)[:length])
+        row = {"input_ids": encoding["input_ids"], "attention_mask": encoding["attention_mask"]}
+        if model_class is HyenaDNAForSequenceClassification:
+            row["labels"] = i % 2
+        if model_class is HyenaDNAForTokenClassification:
+            row["labels"] = [int(token == 9) for token in encoding["input_ids"]]
+        rows.append(row)
+    return Dataset.from_list(rows)
+
+
+def train(model_class, folder, data, **options):
+    set_seed(5)
+    model = model_class(HyenaDNAConfig(d_model=16, filter_order=16, max_seq_len=64, embed_dropout=0.0))
+    settings = {"max_steps": 20, "per_device_train_batch_size": 8, "learning_rate": 3e-3, **options}
+    arguments = TrainingArguments(
+        str(folder), report_to="none", save_strategy="no", logging_steps=1, dataloader_pin_memory=False, **settings
+    )
+    trainer = Trainer(
+        model, arguments, train_dataset=data, data_collator=HEADS[model_class], processing_class=TOKENIZER
+    )
+    trainer.train()
+    return model, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("model_class", HEADS)
+def test_it_learns(model_class, tmp_path):
+    _, losses = train(model_class, tmp_path, sequences(model_class), max_steps=40, learning_rate=1e-2)
+    assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
+
+
+@pytest.mark.parametrize("options", [{"bf16": True, "use_cpu": True}, {"gradient_checkpointing": True}])
+def test_it_learns_in_bfloat16_and_with_gradient_checkpointing(options, tmp_path):
+    data = sequences(HyenaDNAForSequenceClassification)
+    _, losses = train(HyenaDNAForSequenceClassification, tmp_path, data, max_steps=30, **options)
+    assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
+
+
+@pytest.mark.parametrize("model_class", HEADS)
+def test_gradient_accumulation_is_a_larger_batch(model_class, tmp_path):
+    """Also where rows differ in length, for the heads whose loss is a mean over positions."""
+    data = sequences(model_class, equal_lengths=model_class is HyenaDNAForSequenceClassification)
+    whole, _ = train(model_class, tmp_path, data, max_steps=3)
+    parts, _ = train(
+        model_class, tmp_path, data, max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=4
+    )
+    for (name, a), b in zip(whole.named_parameters(), parts.parameters(), strict=True):
+        # Adam divides by the gradient's size, which makes rounding of tiny gradients visible in the weights.
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-4, msg=name)
