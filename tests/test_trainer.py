@@ -20,6 +20,13 @@ from hyenadna_hf import (
     HyenaDNATokenizer,
 )
 
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch):
+    """transformers 4 leaves the last run's precision in the environment."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+
+
 TOKENIZER = HyenaDNATokenizer(model_max_length=64)
 HEADS = {
     HyenaDNAForCausalLM: DataCollatorForLanguageModeling(TOKENIZER, mlm=False),

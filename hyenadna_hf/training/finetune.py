@@ -28,7 +28,7 @@ from ..baselines.kmer import kmer_classifier
 from ..data.labelled import BUNDLED, load_labelled_sequences
 from ..errors import InputError
 from ..hub.sizes import SIZE_NAMES, published_config
-from ..model.tokenization_hyenadna import HyenaDNATokenizer
+from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES, HyenaDNATokenizer
 from ..pretrained import BUNDLED_CHECKPOINTS
 from .metrics import classification_metrics
 
@@ -143,6 +143,10 @@ def finetune(model_args, data_args, training_args):
     _check_output_dir(training_args)
     if model_args.kmer is not None and model_args.kmer < 1:
         raise InputError(f"--kmer {model_args.kmer}: a word has at least one base.")
+    if model_args.special_tokens_mode not in SPECIAL_TOKENS_MODES:
+        raise InputError(
+            f"--special_tokens_mode {model_args.special_tokens_mode}: it is one of {', '.join(SPECIAL_TOKENS_MODES)}."
+        )
     data = load_labelled_sequences(
         data_args.dataset,
         data_args.sequence_column,
@@ -187,6 +191,7 @@ def finetune(model_args, data_args, training_args):
     trainer.train(resume_from_checkpoint=_checkpoint_to_resume(training_args))
     trainer.save_model()
     test = trainer.predict(tokens["test"], metric_key_prefix="test")
+    first = _first(trainer.predict(tokens["test"].select([0])).predictions)[0]
     results = {
         "dataset": data_args.dataset,
         "model": model_args.model,
@@ -205,7 +210,10 @@ def finetune(model_args, data_args, training_args):
     (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
     console.print(_results_table(results, model_args.model, len(data["test"])))
-    _classify_one(console, output_dir, data["test"][0], model_args, max_length, _first(test.predictions)[0])
+    # Mixed precision and accelerators round; on a CPU in float32 the checkpoint gives the very same numbers.
+    exact = trainer.accelerator.mixed_precision == "no" and training_args.device.type == "cpu"
+    tolerance = 1e-4 if exact else 0.1
+    _classify_one(console, output_dir, data["test"][0], model_args, max_length, torch.as_tensor(first), tolerance)
     console.print(f"Took {time.monotonic() - started:.0f} s. The checkpoint is in {output_dir}/; to use it anywhere:")
     console.print(
         f'  AutoModelForSequenceClassification.from_pretrained("{output_dir}", trust_remote_code=True)', soft_wrap=True
@@ -372,12 +380,12 @@ def _results_table(results, model, size):
     for metric in ("accuracy", "MCC", "macro F1"):
         table.add_column(metric, justify="right")
     for name, metrics in sorted(results["test"].items(), key=lambda item: -item[1]["accuracy"]):
-        label = f"{model}, {results['start'].partition(';')[0]}" if name == "model" else name
+        label = f"{Path(model).name}, {results['start'].partition(';')[0]}" if name == "model" else name
         table.add_row(label, *(f"{metrics[key]:.4f}" for key in ("accuracy", "mcc", "f1")))
     return table
 
 
-def _classify_one(console, folder, example, model_args, max_length, expected_logits):
+def _classify_one(console, folder, example, model_args, max_length, expected_logits, tolerance):
     """Load the checkpoint back as a user would, classify one held-out sequence, and check that nothing got lost."""
     remote = {"trust_remote_code": model_args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
@@ -391,8 +399,8 @@ def _classify_one(console, folder, example, model_args, max_length, expected_log
     accepted = inspect.signature(model.forward).parameters
     with torch.no_grad():
         logits = model(**{name: value for name, value in inputs.items() if name in accepted}).logits[0]
-    difference = float((logits - torch.as_tensor(expected_logits)).abs().max())
-    if not difference < 1e-2:
+    difference = float((logits - expected_logits).abs().max())
+    if not difference < tolerance * max(1.0, float(expected_logits.abs().max())):
         raise RuntimeError(
             f"The checkpoint in {folder} gives other logits than the trained model, by {difference:.3g}."
         )

@@ -50,8 +50,11 @@ def test_published_values(shared):
 def test_the_folders_in_the_repository_are_what_the_code_writes(name, tmp_path):
     write_size_folder(name, tmp_path)
     committed = HUB_CONFIGS / name
-    assert sorted(file.name for file in committed.iterdir()) == sorted(file.name for file in tmp_path.iterdir())
-    for file in tmp_path.iterdir():
+    # transformers 4 writes one file more, which says nothing new.
+    assert {file.name for file in tmp_path.iterdir()} - {"special_tokens_map.json"} == {
+        file.name for file in committed.iterdir()
+    }
+    for file in map(tmp_path.joinpath, (file.name for file in committed.iterdir())):
         mine, theirs = file.read_text(), (committed / file.name).read_text()
         if file.suffix == ".json":
             # Versions of the libraries differ in what they add around our own fields.

@@ -124,7 +124,7 @@ def test_a_killed_run_goes_on_where_it_was(composition, untrained, tmp_path):
         (["--max_length", "65"], "--max_length 65: "),
         (["--max_length", "0"], "--max_length 0: "),
         (["--model", "./absent"], "--model ./absent: cannot be loaded"),
-        (["--special_tokens_mode", "both"], "special_tokens_mode='both'"),
+        (["--special_tokens_mode", "both"], "--special_tokens_mode both"),
         (["--resume_from_checkpoint", "true"], "there is no such checkpoint"),
         (["--output_dir", "occupied"], "the folder holds something else"),
         (["--output_dir", "file"], "this is a file"),
