@@ -45,8 +45,7 @@ def positional_features(length, config, device, dtype):
         `tuple(torch.Tensor)`: time `t`, which runs from 0 to 1 over max_seq_len, of shape `(length, 1)`, and features
         `z = [t, cos(f w), -sin(f w)]` of shape `(length, emb_dim)`.
     """
-    # MPS has no float64.
-    precise = {"dtype": torch.float32 if device.type == "mps" else torch.float64, "device": device}
+    precise = {"dtype": _most_precise(device), "device": device}
     bands = (config.emb_dim - 1) // 2
     position = torch.arange(length, **precise)[:, None]
     t = position / (config.max_seq_len - 1)
@@ -60,7 +59,11 @@ def decay_rates(config, device, dtype):
     """How fast each filter channel decays over max_seq_len, of shape `(d_model * (hyena_order - 1),)`."""
     slow, fast = -math.log(1e-2) / 1.5, -math.log(1e-2) / 0.3
     channels = config.d_model * (config.hyena_order - 1)
-    return torch.linspace(slow, fast, channels, dtype=torch.float64, device="cpu").to(device, dtype)
+    return torch.linspace(slow, fast, channels, dtype=_most_precise(device), device=device).to(dtype)
+
+
+def _most_precise(device):
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 # What published checkpoints store and this model computes, or has only once ("implicit_filter.1.freq").
@@ -89,11 +92,13 @@ def check_published_constants(config, names, get_tensor):
     names = set(names)
     found = {name: match for name in sorted(names) if (match := PUBLISHED_CONSTANT.match(name))}
     cpu = torch.device("cpu")
+    t = z = None
     for name, match in found.items():
         stored = get_tensor(name).detach().to(cpu, torch.float64)
         if match["position"]:
-            features = positional_features(config.max_seq_len, config, cpu, torch.float64)
-            expected = features["tz".index(match["position"])][None]
+            if t is None:
+                t, z = positional_features(config.max_seq_len, config, cpu, torch.float64)
+            expected = (t if match["position"] == "t" else z)[None]
         elif name.endswith("deltas"):
             expected = -decay_rates(config, cpu, torch.float64)[None, None]
         else:
@@ -149,18 +154,26 @@ class HyenaDNAFilter(nn.Module):
         layers[str(2 * config.num_inner_mlps + 2)] = HyenaDNAFilterLinear(width, channels, bias=False)
         self.implicit_filter = nn.ModuleDict(layers)
 
-    def forward(self, length):
-        """Filters for the first `length` lags, of shape `(hyena_order - 1, d_model, length)`, at least in float32."""
+    def forward(self, length, device):
+        """
+        The filters for the first `length` lags, at least in float32, and the weights of their skip terms.
+
+        Everything that reads a parameter is in here, so that hooks may bring it from elsewhere (offloading, sharding).
+
+        Returns:
+            `tuple`: filters of shape `(hyena_order - 1, d_model, length)`, and for each of them its skip weights, of
+            shape `(d_model,)`, or `None`.
+        """
         first, sine, *inner, last = self.implicit_filter.values()
         dtype = torch.promote_types(last.weight.dtype, torch.float32)
-        device = last.weight.device
         with torch.autocast(device.type, enabled=False):
             t, z = positional_features(length, self.config, device, dtype)
             h = sine(first(z))
             for layer in inner:
                 h = sine(layer(h))
             h = last(h) * (torch.exp(-t * decay_rates(self.config, device, dtype)) + 0.05)  # [L, C]
-        return h.T.reshape(-1, self.config.d_model, length)
+        filters = h.T.reshape(-1, self.config.d_model, length)
+        return filters, [None] * len(filters) if self.bias is None else self.bias.view(len(filters), -1)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         mine = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
@@ -190,11 +203,9 @@ class HyenaDNAOperator(nn.Module):
         u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
         u = self.short_filter(u)[..., :length]
         gate, *gates, v = u.split(self.d_model, dim=1)
-        filters = self.filter_fn(length)  # [order-1, D, L]
-        bias = self.filter_fn.bias
-        biases = [None] * len(filters) if bias is None else bias.view(-1, self.d_model)
-        for x, k, b in zip(reversed(gates), filters, biases):
-            v = causal_conv_fft(self.dropout(v * x), k, b)
+        filters, skips = self.filter_fn(length, u.device)
+        for x, k, skip in zip(reversed(gates), filters, skips):
+            v = causal_conv_fft(self.dropout(v * x), k, skip)
         return self.out_proj((v * gate).transpose(1, 2))
 
 
@@ -310,12 +321,8 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
     base_model_prefix = "hyena"
     supports_gradient_checkpointing = True
     _no_split_modules = ["HyenaDNABlock"]
-    # Checked against the model by value before loading: see `_load_pretrained_model`.
-    _keys_to_ignore_on_load_unexpected = [
-        r"filter_fn\.pos_emb\.[zt]$",
-        r"filter_fn\.modulation\.deltas$",
-        r"filter_fn\.implicit_filter\.\d+\.freq$",
-    ]
+    # Checked by value before loading: see `_load_pretrained_model`.
+    _keys_to_ignore_on_load_unexpected = [PUBLISHED_CONSTANT.pattern]
 
     @classmethod
     def from_pretrained(
@@ -332,13 +339,12 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: if `max_seq_len`, here or in `config`, differs from the stored one and is not forced.
         """
-        requested = getattr(config, "max_seq_len", None)
-        for name in ("max_seq_len", "max_position_embeddings"):
-            requested = kwargs.pop(name, requested)
+        if config is None:
+            requested = kwargs.pop("max_seq_len", kwargs.pop("max_position_embeddings", None))
+        else:
+            requested = getattr(config, "max_seq_len", None)
         trained = cls._stored_max_seq_len(pretrained_model_name_or_path, kwargs)
         if requested is None or trained is None or requested == trained:
-            if requested is not None and config is None:
-                kwargs["max_seq_len"] = requested
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         if not force_max_seq_len:
             raise ValueError(
@@ -360,7 +366,11 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         if source is None:
             return None
         hub = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
-        stored, _ = cls.config_class.get_config_dict(source, **{name: kwargs[name] for name in hub if name in kwargs})
+        hub = {name: kwargs[name] for name in hub if name in kwargs}
+        try:
+            stored, _ = cls.config_class.get_config_dict(source, **hub)
+        except OSError:  # weights without a configuration; if that is wrong, loading says so
+            return None
         return stored.get("max_seq_len")
 
     @classmethod
@@ -415,11 +425,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
     """The bare model: hidden states for every position."""
 
     # A base model has no head to put these into.
-    _keys_to_ignore_on_load_unexpected = [
-        *HyenaDNAPreTrainedModel._keys_to_ignore_on_load_unexpected,
-        r"^lm_head\.",
-        r"^score\.",
-    ]
+    _keys_to_ignore_on_load_unexpected = [PUBLISHED_CONSTANT.pattern, r"^lm_head\.", r"^score\."]
 
     def __init__(self, config):
         super().__init__(config)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from transformers import (
     AutoConfig,
@@ -139,7 +140,7 @@ def finetune(model_args, data_args, training_args):
         InputError: if the data, the model or an argument will not do.
     """
     started = time.monotonic()
-    console = Console()
+    console = Console(quiet=training_args.process_index > 0)
     _check_output_dir(training_args)
     if model_args.kmer is not None and model_args.kmer < 1:
         raise InputError(f"--kmer {model_args.kmer}: a word has at least one base.")
@@ -167,11 +168,11 @@ def finetune(model_args, data_args, training_args):
         )
 
     console.print(
-        f"[bold]Data[/bold] {data_args.dataset}: "
+        f"[bold]Data[/bold] {escape(data_args.dataset)}: "
         + ", ".join(f"{len(split):,} {name}" for name, split in data.items())
-        + f"; classes {', '.join(names)}"
+        + f"; classes {escape(', '.join(names))}"
     )
-    console.print(f"[bold]Model[/bold] {model_args.model} ({origin}), {model.num_parameters():,} parameters")
+    console.print(f"[bold]Model[/bold] {escape(model_args.model)} ({origin}), {model.num_parameters():,} parameters")
     tokens = tokenize(data, tokenizer, max_length, model_args.kmer)
     full = sum(length == max_length for split in tokens.values() for length in map(len, split["input_ids"]))
     if full:
@@ -191,6 +192,7 @@ def finetune(model_args, data_args, training_args):
     trainer.train(resume_from_checkpoint=_checkpoint_to_resume(training_args))
     trainer.save_model()
     test = trainer.predict(tokens["test"], metric_key_prefix="test")
+    trainer.compute_metrics = None  # one row has no metrics worth the name
     first = _first(trainer.predict(tokens["test"].select([0])).predictions)[0]
     results = {
         "dataset": data_args.dataset,
@@ -239,14 +241,13 @@ def load_classifier(model_args, names):
     labels["problem_type"] = "single_label_classification"
     source = BUNDLED_CHECKPOINTS.get(model_args.model, model_args.model)
     remote = {"trust_remote_code": model_args.trust_remote_code}
-    is_size = model_args.model in SIZE_NAMES and not Path(model_args.model).is_dir()
     try:
-        if is_size:
+        if _is_size(model_args.model):
             config = published_config(model_args.model, **labels)
         else:
             config = AutoConfig.from_pretrained(source, **labels, **remote)
         tokenizer = _load_tokenizer(model_args, source, config)
-        if is_size or model_args.from_scratch or not _has_weights(source):
+        if _is_size(source) or model_args.from_scratch or not _has_weights(source):
             model = AutoModelForSequenceClassification.from_config(config, **remote)
             return model, tokenizer, "from scratch"
         # Another number of classes means a new head: the only weights that may not fit.
@@ -254,9 +255,9 @@ def load_classifier(model_args, names):
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 source, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **remote
             )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # what foreign code, configurations and weights may raise
         reason = " ".join(str(error).split())
         raise InputError(
             f"--model {model_args.model}: cannot be loaded as a sequence classifier ({reason})."
@@ -278,7 +279,7 @@ def quiet():
 
 def _load_tokenizer(model_args, source, config):
     source = model_args.tokenizer or source
-    if model_args.tokenizer is None and model_args.model in SIZE_NAMES and not Path(model_args.model).is_dir():
+    if _is_size(source):
         return HyenaDNATokenizer(config.max_seq_len, special_tokens_mode=model_args.special_tokens_mode)
     remote = {"trust_remote_code": model_args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(source, **remote)
@@ -287,6 +288,10 @@ def _load_tokenizer(model_args, source, config):
     if tokenizer.pad_token is None:
         raise InputError(f"--model {model_args.model}: its tokenizer has no padding token; choose a --tokenizer.")
     return tokenizer
+
+
+def _is_size(model):
+    return model in SIZE_NAMES and not Path(model).is_dir()
 
 
 def _has_weights(source):
@@ -381,7 +386,7 @@ def _results_table(results, model, size):
         table.add_column(metric, justify="right")
     for name, metrics in sorted(results["test"].items(), key=lambda item: -item[1]["accuracy"]):
         label = f"{Path(model).name}, {results['start'].partition(';')[0]}" if name == "model" else name
-        table.add_row(label, *(f"{metrics[key]:.4f}" for key in ("accuracy", "mcc", "f1")))
+        table.add_row(escape(label), *(f"{metrics[key]:.4f}" for key in ("accuracy", "mcc", "f1")))
     return table
 
 
@@ -408,6 +413,7 @@ def _classify_one(console, folder, example, model_args, max_length, expected_log
     names = model.config.id2label
     console.print(
         f"Loaded back by AutoModelForSequenceClassification: {example['sequence'][:24]}... is [bold]"
-        f"{names[int(predicted)]}[/bold] with probability {probability:.3f} (truth: {names[example['label']]}); "
+        f"{escape(names[int(predicted)])}[/bold] with probability {probability:.3f} (truth: "
+        f"{escape(names[example['label']])}); "
         f"its logits differ from the trained model's by {difference:.1e}."
     )

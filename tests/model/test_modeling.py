@@ -13,6 +13,7 @@ from hyenadna_hf import (
     HyenaDNAModel,
 )
 
+CPU = torch.device("cpu")
 HEADS = [HyenaDNAModel, HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNAForTokenClassification]
 
 
@@ -183,8 +184,8 @@ def test_max_seq_len_of_a_trained_checkpoint_is_fixed_unless_forced(make_model, 
         assert forced(torch.ones(1, 140).long()).logits.isfinite().all()
         # The weights are those of the checkpoint, the filters those of the new length.
         assert torch.equal(forced.lm_head.weight, model.lm_head.weight)
-        rescaled = forced.hyena.backbone.layers[0].mixer.filter_fn(139)[..., ::2]
-        original = model.hyena.backbone.layers[0].mixer.filter_fn(70)
+        rescaled = forced.hyena.backbone.layers[0].mixer.filter_fn(139, CPU)[0][..., ::2]
+        original = model.hyena.backbone.layers[0].mixer.filter_fn(70, CPU)[0]
         torch.testing.assert_close(rescaled[..., 0], original[..., 0], rtol=0, atol=1e-5)
         assert (rescaled - original).abs().max() > 1e-3
     assert HyenaDNAForCausalLM.from_pretrained(tmp_path, max_seq_len=70).config.max_seq_len == 70
@@ -204,11 +205,11 @@ def test_half_precision_and_autocast_stay_near_float32(dtype):
         expected = model(ids).logits
         with torch.autocast("cpu", dtype=dtype):
             autocast = model(ids, output_hidden_states=True)
-        filters = model.hyena.backbone.layers[0].mixer.filter_fn(3001)
+        filters, _ = model.hyena.backbone.layers[0].mixer.filter_fn(3001, CPU)
         half = model.to(dtype)(ids, output_hidden_states=True)
         # Neighbouring positions, indistinguishable in bfloat16, keep their own filter values.
         assert half.logits.dtype == dtype
-        rounded = model.hyena.backbone.layers[0].mixer.filter_fn(3001)
+        rounded, _ = model.hyena.backbone.layers[0].mixer.filter_fn(3001, CPU)
     assert rounded.dtype == torch.float32 and (rounded[..., 1:] != rounded[..., :-1]).float().mean() > 0.9
     assert (rounded - filters).abs().max() < tolerance * filters.abs().max()
     for logits in (autocast.logits, half.logits):
@@ -247,6 +248,18 @@ def test_language_model_loss_is_the_next_token(make_model, config):
     torch.testing.assert_close(result.loss, expected)
     scaled = model(ids, labels=labels, num_items_in_batch=30).loss
     torch.testing.assert_close(scaled, expected * 15 / 30)
+
+
+def test_offloaded_layers_give_the_same(make_model, config, tmp_path):
+    pytest.importorskip("accelerate")
+    model = make_model(HyenaDNAForCausalLM, config)
+    model.save_pretrained(tmp_path)
+    device_map = {"hyena.backbone.embeddings": "cpu", "hyena.backbone.layers.0": "cpu", "hyena.backbone.dropout": "cpu"}
+    device_map |= {"hyena.backbone.layers.1": "disk", "hyena.backbone.ln_f": "cpu", "lm_head": "cpu"}
+    offloaded = HyenaDNAForCausalLM.from_pretrained(tmp_path, device_map=device_map, offload_folder=tmp_path / "off")
+    assert offloaded.hyena.backbone.layers[1].mixer.filter_fn.bias.device.type == "meta"
+    ids = torch.randint(7, 12, (1, 31))
+    torch.testing.assert_close(offloaded.eval()(ids).logits, model(ids).logits, rtol=0, atol=1e-5)
 
 
 def test_device_map_and_meta_loading(make_model, config, tmp_path):
