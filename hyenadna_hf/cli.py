@@ -8,6 +8,7 @@ from .errors import InputError
 
 # Name, module whose main(argv) does it, and what it does. Modules are imported when asked for.
 COMMANDS = {
+    "convert": ("hyenadna_hf.hub.convert", "make a Hub folder of a checkpoint in any published layout"),
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
 }
 

@@ -45,6 +45,9 @@ class HyenaDNAConfig(PretrainedConfig):
             Initial frequency of its sines.
         train_freq (`bool`, defaults to `True`):
             Whether that frequency is a parameter (one vector a filter, shared by its sines).
+        trained_positions (`bool`, defaults to `False`):
+            Whether each filter has positional features of its own, stored as parameters, where they are else computed
+            from the formula. For checkpoints that were fine-tuned so; takes `max_seq_len * emb_dim` numbers a layer.
         use_bias (`bool`, defaults to `True`):
             Whether each long convolution has a skip term `bias * input`.
         embed_dropout (`float`, defaults to 0.1):
@@ -103,6 +106,7 @@ class HyenaDNAConfig(PretrainedConfig):
         num_inner_mlps=2,
         activation_freq=10,
         train_freq=True,
+        trained_positions=False,
         use_bias=True,
         embed_dropout=0.1,
         resid_dropout=0.0,
@@ -140,6 +144,7 @@ class HyenaDNAConfig(PretrainedConfig):
         self.num_inner_mlps = _integer("num_inner_mlps", num_inner_mlps, least=0)
         self.activation_freq = _positive("activation_freq", activation_freq)
         self.train_freq = _boolean("train_freq", train_freq)
+        self.trained_positions = _boolean("trained_positions", trained_positions)
         self.use_bias = _boolean("use_bias", use_bias)
         self.embed_dropout = _probability("embed_dropout", embed_dropout)
         self.resid_dropout = _probability("resid_dropout", resid_dropout)

@@ -93,7 +93,10 @@ def check_published_constants(config, names, get_tensor):
     found = {name: match for name in sorted(names) if (match := PUBLISHED_CONSTANT.match(name))}
     cpu = torch.device("cpu")
     t = z = None
-    for name, match in found.items():
+    for name, match in list(found.items()):
+        if match["position"] == "z" and config.trained_positions:
+            del found[name]
+            continue
         stored = get_tensor(name).detach().to(cpu, torch.float64)
         if match["position"]:
             if t is None:
@@ -112,7 +115,7 @@ def check_published_constants(config, names, get_tensor):
             raise ValueError(
                 f"{name} in the checkpoint is not what this model uses in its place (max_seq_len={config.max_seq_len}, "
                 f"emb_dim={config.emb_dim}): it was trained, or belongs to another config. Without it every prediction "
-                "would change, so the weights are not loaded."
+                "would change, so the weights are not loaded. `hyenadna convert` keeps trained positional features."
             )
     return list(found)
 
@@ -138,6 +141,17 @@ class HyenaDNAFilterLinear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
+class HyenaDNAPositions(nn.Module):
+    """Positional features of a filter's own: parameters that began as the formula."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.z = nn.Parameter(torch.empty(1, config.max_seq_len, config.emb_dim))
+
+    def forward(self, length):
+        return self.z[0, :length]
+
+
 class HyenaDNAFilter(nn.Module):
     """The `hyena_order - 1` implicit long filters of a layer: a sine MLP of the position under an exponential decay."""
 
@@ -146,6 +160,7 @@ class HyenaDNAFilter(nn.Module):
         self.config = config
         channels = config.d_model * (config.hyena_order - 1)
         self.bias = nn.Parameter(torch.randn(channels)) if config.use_bias else None
+        self.pos_emb = HyenaDNAPositions(config) if config.trained_positions else None
         # Numbered as published, where the activation stands between the linear layers as "1", "3", "5", ...
         width = config.filter_order
         layers = {"0": HyenaDNAFilterLinear(config.emb_dim, width), "1": HyenaDNASine(config)}
@@ -168,6 +183,8 @@ class HyenaDNAFilter(nn.Module):
         dtype = torch.promote_types(last.weight.dtype, torch.float32)
         with torch.autocast(device.type, enabled=False):
             t, z = positional_features(length, self.config, device, dtype)
+            if self.pos_emb is not None:
+                z = self.pos_emb(length).to(dtype)
             h = sine(first(z))
             for layer in inner:
                 h = sine(layer(h))
@@ -407,6 +424,10 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
             init.normal_(module.bias)
         elif isinstance(module, HyenaDNASine) and self.config.train_freq:
             init.constant_(module.freq, self.config.activation_freq)
+        elif isinstance(module, HyenaDNAPositions):
+            _, z = positional_features(self.config.max_seq_len, self.config, module.z.device, module.z.dtype)
+            with torch.no_grad():
+                getattr(init, "copy_", torch.Tensor.copy_)(module.z, z[None])
 
     def get_input_embeddings(self):
         return self.base_model.backbone.embeddings.word_embeddings

@@ -72,6 +72,7 @@ def test_filter_dropout_is_dropped_with_a_word(caplog):
         ("classifier_pooling", "median"),
         ("classifier_bias", "yes"),
         ("train_freq", 1),
+        ("trained_positions", None),
         ("use_bias", "no"),
         ("compat_padding", 0),
     ],

@@ -1,0 +1,365 @@
+"""`hyenadna convert`: every HyenaDNA checkpoint in the wild to a Hub folder of ours, and ours to the published one."""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import GenerationConfig
+
+from ..errors import InputError
+from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS
+from ..model.modeling_hyenadna import HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNAModel
+from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES, HyenaDNATokenizer
+from .layouts import add_published_constants, merge_config, split_constants, to_hub_names
+from .unpickle import load_pickled, module_tensors
+
+WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin", "weights.ckpt")
+WEIGHT_ENDINGS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+# What the published configuration class knows.
+PUBLISHED_FIELDS = (
+    *("vocab_size", "d_model", "d_inner", "use_bias", "train_freq", "max_seq_len", "emb_dim", "n_layer"),
+    *("num_inner_mlps", "hyena_order", "short_filter_order", "filter_order", "activation_freq", "embed_dropout"),
+    *("hyena_dropout", "layer_norm_epsilon", "initializer_range", "pad_vocab_size_multiple", "pad_token_id"),
+    *("model_type", "architectures", "id2label", "label2id", "problem_type", "tie_word_embeddings"),
+)
+
+CARD = """\
+---
+library_name: transformers
+tags:
+- dna
+- genomics
+- biology
+- hyena
+- hyenadna
+- custom_code
+pipeline_tag: {pipeline_tag}
+---
+
+# {name}
+
+HyenaDNA ([Nguyen, Poli, Faizi et al. 2023](https://arxiv.org/abs/2306.15794)): {n_layer} layers of width {d_model},
+sequences of up to {max_seq_len:,} tokens, {parameters:,} parameters. Converted from `{source}` (sha256
+`{sha256}`, {layout} layout).
+
+```python
+from transformers import {auto_class}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
+model = {auto_class}.from_pretrained("{name}", trust_remote_code=True)
+outputs = model(**tokenizer("ACGTACGT", return_tensors="pt"))
+```
+"""
+
+
+def main(argv):
+    """Run `hyenadna convert` with the arguments `argv` (a list of `str`)."""
+    parser = argparse.ArgumentParser(
+        prog="hyenadna convert",
+        description="Make a complete Hub folder of a HyenaDNA checkpoint in any published layout.",
+        epilog="Example: hyenadna convert weights.ckpt my-hyenadna --config config.json",
+    )
+    parser.add_argument(
+        "source", help="folder or file (.safetensors, .bin, .ckpt, .pt): Lightning, standalone, Hub, or ours"
+    )
+    parser.add_argument("destination", help="folder to make; must be absent or empty")
+    parser.add_argument(
+        "--config", help="config.json, original or Hub layout (default: the one beside the weights, if any)"
+    )
+    parser.add_argument("--to", choices=("transformers", "published"), default="transformers", help="layout to write")
+    parser.add_argument(
+        "--pooling", choices=CLASSIFIER_POOLINGS, help="what a classifier reads (default: as published)"
+    )
+    parser.add_argument(
+        "--compat-padding",
+        action="store_true",
+        help="a classifier goes on reading padding as tokens, as it was trained",
+    )
+    parser.add_argument(
+        "--special-tokens", choices=tuple(SPECIAL_TOKENS_MODES), help="mode of the tokenizer (default: none)"
+    )
+    args = parser.parse_args(argv)
+    found = convert(
+        args.source,
+        args.destination,
+        config=args.config,
+        to=args.to,
+        pooling=args.pooling,
+        compat_padding=args.compat_padding,
+        special_tokens_mode=args.special_tokens or "none",
+    )
+    table = Table(title=f"{escape(args.source)} -> {escape(args.destination)}", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in found.items():
+        table.add_row(key, escape(str(value)))
+    Console().print(table)
+
+
+def convert(
+    source,
+    destination,
+    config=None,
+    to="transformers",
+    pooling=None,
+    compat_padding=False,
+    special_tokens_mode="none",
+):
+    """
+    Convert a checkpoint. Tensors are checked one by one against the configuration; on any error nothing is written.
+
+    Args:
+        source (`str` or `Path`): A folder or a file, in any layout: Lightning (with or without gradient checkpointing),
+            standalone (backbone alone, or with a classification head), Hub, ours, or a pickled standalone module.
+        destination (`str` or `Path`): The folder to make.
+        config (`str` or `Path`, *optional*): A config.json, in the original or the Hub layout. Defaults to the one
+            beside the weights or in their metadata; without any, sizes are read off the tensors.
+        to (`str`, defaults to `"transformers"`): `"published"` writes weights that the published Hub code loads.
+        pooling (`str`, *optional*): Pooling of a classifier. Defaults to what published code of its layout does: the
+            last position for the Hub layout, the mean for the standalone one.
+        compat_padding (`bool`, defaults to `False`): Set it in the configuration of a classifier.
+        special_tokens_mode (`str`, defaults to `"none"`): Of the tokenizer.
+
+    Returns:
+        `dict[str, object]`: what was found, in words.
+
+    Raises:
+        InputError: if the source cannot be read, is damaged, refused, or contradicts itself.
+    """
+    source, destination = Path(source), Path(destination)
+    if destination.is_file() or (destination.is_dir() and any(destination.iterdir())):
+        raise InputError(f"{destination}: it exists and is not empty; name another folder.")
+    file = _weights_file(source)
+    try:
+        raw, stored_config, remarks = read_tensors(file)
+        tensors, layout, ignored = to_hub_names(raw)
+        hub_config = merge_config(_read_config(config, file, stored_config), tensors)
+        split_constants(hub_config, tensors)
+        model_class = _prepare_head(hub_config, tensors, layout, pooling, compat_padding)
+        model = _fill(model_class, hub_config, tensors)
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(str(file)) else f"{file}: {error}") from error
+    found = {
+        "layout": layout,
+        "size": f"{hub_config.n_layer} layers, d_model {hub_config.d_model}, hyena_order {hub_config.hyena_order}, "
+        f"max_seq_len {hub_config.max_seq_len:,}",
+        "tensors": f"{len(raw):,} in the file, {len(tensors):,} parameters' ({model.num_parameters():,} numbers)",
+        "sha256": _sha256(file),
+        "positional features": "trained, kept" if hub_config.trained_positions else "constant, computed from now on",
+        "head": _describe_head(model, tensors),
+    }
+    if ignored:
+        found["left out"] = f"{len(ignored)} entries of metrics"
+    if remarks:
+        found["remark"] = "; ".join(remarks)
+    with _new_folder(destination) as folder:
+        if to == "published":
+            _write_published(model, folder)
+        else:
+            model.save_pretrained(folder)
+            tokenizer = HyenaDNATokenizer(hub_config.max_seq_len, special_tokens_mode=special_tokens_mode)
+            tokenizer.save_pretrained(folder)
+            GenerationConfig.from_model_config(model.config).save_pretrained(folder)
+            card = _card(model, destination.name, file.name, found)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+    return found
+
+
+def read_tensors(file):
+    """
+    The tensors in a file, whatever wrote it, without running code from it.
+
+    Args:
+        file (`Path`): .safetensors, or any ending for what `torch.save` wrote.
+
+    Returns:
+        `tuple`: tensors by name (`dict[str, torch.Tensor]`), the configuration in the file's metadata (`dict` or
+        `None`), and remarks (`list[str]`).
+    """
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt") as handle:
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+                metadata = handle.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"not a readable safetensors file ({error}).") from error
+        return tensors, json.loads(metadata["config"]) if "config" in metadata else None, []
+    remarks = []
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # refused, damaged or foreign: the restricted reader tells which
+        saved, remarks = load_pickled(file)
+    tensors = module_tensors(saved)
+    for name in (None, "state_dict", "model_state_dict", "model"):
+        inner = saved if name is None else saved.get(name) if isinstance(saved, dict) else None
+        if not tensors and isinstance(inner, dict):
+            tensors = {key: value for key, value in inner.items() if isinstance(value, torch.Tensor)}
+        tensors = tensors or module_tensors(inner)
+    return tensors, None, remarks
+
+
+def _weights_file(source):
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise InputError(f"{source}: there is no such file or folder.")
+    named = [source / name for name in WEIGHT_NAMES if (source / name).is_file()]
+    others = [file for file in sorted(source.iterdir()) if file.suffix in WEIGHT_ENDINGS and file.is_file()]
+    if named or len(others) == 1:
+        return (named or others)[0]
+    problem = f"{len(others)} files with weights, none of them {WEIGHT_NAMES}" if others else "no file with weights"
+    raise InputError(f"{source}: the folder has {problem}; name the file.")
+
+
+def _read_config(config, file, stored):
+    if config is None:
+        beside = file.parent / "config.json"
+        if stored is not None or not beside.is_file():
+            return stored
+        config = beside
+    try:
+        read = json.loads(Path(config).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"the configuration {config} cannot be read ({error}).") from error
+    if not isinstance(read, dict):
+        raise InputError(f"the configuration {config} is no JSON object.")
+    return read
+
+
+def _prepare_head(config, tensors, layout, pooling, compat_padding):
+    """The class for the head that the tensors have, and its fields in the configuration."""
+    if "score.weight" not in tensors:
+        if pooling or compat_padding:
+            raise InputError("the checkpoint has no classification head, to which pooling and padding would matter.")
+        embedding = tensors.get("hyena.backbone.embeddings.word_embeddings.weight")
+        if (
+            config.tie_word_embeddings
+            and embedding is not None
+            and "HyenaDNAForCausalLM" in (config.architectures or ())
+        ):
+            tensors.setdefault("lm_head.weight", embedding)
+        return HyenaDNAForCausalLM if "lm_head.weight" in tensors else HyenaDNAModel
+    if tensors["score.weight"].dim() != 2:
+        raise InputError(
+            f"the head has weights of shape {tuple(tensors['score.weight'].shape)} and not of two dimensions."
+        )
+    labels = len(tensors["score.weight"])
+    if config.num_labels != labels:
+        config.num_labels = labels
+    # Ours say how they pool. Others of the Hub layout read the last position, all others the mean.
+    config.classifier_bias = "score.bias" in tensors
+    if pooling is not None:
+        config.classifier_pooling = pooling
+    elif not layout.startswith("Hub"):
+        config.classifier_pooling = "mean"
+    config.compat_padding = config.compat_padding or compat_padding
+    return HyenaDNAForSequenceClassification
+
+
+def _fill(model_class, config, tensors):
+    """A model of the class with these tensors, after a check that names every one that is wrong."""
+    with torch.device("meta"):
+        model = model_class(config)
+    if model_class is HyenaDNAModel:
+        tensors = {name.removeprefix("hyena."): tensor for name, tensor in tensors.items()}
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
+    problems += [f"{name} is not of this model" for name in tensors.keys() - expected.keys()]
+    for name in expected.keys() & tensors.keys():
+        if tensors[name].shape != expected[name].shape:
+            problems.append(f"{name} is {tuple(tensors[name].shape)} and not {tuple(expected[name].shape)}")
+        elif not tensors[name].is_floating_point():
+            problems.append(f"{name} holds {tensors[name].dtype} and no real numbers")
+        elif not tensors[name].isfinite().all():
+            problems.append(f"{name} holds values that are not finite")
+    if problems:
+        raise InputError(f"{len(problems)} of the tensors are wrong: {'; '.join(sorted(problems))}.")
+    model.load_state_dict({name: tensor.contiguous() for name, tensor in tensors.items()}, assign=True)
+    model.tie_weights()
+    return model.eval()
+
+
+def _describe_head(model, tensors):
+    if isinstance(model, HyenaDNAForSequenceClassification):
+        bias = "with" if model.config.classifier_bias else "without"
+        padding = "padding read as tokens" if model.config.compat_padding else "exact masks"
+        pooling = model.config.classifier_pooling
+        return f"classifier of {model.config.num_labels} classes {bias} bias, {pooling} pooling, {padding}"
+    if not isinstance(model, HyenaDNAForCausalLM):
+        return "none"
+    same = torch.equal(tensors["lm_head.weight"], tensors["hyena.backbone.embeddings.word_embeddings.weight"])
+    tied = "tied" if model.config.tie_word_embeddings else "untied"
+    return f"language model, {tied}{', with the same values as the embedding' if same else ''}"
+
+
+def _write_published(model, folder):
+    config = model.config
+    if isinstance(model, HyenaDNAForSequenceClassification) and (
+        config.classifier_bias or config.classifier_pooling != "last"
+    ):
+        raise InputError(
+            "the published code has classifiers without bias on the last position only; this one has "
+            f"classifier_pooling={config.classifier_pooling!r}, classifier_bias={config.classifier_bias}."
+        )
+    if config.hyena_order > 2:
+        raise InputError(f"the published Hub code cannot run hyena_order={config.hyena_order}, only 2.")
+    prefix = "hyena." if isinstance(model, HyenaDNAModel) else ""
+    tensors = {f"{prefix}{name}": tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
+    save_file(add_published_constants(config, tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    fields = config.to_dict()
+    fields["architectures"] = [type(model).__name__]
+    published = {name: fields[name] for name in PUBLISHED_FIELDS if fields.get(name) is not None}
+    (folder / "config.json").write_text(json.dumps(published, indent=2) + "\n", encoding="utf-8")
+
+
+def _card(model, name, source, found):
+    auto_classes = {
+        HyenaDNAForCausalLM: ("AutoModelForCausalLM", "text-generation"),
+        HyenaDNAForSequenceClassification: ("AutoModelForSequenceClassification", "text-classification"),
+        HyenaDNAModel: ("AutoModel", "feature-extraction"),
+    }
+    auto_class, pipeline_tag = auto_classes[type(model)]
+    return CARD.format(
+        name=name,
+        auto_class=auto_class,
+        pipeline_tag=pipeline_tag,
+        n_layer=model.config.n_layer,
+        d_model=model.config.d_model,
+        max_seq_len=model.config.max_seq_len,
+        parameters=model.num_parameters(),
+        source=source,
+        sha256=found["sha256"],
+        layout=found["layout"],
+    )
+
+
+def _sha256(file):
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@contextmanager
+def _new_folder(destination):
+    """A folder that appears under its name when all is written, or not at all."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}-"))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        if destination.is_dir():
+            destination.rmdir()  # it is empty
+        temporary.rename(destination)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
