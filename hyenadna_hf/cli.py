@@ -10,6 +10,7 @@ from .errors import InputError
 COMMANDS = {
     "convert": ("hyenadna_hf.hub.convert", "make a Hub folder of a checkpoint in any published layout"),
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
+    "publish": ("hyenadna_hf.hub.publish", "upload a folder to the Hub, with all that a stranger needs"),
 }
 
 

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS
 from ..model.modeling_hyenadna import HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNAModel
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES, HyenaDNATokenizer
+from .card import model_card
 from .layouts import add_published_constants, merge_config, split_constants, to_hub_names
 from .unpickle import load_pickled, module_tensors
 
@@ -33,34 +34,6 @@ PUBLISHED_FIELDS = (
     *("hyena_dropout", "layer_norm_epsilon", "initializer_range", "pad_vocab_size_multiple", "pad_token_id"),
     *("model_type", "architectures", "id2label", "label2id", "problem_type", "tie_word_embeddings"),
 )
-
-CARD = """\
----
-library_name: transformers
-tags:
-- dna
-- genomics
-- biology
-- hyena
-- hyenadna
-- custom_code
-pipeline_tag: {pipeline_tag}
----
-
-# {name}
-
-HyenaDNA ([Nguyen, Poli, Faizi et al. 2023](https://arxiv.org/abs/2306.15794)): {n_layer} layers of width {d_model},
-sequences of up to {max_seq_len:,} tokens, {parameters:,} parameters. Converted from `{source}` (sha256
-`{sha256}`, {layout} layout).
-
-```python
-from transformers import {auto_class}, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
-model = {auto_class}.from_pretrained("{name}", trust_remote_code=True)
-outputs = model(**tokenizer("ACGTACGT", return_tensors="pt"))
-```
-"""
 
 
 def main(argv):
@@ -171,7 +144,8 @@ def convert(
             tokenizer = HyenaDNATokenizer(hub_config.max_seq_len, special_tokens_mode=special_tokens_mode)
             tokenizer.save_pretrained(folder)
             GenerationConfig.from_model_config(model.config).save_pretrained(folder)
-            card = _card(model, destination.name, file.name, found)
+            origin = f"Converted from `{file.name}` ({layout} layout, sha256 `{found['sha256']}`)."
+            card = model_card(folder, destination.name, note=origin)
             (folder / "README.md").write_text(card, encoding="utf-8")
     return found
 
@@ -321,27 +295,6 @@ def _write_published(model, folder):
     fields["architectures"] = [type(model).__name__]
     published = {name: fields[name] for name in PUBLISHED_FIELDS if fields.get(name) is not None}
     (folder / "config.json").write_text(json.dumps(published, indent=2) + "\n", encoding="utf-8")
-
-
-def _card(model, name, source, found):
-    auto_classes = {
-        HyenaDNAForCausalLM: ("AutoModelForCausalLM", "text-generation"),
-        HyenaDNAForSequenceClassification: ("AutoModelForSequenceClassification", "text-classification"),
-        HyenaDNAModel: ("AutoModel", "feature-extraction"),
-    }
-    auto_class, pipeline_tag = auto_classes[type(model)]
-    return CARD.format(
-        name=name,
-        auto_class=auto_class,
-        pipeline_tag=pipeline_tag,
-        n_layer=model.config.n_layer,
-        d_model=model.config.d_model,
-        max_seq_len=model.config.max_seq_len,
-        parameters=model.num_parameters(),
-        source=source,
-        sha256=found["sha256"],
-        layout=found["layout"],
-    )
 
 
 def _sha256(file):

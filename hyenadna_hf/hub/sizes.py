@@ -8,6 +8,7 @@ from transformers import GenerationConfig
 from ..model import modeling_hyenadna
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import HyenaDNATokenizer
+from .card import model_card
 
 # What differs between the releases; everything else is the default of HyenaDNAConfig.
 PUBLISHED_SIZES = {
@@ -21,39 +22,6 @@ PUBLISHED_SIZES = {
 }
 ALIASES = {"hyenadna-1m": "hyenadna-large-1m-seqlen"}
 SIZE_NAMES = (*PUBLISHED_SIZES, *ALIASES)
-
-CARD = """\
----
-library_name: transformers
-license: apache-2.0
-tags:
-- dna
-- genomics
-- biology
-- hyena
-- hyenadna
-- custom_code
----
-
-# {name}
-
-Configuration, tokenizer and code of HyenaDNA in the size `{size}`: {n_layer} layers of width {d_model}, sequences of
-up to {max_seq_len:,} tokens, {parameters:.2f} million parameters. **There are no weights in this folder**: a model made
-from it starts from random ones.
-
-```python
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-config = AutoConfig.from_pretrained("{name}", trust_remote_code=True)
-model = AutoModelForCausalLM.from_config(config, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
-logits = model(**tokenizer("ACGTACGT", return_tensors="pt")).logits
-```
-
-HyenaDNA models DNA one nucleotide at a time, with implicit long convolutions in place of attention: Nguyen, Poli, Faizi
-et al. 2023, [HyenaDNA: Long-Range Genomic Sequence Modeling at Single Nucleotide
-Resolution](https://arxiv.org/abs/2306.15794).
-"""
 
 
 def published_config(name, **overrides):
@@ -107,12 +75,6 @@ def write_size_folder(name, folder):
     HyenaDNATokenizer(model_max_length=config.max_seq_len).save_pretrained(folder)
     for source in Path(modeling_hyenadna.__file__).parent.glob("*_hyenadna.py"):
         shutil.copyfile(source, folder / source.name)
-    card = CARD.format(
-        name=name,
-        size=ALIASES.get(name, name),
-        n_layer=config.n_layer,
-        d_model=config.d_model,
-        max_seq_len=config.max_seq_len,
-        parameters=parameter_count(config) / 1e6,
-    )
+    note = f"{parameter_count(config) / 1e6:.2f} million parameters; this folder has no weights for them."
+    card = model_card(folder, name, note=note, license="apache-2.0", has_weights=False)
     (folder / "README.md").write_text(card, encoding="utf-8")

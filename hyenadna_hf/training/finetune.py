@@ -28,7 +28,9 @@ from transformers.utils import logging
 from ..baselines.kmer import kmer_classifier
 from ..data.labelled import BUNDLED, load_labelled_sequences
 from ..errors import InputError
+from ..hub.card import model_card
 from ..hub.sizes import SIZE_NAMES, published_config
+from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES, HyenaDNATokenizer
 from ..pretrained import BUNDLED_CHECKPOINTS
 from .metrics import classification_metrics
@@ -210,6 +212,11 @@ def finetune(model_args, data_args, training_args):
     results["seconds"] = round(time.monotonic() - started, 1)
     output_dir = Path(training_args.output_dir)
     (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+    if trainer.model.config.model_type == HyenaDNAConfig.model_type:
+        note = f"Fine-tuned from {model_args.model} ({origin}) to tell {', '.join(names)} apart."
+        card = model_card(output_dir, output_dir.name, note=note, results=results)
+        (output_dir / "README.md").write_text(card, encoding="utf-8")
 
     console.print(_results_table(results, model_args.model, len(data["test"])))
     # Mixed precision and accelerators round; on a CPU in float32 the checkpoint gives the very same numbers.

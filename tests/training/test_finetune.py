@@ -6,6 +6,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
@@ -65,6 +66,8 @@ def test_from_scratch_on_files_of_ones_own(composition, untrained, tmp_path, cap
     inputs = AutoTokenizer.from_pretrained(out)("ATATTTATATATTAAATATATA", return_tensors="pt")
     with torch.no_grad():
         assert model.config.id2label[int(model.eval()(**inputs).logits.argmax())] == "AT"
+    card = ModelCard.load(out / "README.md")
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results}["accuracy"] > 0.9
     assert (out / "modeling_hyenadna.py").is_file() and (out / "tokenization_hyenadna.py").is_file()
 
 

@@ -1,0 +1,89 @@
+"""Model cards."""
+
+import json
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+
+TASKS = {
+    "HyenaDNAForCausalLM": ("AutoModelForCausalLM", "text-generation"),
+    "HyenaDNAForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
+    "HyenaDNAForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
+    "HyenaDNAModel": ("AutoModel", "feature-extraction"),
+}
+
+TEXT = """\
+# {name}
+
+HyenaDNA ([Nguyen, Poli, Faizi et al. 2023](https://arxiv.org/abs/2306.15794)) reads DNA one nucleotide at a time, with
+implicit long convolutions in place of attention. This model has {n_layer} layers of width {d_model} and takes sequences
+of up to {max_seq_len:,} tokens.{note}
+
+```python
+from transformers import {imports}
+
+tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
+{loading}
+outputs = model(**tokenizer("ACGTACGT", return_tensors="pt"))
+```
+"""
+
+LOADING = 'model = {auto_class}.from_pretrained("{name}", trust_remote_code=True)'
+LOADING_WITHOUT_WEIGHTS = """\
+config = AutoConfig.from_pretrained("{name}", trust_remote_code=True)
+model = {auto_class}.from_config(config, trust_remote_code=True)"""
+
+
+def model_card(folder, name, note="", license=None, datasets=None, base_model=None, results=None, has_weights=True):
+    """
+    The text of a model card, with front matter that the Hub validates.
+
+    Args:
+        folder (`str` or `Path`): A saved model; its config.json gives sizes and task.
+        name (`str`): What the snippet loads: a Hub id or a folder.
+        note (`str`, *optional*): Sentences on where the model comes from.
+        license (`str`, *optional*): Identifier of its licence on the Hub.
+        datasets (`list[str]`, *optional*): Hub ids of what it was trained on.
+        base_model (`str`, *optional*): Hub id of what it was trained from.
+        results (`dict`, *optional*): The `results.json` of `hyenadna finetune`; becomes the card's metrics.
+        has_weights (`bool`, defaults to `True`): Whether the snippet loads weights or makes random ones.
+
+    Returns:
+        `str`: the content of README.md.
+    """
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    architecture = (config.get("architectures") or ["HyenaDNAModel"])[0]
+    auto_class, pipeline_tag = TASKS[architecture]
+    evaluations = None
+    if results is not None:
+        evaluations = [
+            EvalResult(
+                task_type="text-classification",
+                dataset_type=Path(results["dataset"]).name,
+                dataset_name=Path(results["dataset"]).name,
+                dataset_split="test",
+                metric_type=metric,
+                metric_value=round(value, 4),
+            )
+            for metric, value in results["test"]["model"].items()
+        ]
+    data = ModelCardData(
+        library_name="transformers",
+        license=license,
+        tags=["dna", "genomics", "biology", "hyena", "hyenadna", "custom_code"],
+        pipeline_tag=pipeline_tag,
+        datasets=datasets,
+        base_model=base_model,
+        model_name=name if evaluations else None,
+        eval_results=evaluations,
+    )
+    text = TEXT.format(
+        name=name,
+        imports=f"AutoTokenizer, {auto_class}" if has_weights else f"AutoConfig, AutoTokenizer, {auto_class}",
+        loading=(LOADING if has_weights else LOADING_WITHOUT_WEIGHTS).format(name=name, auto_class=auto_class),
+        n_layer=config["n_layer"],
+        d_model=config["d_model"],
+        max_seq_len=config["max_seq_len"],
+        note=f" {note}" if note else "",
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{text}"
