@@ -19,7 +19,12 @@ from transformers import GenerationConfig
 
 from ..errors import InputError
 from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS
-from ..model.modeling_hyenadna import HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNAModel
+from ..model.modeling_hyenadna import (
+    HyenaDNAForCausalLM,
+    HyenaDNAForSequenceClassification,
+    HyenaDNAForTokenClassification,
+    HyenaDNAModel,
+)
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES, HyenaDNATokenizer
 from .card import model_card
 from .layouts import add_published_constants, merge_config, split_constants, to_hub_names
@@ -117,10 +122,15 @@ def convert(
     try:
         raw, stored_config, remarks = read_tensors(file)
         tensors, layout, ignored = to_hub_names(raw)
-        hub_config = merge_config(_read_config(config, file, stored_config), tensors)
+        given = _read_config(config, file, stored_config) or {}
+        hub_config = merge_config(given, tensors)
         split_constants(hub_config, tensors)
-        model_class = _prepare_head(hub_config, tensors, layout, pooling, compat_padding)
+        # Ours say how they pool; published ones of the Hub layout read the last position, others the mean.
+        pooling_there = given.get("classifier_pooling") or ("last" if layout.startswith("Hub") else "mean")
+        model_class = _prepare_head(hub_config, tensors, pooling, pooling_there, compat_padding)
         model = _fill(model_class, hub_config, tensors)
+        if to == "published":
+            _check_fit_for_published(model)
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(str(file)) else f"{file}: {error}") from error
     found = {
@@ -166,9 +176,10 @@ def read_tensors(file):
             with safe_open(file, framework="pt") as handle:
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
                 metadata = handle.metadata() or {}
-        except (SafetensorError, OSError) as error:
+            config = json.loads(metadata["config"]) if "config" in metadata else None
+        except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"not a readable safetensors file ({error}).") from error
-        return tensors, json.loads(metadata["config"]) if "config" in metadata else None, []
+        return tensors, config, []
     remarks = []
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
@@ -211,8 +222,8 @@ def _read_config(config, file, stored):
     return read
 
 
-def _prepare_head(config, tensors, layout, pooling, compat_padding):
-    """The class for the head that the tensors have, and its fields in the configuration."""
+def _prepare_head(config, tensors, pooling, pooling_there, compat_padding):
+    """The class for the head that the tensors have; sets its fields in the configuration."""
     if "score.weight" not in tensors:
         if pooling or compat_padding:
             raise InputError("the checkpoint has no classification head, to which pooling and padding would matter.")
@@ -231,13 +242,11 @@ def _prepare_head(config, tensors, layout, pooling, compat_padding):
     labels = len(tensors["score.weight"])
     if config.num_labels != labels:
         config.num_labels = labels
-    # Ours say how they pool. Others of the Hub layout read the last position, all others the mean.
     config.classifier_bias = "score.bias" in tensors
-    if pooling is not None:
-        config.classifier_pooling = pooling
-    elif not layout.startswith("Hub"):
-        config.classifier_pooling = "mean"
+    config.classifier_pooling = pooling or pooling_there
     config.compat_padding = config.compat_padding or compat_padding
+    if "HyenaDNAForTokenClassification" in (config.architectures or ()):
+        return HyenaDNAForTokenClassification
     return HyenaDNAForSequenceClassification
 
 
@@ -270,6 +279,8 @@ def _describe_head(model, tensors):
         padding = "padding read as tokens" if model.config.compat_padding else "exact masks"
         pooling = model.config.classifier_pooling
         return f"classifier of {model.config.num_labels} classes {bias} bias, {pooling} pooling, {padding}"
+    if isinstance(model, HyenaDNAForTokenClassification):
+        return f"token classifier of {model.config.num_labels} classes"
     if not isinstance(model, HyenaDNAForCausalLM):
         return "none"
     same = torch.equal(tensors["lm_head.weight"], tensors["hyena.backbone.embeddings.word_embeddings.weight"])
@@ -277,8 +288,10 @@ def _describe_head(model, tensors):
     return f"language model, {tied}{', with the same values as the embedding' if same else ''}"
 
 
-def _write_published(model, folder):
+def _check_fit_for_published(model):
     config = model.config
+    if isinstance(model, HyenaDNAForTokenClassification):
+        raise InputError("the published code has no token classification.")
     if isinstance(model, HyenaDNAForSequenceClassification) and (
         config.classifier_bias or config.classifier_pooling != "last"
     ):
@@ -288,6 +301,10 @@ def _write_published(model, folder):
         )
     if config.hyena_order > 2:
         raise InputError(f"the published Hub code cannot run hyena_order={config.hyena_order}, only 2.")
+
+
+def _write_published(model, folder):
+    config = model.config
     prefix = "hyena." if isinstance(model, HyenaDNAModel) else ""
     tensors = {f"{prefix}{name}": tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
     save_file(add_published_constants(config, tensors), folder / "model.safetensors", metadata={"format": "pt"})

@@ -19,7 +19,7 @@ from ..model import modeling_hyenadna
 from .card import TASKS, model_card
 
 # What stays at home: checkpoints to resume from, and the Trainer's own files.
-NOT_PUBLISHED = ["checkpoint-*", "checkpoint-*/*", "*.tmp", ".*", "training_args.bin", "runs/*"]
+NOT_PUBLISHED = ("checkpoint-*", "runs", "training_args.bin", ".*")
 
 # Loads a folder as a stranger would, who does not have this package.
 STRANGER = """
@@ -104,7 +104,6 @@ def publish(folder, repo_id, private=False, revision=None, license=None, message
                 repo_id=repo_id,
                 revision=revision,
                 commit_message=message,
-                ignore_patterns=NOT_PUBLISHED,
             )
         except (HfHubHTTPError, OSError, ValueError) as error:
             reason = " ".join(str(error).split())

@@ -598,7 +598,8 @@ def pool_positions(hidden, real, how):
     """
     hidden = hidden.masked_fill(~real[..., None], 0)
     if how == "mean":
-        return hidden.sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+        total = hidden.sum(1, dtype=torch.promote_types(hidden.dtype, torch.float32))
+        return (total / real.sum(1, keepdim=True).clamp(min=1)).to(hidden.dtype)
     if how == "max":
         lowest = torch.finfo(hidden.dtype).min
         highest = hidden.masked_fill(~real[..., None], lowest).amax(1)

@@ -100,7 +100,7 @@ def test_a_broken_upload_is_taken_up_and_a_branch_is_made(make_model, config, tm
 
 
 def test_push_to_hub_of_model_tokenizer_and_trainer(make_model, config, tmp_path, hub):
-    server, run = hub
+    _, run = hub
     model = saved(make_model, config, tmp_path / "mine", HyenaDNAForSequenceClassification)
     script = """
 import hyenadna_hf

@@ -153,6 +153,13 @@ def test_only_real_positions_count_towards_max_seq_len():
         model(ids, mask)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_means_over_long_sequences_do_not_overflow(dtype):
+    hidden = torch.full((1, 100_000, 1), 3.0, dtype=dtype)
+    real = torch.ones(1, 100_000, dtype=torch.bool)
+    assert pool_positions(hidden, real, "mean").item() == 3.0
+
+
 def test_a_row_without_real_positions_pools_to_zero():
     for how in ("mean", "last", "first", "max"):
         pooled = pool_positions(torch.randn(2, 3, 4), torch.tensor([[0, 0, 0], [0, 1, 0]]).bool(), how)
