@@ -33,6 +33,8 @@ STORAGES = {
     "LongStorage": torch.int64,
     "ShortStorage": torch.int16,
 }
+# Of the structure alone, in bytes; tensors are beside it.
+LARGEST_PICKLE = 100_000_000
 # Trainers pickle such objects along with the weights. A call of theirs gives an inert object.
 BYSTANDERS = ("argparse", "collections", "functools", "lightning", "numpy", "omegaconf", "pathlib", "pytorch_lightning")
 BYSTANDERS += ("torchmetrics", "typing")
@@ -130,6 +132,10 @@ def load_pickled(path):
             byteorder = f"{folder}byteorder"
             if byteorder in archive.namelist() and archive.read(byteorder) != b"little":
                 raise InputError(f"{path}: it was written on a big-endian machine; save it anew with safetensors.")
+            if archive.getinfo(record).file_size > LARGEST_PICKLE:
+                raise InputError(
+                    f"{path}: its pickle is larger than {LARGEST_PICKLE:,} bytes, which no checkpoint needs."
+                )
             try:
                 data = archive.read(record)
             except zipfile.BadZipFile:
@@ -137,9 +143,10 @@ def load_pickled(path):
                 remarks.append("data.pkl has a wrong checksum; it was read all the same, its tensors' checksums hold")
 
             def read_storage(key, size):
-                content = archive.read(f"{folder}data/{key}")
-                if len(content) != size:
-                    raise pickle.UnpicklingError(f"storage {key} has {len(content):,} bytes instead of {size:,}")
+                info = archive.getinfo(f"{folder}data/{key}")
+                if info.file_size != size:
+                    raise pickle.UnpicklingError(f"storage {key} has {info.file_size:,} bytes instead of {size:,}")
+                content = archive.read(info)
                 return torch.frombuffer(bytearray(content), dtype=torch.uint8) if size else torch.empty(0).byte()
 
             return TensorUnpickler(io.BytesIO(data), read_storage).load(), remarks

@@ -334,6 +334,22 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(function, arguments, named
     assert not victim.exists() and files(tmp_path) == ["weights.ckpt"]
 
 
+def test_a_file_that_swells_when_read_is_refused(tmp_path):
+    for name, members, message in (
+        ("pickle.bin", {"x/data.pkl": b"\0" * 100_000_001}, "its pickle is larger"),
+        ("storage.bin", {"x/data.pkl": None, "x/data/0": b"\0" * 50_000_000}, "has 50,000,000 bytes instead of 4"),
+    ):
+        torch.save({"a": torch.ones(1), "b": Evil(PurePosixPath, "x")}, tmp_path / "good.bin")
+        with (
+            zipfile.ZipFile(tmp_path / "good.bin") as good,
+            zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as bad,
+        ):
+            for member, content in members.items():
+                bad.writestr(member, good.read("good/data.pkl") if content is None else content)
+        with pytest.raises(InputError, match=message):
+            convert(tmp_path / name, tmp_path / "made")
+
+
 def test_inert_objects_stay_inert(tmp_path):
     class Nothing(nn.Module):
         pass
