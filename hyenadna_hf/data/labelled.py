@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -120,12 +121,21 @@ def _read_file(path):
         elif kind == "FASTA":
             table = _read_fasta(path)
         else:
-            table = pd.read_csv(path, sep="," if kind == "CSV" else "\t", dtype=str, keep_default_na=False)
+            with warnings.catch_warnings():
+                # pandas would cut rows that have more fields than there are columns.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                separator = "," if kind == "CSV" else "\t"
+                table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, index_col=False)
     except InputError:
         raise
     except Exception as error:  # the parsers raise many kinds; all mean the same to the user
         raise InputError(f"{path}: this is not a readable {kind} file ({_reason(error)}).") from error
-    return table.astype(str)
+    return _as_text(table)
+
+
+def _as_text(table):
+    """Every value as a string, absent ones as empty strings."""
+    return table.astype(object).where(table.notna(), "").astype(str)
 
 
 def _reason(error):
@@ -164,7 +174,7 @@ def _read_hub(source):
             for column, feature in split.features.items():
                 if isinstance(feature, ClassLabel):
                     table[column] = feature.int2str(table[column])
-            tables[SPLITS[name]] = table.astype(str)
+            tables[SPLITS[name]] = _as_text(table)
     return tables
 
 

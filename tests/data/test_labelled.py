@@ -101,6 +101,8 @@ BAD = {
     "one class": ("x.csv", "seq,label\nACGT,1\nACG,1\n", "every sequence has the label '1'"),
     "too few to split": ("x.csv", "seq,label\nACGT,1\nACG,0\n", "cannot hold a test split out of train"),
     "ragged": ("x.csv", "seq,label\nACGT,1\nACGT,1,2,3\n", "not a readable CSV file"),
+    "more fields than columns": ("x.csv", "seq,label\nACGT,1,2\nACG,0,2\n", "not a readable CSV file"),
+    "fewer fields than columns": ("x.csv", "seq,label\nACGT,1\nACG\n", "row 2: the label is empty"),
     "binary": ("x.tsv", b"seq\tlabel\n\xff\xfe\x00\t1\n", "not a readable TSV file"),
     "fasta named csv": ("x.csv", ">a|1\nACGT\n", "by its name it is CSV, but it begins with b'>'"),
     "csv named fasta": ("x.fa", "seq,label\nACGT,1\n", "by its name it is FASTA, but it begins with b's'"),
@@ -120,6 +122,12 @@ def test_a_bad_file_is_one_clear_line(tmp_path, name, content, message):
     with pytest.raises(InputError) as error:
         load_labelled_sequences(str(tmp_path / name))
     assert message in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_absent_value_in_parquet_is_named(tmp_path):
+    pd.DataFrame({"seq": ["ACGT", "AC", "G"], "label": ["a", None, "b"]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="row 2: the label is empty"):
+        load_labelled_sequences(str(tmp_path / "x.parquet"))
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
