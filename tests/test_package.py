@@ -50,3 +50,15 @@ def test_the_command_and_the_module_are_the_same():
             by_module.stderr,
         )
     assert "no command 'fly'; there are finetune" in by_function.stderr or "finetune" in by_function.stdout
+
+
+def test_a_missing_extra_is_named():
+    script = """
+import sys
+sys.modules["datasets"] = None
+from hyenadna_hf.cli import main
+sys.exit(main(["finetune"]))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "the package datasets is missing; pip install 'hyenadna_hf[all]'" in result.stderr

@@ -26,7 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..baselines.kmer import kmer_classifier
-from ..data.labelled import BUNDLED, load_labelled_sequences
+from ..data.labelled import BUNDLED, HUB_ID, load_labelled_sequences
 from ..errors import InputError
 from ..hub.card import model_card
 from ..hub.sizes import SIZE_NAMES, published_config
@@ -143,13 +143,7 @@ def finetune(model_args, data_args, training_args):
     """
     started = time.monotonic()
     console = Console(quiet=training_args.process_index > 0)
-    _check_output_dir(training_args)
-    if model_args.kmer is not None and model_args.kmer < 1:
-        raise InputError(f"--kmer {model_args.kmer}: a word has at least one base.")
-    if model_args.special_tokens_mode not in SPECIAL_TOKENS_MODES:
-        raise InputError(
-            f"--special_tokens_mode {model_args.special_tokens_mode}: it is one of {', '.join(SPECIAL_TOKENS_MODES)}."
-        )
+    _check_arguments(model_args, training_args)
     data = load_labelled_sequences(
         data_args.dataset,
         data_args.sequence_column,
@@ -353,7 +347,24 @@ def baseline_metrics(data, k=6):
     }
 
 
-def _check_output_dir(args):
+def _check_arguments(model_args, args):
+    """Refuse what can be seen to be wrong before any work."""
+    if model_args.kmer is not None and model_args.kmer < 1:
+        raise InputError(f"--kmer {model_args.kmer}: a word has at least one base.")
+    if model_args.special_tokens_mode not in SPECIAL_TOKENS_MODES:
+        raise InputError(
+            f"--special_tokens_mode {model_args.special_tokens_mode}: it is one of {', '.join(SPECIAL_TOKENS_MODES)}."
+        )
+    for name in ("model", "tokenizer"):
+        source = getattr(model_args, name)
+        if source is not None and not Path(source).is_dir() and not HUB_ID.fullmatch(source):
+            raise InputError(f"--{name} {source}: there is no such folder, and it is no Hub id; check the path.")
+    at_least_one = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+    for name, least in {**dict.fromkeys(at_least_one, 1), "learning_rate": 0, "weight_decay": 0}.items():
+        if not getattr(args, name) >= least:
+            raise InputError(f"--{name} {getattr(args, name)}: give {least} or more.")
+    if not (args.num_train_epochs > 0 or args.max_steps > 0):
+        raise InputError(f"--num_train_epochs {args.num_train_epochs}: give more than 0, or --max_steps.")
     path = Path(args.output_dir)
     if path.is_file():
         raise InputError(f"--output_dir {path}: this is a file; name a folder.")

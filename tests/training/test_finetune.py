@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 import subprocess
 import sys
 
@@ -126,7 +127,13 @@ def test_a_killed_run_goes_on_where_it_was(composition, untrained, tmp_path):
         (["--label_column", "kind"], "label_column='kind' is not one of its columns: sequence, label"),
         (["--max_length", "65"], "--max_length 65: "),
         (["--max_length", "0"], "--max_length 0: "),
-        (["--model", "./absent"], "--model ./absent: cannot be loaded"),
+        (["--model", "./absent"], "--model ./absent: there is no such folder"),
+        (["--tokenizer", "/absent/one"], "--tokenizer /absent/one: there is no such folder"),
+        (["--model", "damaged"], "--model damaged: cannot be loaded"),
+        (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size 0: give 1 or more"),
+        (["--learning_rate", "-1"], "--learning_rate -1.0: give 0 or more"),
+        (["--num_train_epochs", "0"], "--num_train_epochs 0.0: give more than 0"),
+        (["--epochs", "3"], "unknown argument --epochs"),
         (["--special_tokens_mode", "both"], "--special_tokens_mode both"),
         (["--resume_from_checkpoint", "true"], "there is no such checkpoint"),
         (["--output_dir", "occupied"], "the folder holds something else"),
@@ -141,6 +148,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "thesis.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
+    shutil.copytree(untrained, tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"no tensors")
     before = sorted(str(path) for path in tmp_path.rglob("*"))
     defaults = ["--dataset", str(composition), "--model", str(untrained), "--output_dir", "out"]
     assert main(["finetune", *defaults, *options]) == 2
