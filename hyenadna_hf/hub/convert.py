@@ -203,7 +203,11 @@ def _weights_file(source):
     others = [file for file in sorted(source.iterdir()) if file.suffix in WEIGHT_ENDINGS and file.is_file()]
     if named or len(others) == 1:
         return (named or others)[0]
-    problem = f"{len(others)} files with weights, none of them {WEIGHT_NAMES}" if others else "no file with weights"
+    problem = (
+        f"{len(others)} files with weights, none of them {' or '.join(WEIGHT_NAMES)}"
+        if others
+        else "no file with weights"
+    )
     raise InputError(f"{source}: the folder has {problem}; name the file.")
 
 
