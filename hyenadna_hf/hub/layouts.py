@@ -6,7 +6,7 @@ import torch
 
 from ..errors import InputError
 from ..model.configuration_hyenadna import HyenaDNAConfig
-from ..model.modeling_hyenadna import PUBLISHED_CONSTANT, decay_rates, positional_features
+from ..model.modeling_hyenadna import decay_rates, positional_features, published_constants
 
 # (what a name begins with, what it begins with here, what the layout is called); the first that fits counts.
 PREFIXES = (
@@ -23,7 +23,6 @@ PREFIXES = (
 # What training code keeps among the weights.
 METRICS = re.compile(r"(train|val|test|valid)?_?(torchmetrics|metrics?|criterion|loss)(_\w+)?\.")
 CHECKPOINTED = re.compile(r"\.(mixer|mlp)\.layer\.")
-CONSTANT_TOLERANCE = 1e-5
 
 
 def to_hub_names(tensors):
@@ -175,27 +174,20 @@ def split_constants(config, tensors):
     Raises:
         InputError: if a constant other than `z` is not the one of the formula, or the copies of a frequency differ.
     """
-    cpu = torch.device("cpu")
-    constants = {name: match for name in sorted(tensors) if (match := PUBLISHED_CONSTANT.match(name))}
-    t, z = positional_features(config.max_seq_len, config, cpu, torch.float64)
-    wrong, trained = [], []
-    for name, match in constants.items():
-        stored = tensors[name].to(torch.float64)
-        if match["position"]:
-            expected = (t if match["position"] == "t" else z)[None]
-        elif name.endswith("deltas"):
-            expected = -decay_rates(config, cpu, torch.float64)[None, None]
+    constants = published_constants(config, tensors, tensors.get)
+    trained, wrong = set(), []
+    for name, difference in constants.items():
+        if difference is None:
+            continue
+        if name.endswith("pos_emb.z") and tensors[name].shape == (1, config.max_seq_len, config.emb_dim):
+            trained.add(name)
         else:
-            expected = tensors.get(f"{match['filter']}implicit_filter.1.freq", torch.empty(0)).to(torch.float64)
-        if stored.shape != expected.shape:
-            wrong.append(f"{name} has shape {tuple(stored.shape)} instead of {tuple(expected.shape)}")
-        elif not torch.allclose(stored, expected, rtol=0, atol=CONSTANT_TOLERANCE):
-            (trained if match["position"] == "z" else wrong).append(name)
+            wrong.append(f"{name} {difference}")
     if wrong:
         raise InputError(f"not the constants of the formula, and no parameters of the model: {'; '.join(wrong)}.")
     config.trained_positions = bool(trained)
-    for name, match in constants.items():
-        if not (trained and match["position"] == "z"):
+    for name in constants:
+        if not (trained and name.endswith("pos_emb.z")):
             del tensors[name]
 
 

@@ -72,9 +72,9 @@ PUBLISHED_CONSTANT = re.compile(
 )
 
 
-def check_published_constants(config, names, get_tensor):
+def published_constants(config, names, get_tensor):
     """
-    Find the constants that a published checkpoint stores, and make sure that leaving them out loses nothing.
+    The constants that a published checkpoint stores, compared with what this model uses in their place.
 
     Stored constants differ from the formula by up to 1e-6, trained ones by far more; the tolerance is 1e-5.
 
@@ -84,18 +84,15 @@ def check_published_constants(config, names, get_tensor):
         get_tensor (`Callable[[str], torch.Tensor]`): Gives the tensor of a name.
 
     Returns:
-        `list[str]`: those of `names` that are constants.
-
-    Raises:
-        ValueError: if one of them is not what this model uses in its place.
+        `dict[str, str | None]`: those of `names` that are constants, with how each differs, or `None` if it does not.
     """
     names = set(names)
-    found = {name: match for name in sorted(names) if (match := PUBLISHED_CONSTANT.match(name))}
+    found = {}
     cpu = torch.device("cpu")
     t = z = None
-    for name, match in list(found.items()):
-        if match["position"] == "z" and config.trained_positions:
-            del found[name]
+    for name in sorted(names):
+        match = PUBLISHED_CONSTANT.match(name)
+        if match is None:
             continue
         stored = get_tensor(name).detach().to(cpu, torch.float64)
         if match["position"]:
@@ -106,16 +103,40 @@ def check_published_constants(config, names, get_tensor):
             expected = -decay_rates(config, cpu, torch.float64)[None, None]
         else:
             first = f"{match['filter']}implicit_filter.1.freq"
-            expected = get_tensor(first).detach().to(cpu, torch.float64) if first in names else None
-        if (
-            expected is None
-            or stored.shape != expected.shape
-            or not torch.allclose(stored, expected, rtol=0, atol=1e-5)
-        ):
+            if first not in names:
+                found[name] = f"is a copy of {first}, which is missing"
+                continue
+            expected = get_tensor(first).detach().to(cpu, torch.float64)
+        found[name] = None
+        if stored.shape != expected.shape:
+            found[name] = f"has shape {tuple(stored.shape)} instead of {tuple(expected.shape)}"
+        elif not torch.allclose(stored, expected, rtol=0, atol=1e-5):
+            found[name] = f"differs by up to {float((stored - expected).abs().max()):.2g}"
+    return found
+
+
+def check_published_constants(config, names, get_tensor):
+    """
+    Make sure that leaving out the constants that a published checkpoint stores loses nothing.
+
+    The arguments are those of [`published_constants`].
+
+    Returns:
+        `list[str]`: those of `names` that are constants, and no parameters of a model with this configuration.
+
+    Raises:
+        ValueError: if one of them is not what this model uses in its place.
+    """
+    if config.trained_positions:
+        names = [name for name in names if not name.endswith("pos_emb.z")]
+    found = published_constants(config, names, get_tensor)
+    for name, difference in found.items():
+        if difference is not None:
             raise ValueError(
                 f"{name} in the checkpoint is not what this model uses in its place (max_seq_len={config.max_seq_len}, "
-                f"emb_dim={config.emb_dim}): it was trained, or belongs to another config. Without it every prediction "
-                "would change, so the weights are not loaded. `hyenadna convert` keeps trained positional features."
+                f"emb_dim={config.emb_dim}; it {difference}): it was trained, or belongs to another config. Without it "
+                "every prediction would change, so the weights are not loaded. `hyenadna convert` keeps trained "
+                "positional features."
             )
     return list(found)
 
