@@ -1,0 +1,47 @@
+"""Many sequences of many lengths through a model, in bounded memory."""
+
+from contextlib import contextmanager
+from itertools import islice
+
+import torch
+
+
+@contextmanager
+def inference_of(model):
+    """The model in eval mode and without gradients; afterwards every module is in the mode that it was found in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield model
+    finally:
+        for module in training:
+            module.training = True
+
+
+def length_bucketed(items, length, max_tokens, window=4096):
+    """
+    Batches of items of like length, so that little of a batch is padding.
+
+    Reads `window` items ahead and no more, so memory does not grow with their number. The order is not kept: each item
+    comes with its index.
+
+    Args:
+        items (iterable): What to batch.
+        length (`Callable`): Gives the number of tokens of an item.
+        max_tokens (`int`): Tokens in a batch, padding included. A single item that is longer is a batch by itself.
+        window (`int`, defaults to 4096): How many items to sort at a time.
+
+    Yields:
+        `list[tuple[int, item]]`: the batch, each item with its index in `items`.
+    """
+    numbered = enumerate(items)
+    while ahead := list(islice(numbered, window)):
+        batch = []
+        # Longest first: what fills a batch is known from its first item, and running out of memory shows at once.
+        for index, item in sorted(ahead, key=lambda pair: length(pair[1]), reverse=True):
+            if batch and (len(batch) + 1) * max(1, length(batch[0][1])) > max_tokens:
+                yield batch
+                batch = []
+            batch.append((index, item))
+        yield batch
