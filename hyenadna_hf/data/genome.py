@@ -40,7 +40,7 @@ class GenomeDataset(WindowStream):
             intervals of `split` are taken, else all of them.
         split (`str`, defaults to `"train"`): `train`, `validation` or `test`. Training shuffles and augments.
         max_length (`int`, defaults to 1024): Bases in a window.
-        regions (`list[str]`, *optional*):
+        regions (`list[str]` or `list[Interval]`, *optional*):
             Without BED file: the sequences (`chr7`) or pieces of them (`chr7:1-5000000`) to lay windows over. The whole
             genome by default, whatever the split.
         reverse_complement (`bool`, defaults to `False`): In training, read the other strand of every second window.
@@ -99,9 +99,8 @@ class GenomeDataset(WindowStream):
         if bed is not None:
             self._windows = _Intervals(bed, self.split, self.fasta)
         else:
-            pieces = [
-                parse_region(region, self.fasta) for region in (self.fasta.lengths if regions is None else regions)
-            ]
+            regions = list(self.fasta.lengths) if regions is None else regions
+            pieces = [parse_region(part, self.fasta) if isinstance(part, str) else part for part in regions]
             if not pieces:
                 raise InputError("regions: there is not one; leave it out for the whole genome.")
             self._windows = _Tiles(pieces, max_length, training)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..errors import InputError
 
-REGION = re.compile(r"(?P<name>[^:]+)(?::(?P<start>[\d,]+)-(?P<end>[\d,]+))?")
+REGION = re.compile(r"(?P<name>.+?)(?::(?P<start>[\d,]+)-(?P<end>[\d,]+))?")
 
 
 class Interval(NamedTuple):
