@@ -5,16 +5,17 @@ from dataclasses import dataclass
 import torch
 
 from ..model.tokenization_hyenadna import VOCABULARY
-from .genome import IGNORED
-from .sequence import NUCLEOTIDE_IDS, reverse_complement_ids
+from .sequence import IGNORED, NUCLEOTIDE_IDS, reverse_complement_ids
 
 _BASES = torch.tensor([VOCABULARY[letter] for letter in "ACGT"])
 _LABEL_NAMES = ("labels", "label")
 
 
 @dataclass
-class _Collator:
+class PaddingCollator:
     """
+    What the collators of this module have in common.
+
     Args:
         tokenizer ([`HyenaDNATokenizer`]): Its padding token and side are used.
         pad_to_multiple_of (`int`, *optional*): Pad to the next multiple of this many tokens.
@@ -51,16 +52,17 @@ class _Collator:
 
 
 @dataclass
-class ClassificationCollator(_Collator):
+class ClassificationCollator(PaddingCollator):
     """
     Batches for classifiers: one class, several labels, or numbers a sequence.
 
     Examples have `input_ids` and `label` or `labels`: an `int` (a class), a `float` (regression), or a list of them
     (multi-label; they become `float`, as the loss wants them). Batches have `input_ids`, `attention_mask` of shape
     `(batch, length)`, and `labels` of shape `(batch,)` or `(batch, labels)`.
-    """
 
-    __doc__ += _Collator.__doc__
+    Args:
+        tokenizer, pad_to_multiple_of, reverse_complement: As those of [`PaddingCollator`].
+    """
 
     def __call__(self, examples):
         batch, _ = self._inputs(examples)
@@ -72,20 +74,19 @@ class ClassificationCollator(_Collator):
 
 
 @dataclass
-class CausalCollator(_Collator):
+class CausalCollator(PaddingCollator):
     """
     Batches for next-nucleotide training.
 
     Examples have `input_ids`, and perhaps `labels` of the same length (-100 where there is nothing to predict).
     Batches have `input_ids`, `attention_mask` and `labels`, all of shape `(batch, length)`; labels are the ids that
     stand at the same place (models shift them), and -100 at [PAD], at masked positions, and at N.
+
+    Args:
+        tokenizer, pad_to_multiple_of, reverse_complement: As those of [`PaddingCollator`].
+        ignore_n (`bool`, defaults to `True`): Leave N out of the labels; `False`: predict it like a base.
     """
 
-    __doc__ += (
-        _Collator.__doc__
-        + """        ignore_n (`bool`, defaults to `True`): Leave N out of the labels; `False`: predict it like a base.
-    """
-    )
     ignore_n: bool = True
 
     def __call__(self, examples):
@@ -104,20 +105,19 @@ class CausalCollator(_Collator):
 
 
 @dataclass
-class MaskedCollator(_Collator):
+class MaskedCollator(PaddingCollator):
     """
     Batches for masked-language training, which the bidirectional variant wants.
 
     Of the positions with A, C, G or T a share of `probability` is to be predicted: 80 % of these become [MASK], 10 % a
     random base, 10 % stay (Devlin et al. 2019). Special tokens, [PAD] and N are never chosen. Batches have `input_ids`,
     `attention_mask` and `labels` (-100 where nothing is to be predicted), all of shape `(batch, length)`.
+
+    Args:
+        tokenizer, pad_to_multiple_of, reverse_complement: As those of [`PaddingCollator`].
+        probability (`float`, defaults to 0.15): Share of the bases to predict.
     """
 
-    __doc__ += (
-        _Collator.__doc__
-        + """        probability (`float`, defaults to 0.15): Share of the bases to predict.
-    """
-    )
     probability: float = 0.15
 
     def __call__(self, examples):

@@ -11,11 +11,10 @@ from ..model.tokenization_hyenadna import VOCABULARY
 from .fasta import Fasta
 from .files import SPLITS
 from .intervals import centred, parse_region, read_bed
-from .sequence import token_ids
+from .sequence import IGNORED, token_ids
 from .streams import WindowStream, mix
 
 N_POLICIES = ("keep", "drop", "mask")
-IGNORED = -100  # label that no loss counts
 _N, _SEP = VOCABULARY["N"], VOCABULARY["[SEP]"]
 
 

@@ -13,6 +13,8 @@ COMPLEMENTS = "TGCAANYRSWMKVHDB"
 
 NOT_A_NUCLEOTIDE = re.compile(f"[^{NUCLEOTIDES}{NUCLEOTIDES.lower()}]")
 
+IGNORED = -100  # label that no loss counts
+
 # Tokens that stand for nucleotides, and that of the complement of each token (special ones stay what they are).
 NUCLEOTIDE_IDS = tuple(VOCABULARY[letter] for letter in "ACGTN")
 COMPLEMENT_IDS = torch.arange(len(VOCABULARY))
