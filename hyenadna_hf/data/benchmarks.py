@@ -92,6 +92,8 @@ def _from_hub(name, benchmark):
         raise InputError(f"{name}: {error} With files of your own, say where they are (source).") from error
     if benchmark.task is not None:
         tables = {split: table[table["task"] == benchmark.task] for split, table in tables.items()}
+        if not any(map(len, tables.values())):
+            raise InputError(f"{name} ({benchmark.repository}): has no task {benchmark.task}; is it still there?")
     return {split: checked(f"{benchmark.repository} ({split})", table) for split, table in tables.items()}
 
 
