@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -125,7 +124,7 @@ def _print_published(console):
         "GUE": GUE_TASKS,
     }
     for collection, sets in collections.items():
-        table = Table(title=collection, box=SIMPLE)
+        table = Table(title=collection, box=None)
         table.add_column("name", no_wrap=True)
         for column in ("classes", "train", "test", "bases", "metric"):
             table.add_column(column, justify="right", no_wrap=True)
