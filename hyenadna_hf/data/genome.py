@@ -5,6 +5,7 @@ from itertools import accumulate
 
 import numpy as np
 import torch
+from datasets import Features, Sequence, Value
 
 from ..errors import InputError
 from ..model.tokenization_hyenadna import VOCABULARY
@@ -53,6 +54,9 @@ class GenomeDataset(WindowStream):
         shuffle (`bool`, *optional*): In training by default.
         seed, rank, world_size: As those of [`WindowStream`].
 
+    Attributes:
+        features (`datasets.Features`): Of an example.
+
     Yields:
         `dict` with `input_ids` and `labels`, both `torch.LongTensor` of shape `(length,)`. Labels are the ids that
         stand at the same place; models shift them.
@@ -96,6 +100,7 @@ class GenomeDataset(WindowStream):
         self.split, self.max_length, self.training = SPLITS[split], max_length, training
         self.reverse_complement, self.shift = reverse_complement and training, shift * training
         self.n_policy, self.max_n, self.append_sep = n_policy, max_n, append_sep
+        self.features = Features({name: Sequence(Value("int64")) for name in ("input_ids", "labels")})
         if bed is not None:
             self._windows = _Intervals(bed, self.split, self.fasta, max_length)
         else:

@@ -24,11 +24,9 @@ BARS = " ▏▎▍▌▋▊▉█"
 @dataclass
 class DataInfoArguments:
     source: str | None = field(
-        default=None, metadata={"help": "Where the files of a published set are (default: the Hub)."}
+        default=None, metadata={"help": "Where the files of a published set are, in place of the Hub."}
     )
-    reference: str | None = field(
-        default=None, metadata={"help": "FASTA file that tables of intervals belong to (default: none)."}
-    )
+    reference: str | None = field(default=None, metadata={"help": "FASTA file that tables of intervals belong to."})
     rows: int = field(default=3, metadata={"help": "preview: sequences to show of each class, in number."})
     width: int = field(default=50, metadata={"help": "preview: bases to show of each sequence."})
 

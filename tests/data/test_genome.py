@@ -1,4 +1,5 @@
 import pickle
+import shutil
 import tracemalloc
 from itertools import islice
 
@@ -7,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
 
-from hyenadna_hf import HyenaDNATokenizer
+from hyenadna_hf import HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf.data.collators import CausalCollator
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.genome import GenomeDataset
 from hyenadna_hf.data.sequence import reverse_complement
@@ -205,6 +208,26 @@ def test_bad_arguments_are_named(genome, arguments, message):
     with pytest.raises(InputError) as error:
         GenomeDataset(genome, **arguments)
     assert message in str(error.value)
+
+
+def test_the_stock_trainer_learns_from_it(fixtures, tmp_path, config):
+    shutil.copy(fixtures / "human_chr20.fa.gz", tmp_path / "genome.fa.gz")
+    training = GenomeDataset(
+        tmp_path / "genome.fa.gz", max_length=64, reverse_complement=True, append_sep=True, rank=0, world_size=1
+    )
+    arguments = TrainingArguments(
+        tmp_path / "out",
+        max_steps=3,
+        per_device_train_batch_size=4,
+        save_steps=3,
+        report_to="none",
+        logging_steps=1,
+        dataloader_pin_memory=False,
+    )
+    trainer = Trainer(HyenaDNAForCausalLM(config), arguments, CausalCollator(TOKENIZER, pad_to_multiple_of=5), training)
+    assert trainer.train().global_step == 3
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 3 and 1 < losses[0] < 4
 
 
 def test_real_genomes(shared):
