@@ -8,11 +8,15 @@ TRAIN = [
     "accelerate>=1.1",
     "datasets>=3.0",
     "evaluate>=0.4.3",
+    "h5py>=3.10",
+    "matplotlib>=3.8",
+    "numpy>=1.26",
     "pandas>=2.0",
     "peft>=0.14",
     "pysam>=0.22",
     "rich>=13.0",
     "scikit-learn>=1.4",
+    "scipy>=1.11",
 ]
 TEST = ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.9"]
 
