@@ -8,7 +8,7 @@ from ..data.sequence import reverse_complement as opposite_strand
 from ..errors import InputError
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.modeling_hyenadna import pool_positions
-from .batching import inference_of, length_bucketed
+from .batching import chunks_of, inference_of, length_bucketed
 from .tiling import tiles
 
 POOLINGS = ("mean", "last", "none")
@@ -146,24 +146,11 @@ def _checked(number, sequence, longest):
 
 
 def _embed(base, tokenizer, sequences, pooling, layer, both_strands, max_tokens, cut):
-    for chunk in _chunks(sequences, BATCHES_AHEAD * max_tokens):
+    for chunk in chunks_of(sequences, len, BATCHES_AHEAD * max_tokens):
         with inference_of(base):  # left before anything is handed over
             embedded = _embed_chunk(base, tokenizer, chunk, pooling, layer, both_strands, max_tokens, cut)
         yield from embedded
         del embedded, chunk  # before the next ones are made
-
-
-def _chunks(sequences, bases):
-    """Lists of consecutive sequences, each as short as it can be with this many bases."""
-    chunk, held = [], 0
-    for sequence in sequences:
-        chunk.append(sequence)
-        held += len(sequence)
-        if held >= bases:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
 
 
 def _embed_chunk(base, tokenizer, chunk, pooling, layer, both_strands, max_tokens, cut):
