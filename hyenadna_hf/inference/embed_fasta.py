@@ -1,0 +1,255 @@
+"""`hyenadna embed`: embeddings of the sequences of a FASTA file, or of intervals of it."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import AutoModel, HfArgumentParser
+
+from .. import __version__
+from ..data.bed import read_bed, whole_sequences
+from ..data.fasta import Fasta
+from ..data.sequence import NUCLEOTIDES
+from ..errors import InputError
+from ..pretrained import BUNDLED_CHECKPOINTS
+from .batching import chunks_of
+from .embed import POOLINGS, check_arguments, embed
+from .embedding_files import WRITERS, check_output
+from .loading import DTYPES, load_trained
+
+# A part is what is kept on disk at once, and what a kill can cost: so many bases, or so many numbers of output (64 MB).
+PART_BASES = 1 << 20
+PART_NUMBERS = 1 << 24
+
+RUN_FILE = "run.json"
+
+
+@dataclass
+class EmbedArguments:
+    out: str = field(
+        metadata={
+            "help": "File to write: .parquet, a row a sequence; .npy, an array (sequences, d_model), and beside it a "
+            ".tsv with its rows; or .h5ad, for which anndata is needed."
+        }
+    )
+    model: str = field(
+        metadata={
+            "help": f"A checkpoint that ships with the package ({', '.join(BUNDLED_CHECKPOINTS)}), folder, or Hub id."
+        }
+    )
+    bed: str | None = field(
+        default=None,
+        metadata={"help": "Embed these intervals (BED, also .gz; those on strand - as their reverse complement)."},
+    )
+    pooling: str = field(
+        default="mean", metadata={"help": f"Over the bases of a sequence: {', '.join(POOLINGS)} (every base)."}
+    )
+    layer: int = field(
+        default=-1,
+        metadata={
+            "help": "Hidden state: 0 token embeddings, i output of block i, -1 the last one after the final norm."
+        },
+    )
+    reverse_complement: bool = field(default=False, metadata={"help": "Mean of both strands."})
+    window: int | None = field(
+        default=None,
+        metadata={"help": "Read longer sequences as overlapping tiles of this many bases (default: never)."},
+    )
+    stride: int | None = field(
+        default=None, metadata={"help": "From a tile to the next, in bases (default: half of --window)."}
+    )
+    max_tokens: int = field(default=16_384, metadata={"help": "Tokens in a batch, padding included."})
+    dtype: str = field(default="float32", metadata={"help": f"Of the weights: {', '.join(DTYPES)}. Output is float32."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of the tokenizer (default: --model)."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
+    use_cpu: bool = field(default=False, metadata={"help": "Do not use an accelerator, although there is one."})
+
+
+def main(argv):
+    """Run `hyenadna embed` with the arguments `argv` (a list of `str`)."""
+    parser = HfArgumentParser(
+        EmbedArguments,
+        prog="hyenadna embed",
+        usage="hyenadna embed FASTA [--bed BED] --model MODEL --out FILE [ARGUMENT ...]",
+        description="Embed every sequence of a FASTA file, or intervals of it. A run that was stopped goes on where it "
+        "was when it is started again. Several devices: torchrun --nproc_per_node N -m hyenadna_hf embed ...",
+    )
+    parser.add_argument("fasta", help="DNA sequences: plain, .gz (unpacked to a temporary file first) or bgzip.")
+    arguments, positional, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if unknown:
+        raise InputError(f"unknown argument {unknown[0]}; hyenadna embed --help lists them all.")
+    embed_fasta(positional.fasta, arguments)
+
+
+def embed_fasta(fasta, arguments):
+    """
+    Embed the sequences of a FASTA file into a file.
+
+    Of sequences and embeddings no more is in memory than one part, 64 MB, and what [`embed`] holds, unless a single
+    sequence is larger. Parts are kept in the folder `OUT.partial` until all are there; when it is found, parts that
+    belong to the same inputs and arguments are not computed again. `out` itself appears when it is complete.
+
+    Args:
+        fasta (`str` or `Path`): The file.
+        arguments ([`EmbedArguments`]): What to do.
+
+    Returns:
+        `Path`: the file that was written.
+
+    Raises:
+        InputError: if an input or an argument will not do, before anything is written.
+    """
+    started = time.monotonic()
+    state = PartialState(cpu=arguments.use_cpu)
+    console = Console(stderr=True, quiet=not state.is_main_process)
+    out = Path(arguments.out).expanduser()
+    check_output(out, arguments.pooling)
+    model, tokenizer = load_trained(
+        AutoModel, arguments.model, arguments.dtype, arguments.tokenizer, arguments.trust_remote_code
+    )
+    options = {"pooling": arguments.pooling, "reverse_complement": arguments.reverse_complement}
+    options["layer"], options["window"], options["stride"] = check_arguments(
+        model.config, arguments.pooling, arguments.layer, arguments.max_tokens, arguments.window, arguments.stride
+    )
+    folder = out.with_name(f"{out.name}.partial")
+    with Fasta(fasta) as genome:
+        intervals = whole_sequences(genome) if arguments.bed is None else read_bed(arguments.bed, genome)
+        if options["window"] is None:
+            _check_lengths(arguments.bed or fasta, intervals, model.config.max_seq_len)
+        run = {
+            "version": __version__,
+            "fasta": _sha256(genome.path),
+            "bed": arguments.bed and _sha256(arguments.bed),
+            "model": _fingerprint(model, tokenizer),
+            **options,
+        }
+        with state.main_process_first():
+            _begin(folder, run)
+        parts = [
+            (part, folder / f"{number:06}.npy")
+            for number, part in enumerate(_divide(intervals, model.config.d_model, arguments.pooling))
+        ]
+        mine = parts[state.process_index :: state.num_processes]
+        model.to(state.device)
+        with _progress(console, sum(interval.length for part, _ in mine for interval in part)) as advance:
+            for part, file in mine:
+                if file.exists():
+                    advance(sum(interval.length for interval in part))
+                else:
+                    sequences = (interval.read(genome) for interval in part)
+                    embeddings = embed(model, tokenizer, sequences, max_tokens=arguments.max_tokens, **options)
+                    _save(file, part, embeddings, advance)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _finish(out, parts, {**run, "fasta_name": genome.path.name, "model_name": arguments.model})
+        console.print(f"{len(intervals):,} sequences embedded in {time.monotonic() - started:.0f} s: {out}")
+    return out
+
+
+def _check_lengths(source, intervals, longest):
+    too_long = [interval for interval in intervals if interval.length > longest]
+    if too_long:
+        raise InputError(
+            f"{source}: {too_long[0].name} has {too_long[0].length:,} bases ({len(too_long):,} of {len(intervals):,} "
+            f"sequences have too many), but the model's max_seq_len is {longest:,}; read them in tiles with --window, "
+            "or embed intervals with --bed."
+        )
+
+
+def _divide(intervals, width, pooling):
+    """Lists of consecutive intervals, a part each."""
+
+    def share(interval):
+        numbers = width * (interval.length if pooling == "none" else 1)
+        return max(interval.length / PART_BASES, numbers / PART_NUMBERS)
+
+    return chunks_of(intervals, share, 1)
+
+
+def _sha256(file):
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _fingerprint(model, tokenizer):
+    """Changes with whatever changes the hidden states: weights, their dtype, configuration, token ids."""
+    config = {
+        name: value
+        for name, value in model.config.to_dict().items()
+        if name not in ("_name_or_path", "transformers_version")
+    }
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    digest.update(str(tokenizer(NUCLEOTIDES, add_special_tokens=False)["input_ids"]).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _begin(folder, run):
+    """Make the folder of a run, or go on with the one that is there if it is the same."""
+    file = folder / RUN_FILE
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        other = [name for name in run if before.get(name) != run[name]]
+        if other:
+            raise InputError(
+                f"{folder}: here are parts of a run with another {', '.join(other)}; delete the folder to begin anew, "
+                "or give another --out."
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder}: this is where parts go, but there is something else; move it, or name another --out."
+        )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(file, lambda new: new.write(json.dumps(run, indent=2).encode()))
+
+
+def _save(file, part, embeddings, advance):
+    values = []
+    for interval, embedding in zip(part, embeddings):
+        values.append(embedding if embedding.ndim == 2 else embedding[None])
+        advance(interval.length)
+    _replace(file, lambda new: np.save(new, np.concatenate(values)))
+
+
+def _replace(file, write):
+    """Let `write` fill a file that appears when it is complete."""
+    unfinished = file.with_suffix(".unfinished")
+    with open(unfinished, "wb") as new:
+        write(new)
+    os.replace(unfinished, file)
+
+
+def _finish(out, parts, about):
+    """Make the output of the parts, and remove them."""
+    folder = parts[0][1].parent
+    finished = folder / "finished"
+    shutil.rmtree(finished, ignore_errors=True)
+    finished.mkdir()
+    WRITERS[out.suffix](finished / out.name, parts, about)
+    for file in sorted(finished.iterdir(), key=lambda file: file.name == out.name):  # that one last
+        os.replace(file, out.with_name(file.name))
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def _progress(console, total):
+    """A bar on a terminal, nothing elsewhere; gives the function that moves it on by a number of bases."""
+    columns = (TextColumn("bases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda bases: progress.advance(task, bases)
