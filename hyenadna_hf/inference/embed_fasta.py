@@ -33,6 +33,9 @@ PART_NUMBERS = 1 << 24
 
 RUN_FILE = "run.json"
 
+# How rich prints a line with paths in it.
+PLAIN = {"soft_wrap": True, "markup": False, "highlight": False}
+
 
 @dataclass
 class EmbedArguments:
@@ -97,9 +100,9 @@ def embed_fasta(fasta, arguments):
     """
     Embed the sequences of a FASTA file into a file.
 
-    Of sequences and embeddings no more is in memory than one part, 64 MB, and what [`embed`] holds, unless a single
-    sequence is larger. Parts are kept in the folder `OUT.partial` until all are there; when it is found, parts that
-    belong to the same inputs and arguments are not computed again. `out` itself appears when it is complete.
+    Parts are kept in the folder `OUT.partial` until all are there; when it is found, parts that belong to the same
+    inputs and arguments are not computed again. `out` itself appears when it is complete. Beside the list of intervals,
+    no more is in memory than one part (64 MB, or one sequence if that is larger) and what [`embed`] holds.
 
     Args:
         fasta (`str` or `Path`): The file.
@@ -141,21 +144,32 @@ def embed_fasta(fasta, arguments):
             (part, folder / f"{number:06}.npy")
             for number, part in enumerate(_divide(intervals, model.config.d_model, arguments.pooling))
         ]
+        there = sum(file.exists() for _, file in parts)
+        if there:
+            console.print(f"Going on with {folder}: {there:,} of {len(parts):,} parts are there.", **PLAIN)
+        options["max_tokens"] = arguments.max_tokens
         mine = parts[state.process_index :: state.num_processes]
-        model.to(state.device)
-        with _progress(console, sum(interval.length for part, _ in mine for interval in part)) as advance:
-            for part, file in mine:
-                if file.exists():
-                    advance(sum(interval.length for interval in part))
-                else:
-                    sequences = (interval.read(genome) for interval in part)
-                    embeddings = embed(model, tokenizer, sequences, max_tokens=arguments.max_tokens, **options)
-                    _save(file, part, embeddings, advance)
+        _embed_parts(mine, genome, model.to(state.device), tokenizer, options, console)
     state.wait_for_everyone()
     if state.is_main_process:
         _finish(out, parts, {**run, "fasta_name": genome.path.name, "model_name": arguments.model})
-        console.print(f"{len(intervals):,} sequences embedded in {time.monotonic() - started:.0f} s: {out}")
+        console.print(f"{len(intervals):,} sequences embedded in {time.monotonic() - started:.0f} s: {out}", **PLAIN)
     return out
+
+
+def _embed_parts(parts, genome, model, tokenizer, options, console):
+    """Write the file of every part that has none."""
+    with _progress(console, sum(interval.length for part, _ in parts for interval in part)) as advance:
+        for part, file in parts:
+            if file.exists():
+                advance(sum(interval.length for interval in part))
+                continue
+            rows = []
+            sequences = (interval.read(genome) for interval in part)
+            for interval, embedding in zip(part, embed(model, tokenizer, sequences, **options)):
+                rows.append(embedding.reshape(-1, embedding.shape[-1]))
+                advance(interval.length)
+            _write(file, lambda new, rows=rows: np.save(new, np.concatenate(rows)))
 
 
 def _check_lengths(source, intervals, longest):
@@ -214,20 +228,15 @@ def _begin(folder, run):
             f"{folder}: this is where parts go, but there is something else; move it, or name another --out."
         )
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(file, lambda new: new.write(json.dumps(run, indent=2).encode()))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: this folder for parts cannot be made ({error.strerror}).") from error
+        _write(file, lambda new: new.write(json.dumps(run, indent=2).encode()))
 
 
-def _save(file, part, embeddings, advance):
-    values = []
-    for interval, embedding in zip(part, embeddings):
-        values.append(embedding if embedding.ndim == 2 else embedding[None])
-        advance(interval.length)
-    _replace(file, lambda new: np.save(new, np.concatenate(values)))
-
-
-def _replace(file, write):
-    """Let `write` fill a file that appears when it is complete."""
+def _write(file, write):
+    """Let the function `write` fill a file, which appears when it is complete."""
     unfinished = file.with_suffix(".unfinished")
     with open(unfinished, "wb") as new:
         write(new)

@@ -8,6 +8,7 @@ hold one part at a time.
 
 import importlib.util
 import json
+import warnings
 
 import numpy as np
 
@@ -88,8 +89,9 @@ def write_h5ad(path, parts, about):
     rows.index = rows["name"].to_numpy(object)
     # An ordinary array to anndata, but its content stays in the file.
     values = np.asarray(np.load(array, mmap_mode="r"))
-    data = anndata.AnnData(values, obs=rows, uns={"hyenadna": json.dumps(about)})
-    data.obs_names_make_unique()
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that names are not unique; now they are
+        data = anndata.AnnData(values, obs=rows, uns={"hyenadna": json.dumps(about)})
+        data.obs_names_make_unique()
     data.write_h5ad(path)
     array.unlink()
     _names_file(array).unlink()

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoTokenizer
 
 from ..errors import InputError
+from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..pretrained import BUNDLED_CHECKPOINTS
 
 DTYPES = ("float32", "bfloat16")
@@ -13,7 +14,7 @@ DTYPES = ("float32", "bfloat16")
 
 def load_trained(auto_class, source, dtype="float32", tokenizer=None, trust_remote_code=False):
     """
-    A model that has all its weights, and its tokenizer.
+    A HyenaDNA model that has all its weights, and its tokenizer.
 
     Args:
         auto_class (`type`): As `AutoModel`; what the class does not need, such as another head, is left out.
@@ -26,7 +27,7 @@ def load_trained(auto_class, source, dtype="float32", tokenizer=None, trust_remo
         `tuple`: the model, in eval mode on the CPU, and the tokenizer.
 
     Raises:
-        InputError: if they cannot be loaded, or a weight of the model is not in the checkpoint.
+        InputError: if they cannot be loaded, are no HyenaDNA, or a weight of the model is not in the checkpoint.
     """
     if dtype not in DTYPES:
         raise InputError(f"--dtype {dtype}: it is one of {', '.join(DTYPES)}.")
@@ -41,6 +42,8 @@ def load_trained(auto_class, source, dtype="float32", tokenizer=None, trust_remo
         there = "" if Path(path).is_dir() else f" There is no such folder; {', '.join(BUNDLED_CHECKPOINTS)} ships here."
         reason = " ".join(str(error).split())
         raise InputError(f"--model {source}: cannot be loaded ({reason}).{there}") from error
+    if model.config.model_type != HyenaDNAConfig.model_type:
+        raise InputError(f"--model {source}: this is a {model.config.model_type} model; give a HyenaDNA checkpoint.")
     missing = sorted(loading["missing_keys"])
     if missing:
         raise InputError(

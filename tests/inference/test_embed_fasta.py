@@ -12,7 +12,7 @@ import pysam
 import pytest
 import torch
 from reference import randomise
-from transformers import AutoModel, AutoTokenizer, set_seed
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, set_seed
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.data.sequence import reverse_complement
@@ -161,7 +161,7 @@ embed_fasta.main(sys.argv[1:])
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(fasta, records, model_folder, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_where_it_was(fasta, records, model_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(embed_fasta, "PART_BASES", 500)
     whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
     main([str(fasta), "--model", model_folder, "--out", str(whole)])
@@ -195,6 +195,7 @@ def test_a_killed_run_goes_on_where_it_was(fasta, records, model_folder, tmp_pat
 
     monkeypatch.setattr(embed_fasta, "embed", counting)
     main(arguments)
+    assert "3 of " in capsys.readouterr().err
     assert len(embedded) == len(records) - kept
     assert rows(out) == rows(whole)
     assert not partial.exists()
@@ -257,6 +258,7 @@ def test_several_processes(fasta, model_folder, tmp_path, monkeypatch):
         (["--model", "no/such/model"], "--model no/such/model: cannot be loaded.*hyenadna-tiny-1k-remag ships"),
         (["--model", "size"], "--model .*size: cannot be loaded"),
         (["--bed", "long.bed"], r"long.bed, line 1: .*from 0 to 2 on a, which has 1 bases"),
+        (["--out", "in.fa/out.npy"], "in.fa/out.npy.partial: .*cannot be made"),
         (["--fly"], "unknown argument --fly"),
         (["--out", "occupied.npy"], "occupied.npy.partial: .*something else"),
     ],
@@ -294,6 +296,14 @@ def test_missing_weights_are_not_invented(model_folder, loaded, tmp_path):
     path.write_text(">a\nA\n")
     with pytest.raises(InputError, match="backbone.layers.0.norm1.bias and 3 other weights"):
         main([str(path), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out.npy")])
+
+
+def test_other_models_are_refused(tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=12, **sizes)).save_pretrained(tmp_path)
+    HyenaDNATokenizer().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="this is a bert model"):
+        main([str(tmp_path / "in.fa"), "--model", str(tmp_path), "--out", str(tmp_path / "out.npy")])
 
 
 def test_a_failing_writer_leaves_nothing_under_the_name(fasta, model_folder, tmp_path, monkeypatch):
