@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import AutoModel, HfArgumentParser
 
 from .. import __version__
-from ..data.bed import read_bed, whole_sequences
 from ..data.fasta import Fasta
-from ..data.sequence import NUCLEOTIDES
+from ..data.intervals import read_bed
+from ..data.sequence import NUCLEOTIDES, reverse_complement
 from ..errors import InputError
 from ..pretrained import BUNDLED_CHECKPOINTS
 from .batching import chunks_of
@@ -80,6 +81,26 @@ class EmbedArguments:
     use_cpu: bool = field(default=False, metadata={"help": "Do not use an accelerator, although there is one."})
 
 
+class Region(NamedTuple):
+    """A sequence to embed: `[start, end)` from 0 of a contig; `strand` is `+`, `-`, or `.` where BED does not say."""
+
+    name: str
+    contig: str
+    start: int
+    end: int
+    strand: str
+
+    @property
+    def length(self):
+        """Number of bases."""
+        return self.end - self.start
+
+    def read(self, genome):
+        """Its bases, a `str`; on strand `-` the reverse complement."""
+        sequence = genome.fetch(self.contig, self.start, self.end)
+        return reverse_complement(sequence) if self.strand == "-" else sequence
+
+
 def main(argv):
     """Run `hyenadna embed` with the arguments `argv` (a list of `str`)."""
     parser = HfArgumentParser(
@@ -101,7 +122,7 @@ def embed_fasta(fasta, arguments):
     Embed the sequences of a FASTA file into a file.
 
     Parts are kept in the folder `OUT.partial` until all are there; when it is found, parts that belong to the same
-    inputs and arguments are not computed again. `out` itself appears when it is complete. Beside the list of intervals,
+    inputs and arguments are not computed again. `out` itself appears when it is complete. Beside the list of regions,
     no more is in memory than one part (64 MB, or one sequence if that is larger) and what [`embed`] holds.
 
     Args:
@@ -128,9 +149,9 @@ def embed_fasta(fasta, arguments):
     )
     folder = out.with_name(f"{out.name}.partial")
     with Fasta(fasta) as genome:
-        intervals = whole_sequences(genome) if arguments.bed is None else read_bed(arguments.bed, genome)
+        regions = _regions(genome, arguments.bed)
         if options["window"] is None:
-            _check_lengths(arguments.bed or fasta, intervals, model.config.max_seq_len)
+            _check_lengths(arguments.bed or fasta, regions, model.config.max_seq_len)
         run = {
             "version": __version__,
             "fasta": _sha256(genome.path),
@@ -142,7 +163,7 @@ def embed_fasta(fasta, arguments):
             _begin(folder, run)
         parts = [
             (part, folder / f"{number:06}.npy")
-            for number, part in enumerate(_divide(intervals, model.config.d_model, arguments.pooling))
+            for number, part in enumerate(_divide(regions, model.config.d_model, arguments.pooling))
         ]
         there = sum(file.exists() for _, file in parts)
         if there:
@@ -153,43 +174,59 @@ def embed_fasta(fasta, arguments):
     state.wait_for_everyone()
     if state.is_main_process:
         _finish(out, parts, {**run, "fasta_name": genome.path.name, "model_name": arguments.model})
-        console.print(f"{len(intervals):,} sequences embedded in {time.monotonic() - started:.0f} s: {out}", **PLAIN)
+        console.print(f"{len(regions):,} sequences embedded in {time.monotonic() - started:.0f} s: {out}", **PLAIN)
     return out
 
 
 def _embed_parts(parts, genome, model, tokenizer, options, console):
     """Write the file of every part that has none."""
-    with _progress(console, sum(interval.length for part, _ in parts for interval in part)) as advance:
+    with _progress(console, sum(region.length for part, _ in parts for region in part)) as advance:
         for part, file in parts:
             if file.exists():
-                advance(sum(interval.length for interval in part))
+                advance(sum(region.length for region in part))
                 continue
             rows = []
-            sequences = (interval.read(genome) for interval in part)
-            for interval, embedding in zip(part, embed(model, tokenizer, sequences, **options)):
+            sequences = (region.read(genome) for region in part)
+            for region, embedding in zip(part, embed(model, tokenizer, sequences, **options)):
                 rows.append(embedding.reshape(-1, embedding.shape[-1]))
-                advance(interval.length)
+                advance(region.length)
             _write(file, lambda new, rows=rows: np.save(new, np.concatenate(rows)))
 
 
-def _check_lengths(source, intervals, longest):
-    too_long = [interval for interval in intervals if interval.length > longest]
+def _regions(genome, bed):
+    """Every sequence of a [`Fasta`], or those of a BED file, as a `list` of [`Region`]."""
+    if bed is None:
+        return [Region(name, name, 0, length, "+") for name, length in genome.lengths.items()]
+    regions = []
+    for contig, start, end, rest in read_bed(bed, genome):
+        name, _, strand = (*rest, "", "", "")[:3]
+        name = name if name not in ("", ".") else f"{contig}:{start + 1}-{end}"
+        if strand not in ("+", "-", ".", ""):
+            raise InputError(f"{bed}: the strand of {name} is {strand!r}; it is one of +, - and .")
+        regions.append(Region(name, contig, start, end, strand or "."))
+    if not regions:
+        raise InputError(f"{bed}: there is no interval in it.")
+    return regions
+
+
+def _check_lengths(source, regions, longest):
+    too_long = [region for region in regions if region.length > longest]
     if too_long:
         raise InputError(
-            f"{source}: {too_long[0].name} has {too_long[0].length:,} bases ({len(too_long):,} of {len(intervals):,} "
+            f"{source}: {too_long[0].name} has {too_long[0].length:,} bases ({len(too_long):,} of {len(regions):,} "
             f"sequences have too many), but the model's max_seq_len is {longest:,}; read them in tiles with --window, "
             "or embed intervals with --bed."
         )
 
 
-def _divide(intervals, width, pooling):
-    """Lists of consecutive intervals, a part each."""
+def _divide(regions, width, pooling):
+    """Lists of consecutive regions, a part each."""
 
-    def share(interval):
-        numbers = width * (interval.length if pooling == "none" else 1)
-        return max(interval.length / PART_BASES, numbers / PART_NUMBERS)
+    def share(region):
+        numbers = width * (region.length if pooling == "none" else 1)
+        return max(region.length / PART_BASES, numbers / PART_NUMBERS)
 
-    return chunks_of(intervals, share, 1)
+    return chunks_of(regions, share, 1)
 
 
 def _sha256(file):

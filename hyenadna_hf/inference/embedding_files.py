@@ -1,7 +1,7 @@
 """
 Files of embeddings: Parquet, NumPy and AnnData.
 
-All writers take the same arguments: where to write (`Path`); the parts, as a `list` of the intervals of each and the
+All writers take the same arguments: where to write (`Path`); the parts, as a `list` of the regions of each and the
 `.npy` file with their embeddings, float32, of shape `(rows, width)`; and `about`, a `dict` on how they were made. They
 hold one part at a time.
 """
@@ -57,11 +57,11 @@ def write_parquet(path, parts, about):
     fields.append(("embedding", pa.list_(vector) if every_base else vector))
     schema = pa.schema(fields, metadata={"hyenadna": json.dumps(about)})
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["contig", "strand"]) as writer:
-        for intervals, file in parts:
-            columns = [[getattr(interval, column) for interval in intervals] for column in COLUMNS]
+        for regions, file in parts:
+            columns = [[getattr(region, column) for region in regions] for column in COLUMNS]
             embedding = pa.FixedSizeListArray.from_arrays(pa.array(np.load(file).ravel()), width)
             if every_base:
-                bounds = np.cumsum([0, *(interval.length for interval in intervals)], dtype=np.int32)
+                bounds = np.cumsum([0, *(region.length for region in regions)], dtype=np.int32)
                 embedding = pa.ListArray.from_arrays(pa.array(bounds), embedding)
             writer.write_table(pa.table([*columns, embedding], schema=schema))
 
@@ -69,13 +69,13 @@ def write_parquet(path, parts, about):
 def write_npy(path, parts, about):
     """An array of shape `(sequences, width)`, float32; beside it, as `.tsv`, [`COLUMNS`] with a line for each row."""
     with open(path, "wb") as array, open(_names_file(path), "w") as names:
-        shape = (sum(len(intervals) for intervals, _ in parts), _width(parts))
+        shape = (sum(len(regions) for regions, _ in parts), _width(parts))
         np.lib.format.write_array_header_1_0(array, {"descr": "<f4", "fortran_order": False, "shape": shape})
         print(*COLUMNS, sep="\t", file=names)
-        for intervals, file in parts:
+        for regions, file in parts:
             np.load(file).tofile(array)
-            for interval in intervals:
-                print(*(getattr(interval, column) for column in COLUMNS), sep="\t", file=names)
+            for region in regions:
+                print(*(getattr(region, column) for column in COLUMNS), sep="\t", file=names)
 
 
 def write_h5ad(path, parts, about):

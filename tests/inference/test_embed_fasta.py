@@ -90,16 +90,17 @@ def test_packed_files_are_read_alike(fasta, model_folder, tmp_path, packed):
 def test_intervals_with_name_and_strand(fasta, records, model_folder, loaded, tmp_path):
     name, sequence = next((name, sequence) for name, sequence in records.items() if len(sequence) > 100)
     bed = tmp_path / "regions.bed"
-    bed.write_text(f"{name}\t10\t50\tgene\t0\t-\n{name}\t10\t50\n")
+    bed.write_text(f"track x\n{name}\t10\t50\tgene\t0\t-\n{name}\t10\t50\n{name} 0 9 . 0 +\n")
     out = tmp_path / "out.npy"
     main([str(fasta), "--bed", str(bed), "--model", model_folder, "--pooling", "last", "--out", str(out)])
-    expected = embed(*loaded, [reverse_complement(sequence[10:50]), sequence[10:50]], "last")
+    expected = embed(*loaded, [reverse_complement(sequence[10:50]), sequence[10:50], sequence[:9]], "last")
     np.testing.assert_allclose(np.load(out), np.stack(list(expected)), rtol=1e-4, atol=1e-5)
     lines = (tmp_path / "out.tsv").read_text().splitlines()
     assert lines == [
         "name\tcontig\tstart\tend\tstrand\tlength",
         f"gene\t{name}\t10\t50\t-\t40",
         f"{name}:11-50\t{name}\t10\t50\t.\t40",
+        f"{name}:1-9\t{name}\t0\t9\t+\t9",
     ]
 
 
@@ -257,7 +258,11 @@ def test_several_processes(fasta, model_folder, tmp_path, monkeypatch):
         (["--dtype", "int8"], "--dtype int8: it is one of float32, bfloat16"),
         (["--model", "no/such/model"], "--model no/such/model: cannot be loaded.*hyenadna-tiny-1k-remag ships"),
         (["--model", "size"], "--model .*size: cannot be loaded"),
-        (["--bed", "long.bed"], r"long.bed, line 1: .*from 0 to 2 on a, which has 1 bases"),
+        (["--bed", "long.bed"], r"long.bed, line 1: .*ends at 2, but a has 1 bases"),
+        (["--bed", "minus.bed"], r"minus.bed, line 2: .*begins at -1"),
+        (["--bed", "strand.bed"], r"strand.bed: the strand of x is 'minus'"),
+        (["--bed", "none.bed"], r"none.bed: there is no interval"),
+        (["--bed", "absent.bed"], r"absent.bed: there is no such file"),
         (["--out", "in.fa/out.npy"], "in.fa/out.npy.partial: .*cannot be made"),
         (["--fly"], "unknown argument --fly"),
         (["--out", "occupied.npy"], "occupied.npy.partial: .*something else"),
@@ -267,6 +272,9 @@ def test_bad_input_is_refused_and_nothing_written(model_folder, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     Path("in.fa").write_text(">a\nA\n")
     Path("long.bed").write_text("a\t0\t2\n")
+    Path("minus.bed").write_text("a\t0\t1\na\t-1\t1\n")
+    Path("strand.bed").write_text("a\t0\t1\tx\t0\tminus\n")
+    Path("none.bed").write_text("# nothing\n")
     Path("there.tsv").touch()
     Path("occupied.npy.partial").mkdir()
     Path("occupied.npy.partial", "mine").touch()
