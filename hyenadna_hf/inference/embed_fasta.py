@@ -7,6 +7,7 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,7 +137,8 @@ def embed_fasta(fasta, arguments):
         InputError: if an input or an argument will not do, before anything is written.
     """
     started = time.monotonic()
-    state = PartialState(cpu=arguments.use_cpu)
+    # The first process that is done waits for the others, as long as it takes.
+    state = PartialState(cpu=arguments.use_cpu, timeout=timedelta(days=30))
     console = Console(stderr=True, quiet=not state.is_main_process)
     out = Path(arguments.out).expanduser()
     check_output(out, arguments.pooling)
