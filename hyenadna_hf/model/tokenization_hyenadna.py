@@ -1,9 +1,14 @@
 """Tokenizer of HyenaDNA: one token a nucleotide, in Rust, with offsets."""
 
+from functools import partial
+
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from transformers import BatchEncoding, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import TruncationStrategy
+from transformers.utils import PaddingStrategy
 
 # The ids are frozen: they are the rows of every published embedding.
 VOCABULARY = {
@@ -31,6 +36,16 @@ SPECIAL_TOKENS_MODES = {
     "cls_sep": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]"),
 }
 
+# What a call may say besides return_tensors to be answered from the table.
+_LOOK_UP_ARGUMENTS = {
+    "add_special_tokens",
+    "max_length",
+    "padding",
+    "padding_side",
+    "return_attention_mask",
+    "truncation",
+}
+
 
 class HyenaDNATokenizer(PreTrainedTokenizerFast):
     r"""
@@ -39,6 +54,9 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
     A, C, G, T and N have tokens of their own, in either case (soft-masked sequence is read like any other). U is read
     as T. The other IUPAC codes (R, Y, S, W, K, M, B, D, H, V) are read as `ambiguous_as`. Any other character,
     white space too, is one [UNK]. Padding goes to the left. Decoding puts no spaces between nucleotides.
+
+    A call for tensors of plain sequences is answered from a table, at the speed of memory, with the same tokens;
+    offsets and the like are made when they are asked for. Everything else is done in Rust.
 
     Args:
         model_max_length (`int`, *optional*):
@@ -112,6 +130,92 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
         )
         self.special_tokens_mode = special_tokens_mode
         self.ambiguous_as = ambiguous_as
+        self._table = _token_table(ambiguous_as)
+
+    def __call__(self, text=None, *args, **kwargs):
+        if not args and self._is_in_table(text, **kwargs):
+            arrays = self._look_up([text] if isinstance(text, str) else text, **kwargs)
+            if arrays is not None:
+                in_rust = {**kwargs, "return_tensors": None}
+                return _LookedUp(arrays, kwargs["return_tensors"], partial(super().__call__, text, **in_rust))
+        return super().__call__(text, *args, **kwargs)
+
+    def _is_in_table(self, text, return_tensors=None, **kwargs):
+        """Whether the table has all that is asked for."""
+        texts = [text] if isinstance(text, str) else text
+        return (
+            return_tensors in ("pt", "np")
+            and kwargs.keys() <= _LOOK_UP_ARGUMENTS
+            and isinstance(texts, (list, tuple))
+            and len(texts) > 0
+            and all(isinstance(one, str) and one and one.isascii() and "[" not in one for one in texts)
+            and len(self) == len(VOCABULARY)
+        )
+
+    def _look_up(
+        self, texts, add_special_tokens=True, padding=False, truncation=None, max_length=None, padding_side=None,
+        return_attention_mask=None, return_tensors=None,
+    ):  # fmt: skip
+        """Arrays `(batch, length)` by name; `None` where Rust has the error that is due."""
+        padding, truncation, max_length, _ = self._get_padding_truncation_strategies(
+            padding=padding, truncation=truncation, max_length=max_length
+        )
+        template = SPECIAL_TOKENS_MODES[self.special_tokens_mode][0].split() if add_special_tokens else ["$A"]
+        place = template.index("$A")
+        before, after = ([VOCABULARY[token] for token in part] for part in (template[:place], template[place + 1 :]))
+        rows = [np.frombuffer(one.encode("ascii"), np.uint8) for one in texts]
+        if truncation != TruncationStrategy.DO_NOT_TRUNCATE:
+            room = max_length - len(before) - len(after)
+            if room < 0:
+                return None
+            rows = [row[:room] if self.truncation_side == "right" else row[max(0, len(row) - room) :] for row in rows]
+        lengths = [len(before) + len(row) + len(after) for row in rows]
+        least = {PaddingStrategy.LONGEST: max(lengths), PaddingStrategy.MAX_LENGTH: max_length}.get(padding, 0)
+        width, *others = {max(length, least) for length in lengths}
+        if others:
+            return None
+        ids, mask = np.empty((len(rows), width), np.int64), np.ones((len(rows), width), np.int64)
+        for i, (row, length) in enumerate(zip(rows, lengths)):
+            first = width - length if (padding_side or self.padding_side) == "left" else 0
+            for pads in (slice(first), slice(first + length, None)):
+                ids[i, pads], mask[i, pads] = self.pad_token_id, 0
+            begin, end = first + len(before), first + length - len(after)
+            ids[i, first:begin], ids[i, end : first + length] = before, after
+            np.take(self._table, row, out=ids[i, begin:end], mode="clip")
+            self._eventual_warn_about_too_long_sequence(range(length), max_length, True)
+        return {"input_ids": ids} if return_attention_mask is False else {"input_ids": ids, "attention_mask": mask}
+
+
+class _LookedUp(BatchEncoding):
+    """An encoding without the offsets and the like of Rust, until they are asked for; a copy has them if they were."""
+
+    _in_rust = _made = None
+
+    def __init__(self, arrays, tensor_type, in_rust):
+        super().__init__(arrays, tensor_type=tensor_type, n_sequences=1)
+        self._in_rust = in_rust
+
+    @property
+    def _encodings(self):
+        if self._made is None and self._in_rust is not None:
+            self._made = self._in_rust().encodings
+        return self._made
+
+    @_encodings.setter
+    def _encodings(self, encodings):
+        self._made = encodings
+
+    def __getstate__(self):
+        return {"data": self.data, "encodings": self._made}
+
+
+def _token_table(ambiguous_as):
+    """The token of each ASCII character."""
+    table = np.full(128, VOCABULARY["[UNK]"])
+    same = {"U": "T", **dict.fromkeys(AMBIGUITY_CODES, ambiguous_as), **{base: base for base in "ACGTN"}}
+    for letter, token in same.items():
+        table[[ord(letter), ord(letter.lower())]] = VOCABULARY[token]
+    return table
 
 
 def _is_published_config(kwargs):

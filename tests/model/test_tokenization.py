@@ -1,9 +1,14 @@
+import copy
+import pickle
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from hyenadna_hf import HyenaDNATokenizer
+from hyenadna_hf.model.tokenization_hyenadna import _LookedUp
 
 IDS = {"[CLS]": 0, "[SEP]": 1, "[BOS]": 2, "[MASK]": 3, "[PAD]": 4, "[RESERVED]": 5, "[UNK]": 6}
 IDS.update(A=7, C=8, G=9, T=10, N=11)
@@ -81,3 +86,82 @@ def test_published_folders_keep_their_behaviour(shared):
 def test_bad_arguments_are_named(argument):
     with pytest.raises(ValueError, match=next(iter(argument))):
         HyenaDNATokenizer(**argument)
+
+
+MODES = [{}, {"special_tokens_mode": "sep"}, {"special_tokens_mode": "cls_sep"}, {"ambiguous_as": "[UNK]"}]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.text("ACGTUNacgtunRYKMryk -.*x", min_size=1, max_size=40), min_size=1, max_size=5),
+    st.sampled_from(MODES),
+    st.fixed_dictionaries(
+        {"return_tensors": st.sampled_from(["pt", "np"])},
+        optional={
+            "add_special_tokens": st.booleans(),
+            "padding": st.sampled_from([True, False, "longest", "max_length"]),
+            "truncation": st.sampled_from([True, False, None, "longest_first"]),
+            "max_length": st.integers(2, 50),
+            "padding_side": st.sampled_from(["left", "right"]),
+            "return_attention_mask": st.booleans(),
+        },
+    ),
+    st.sampled_from(["left", "right"]),
+)
+def test_the_table_gives_what_rust_gives(texts, mode, arguments, truncation_side):
+    tokenizer = HyenaDNATokenizer(model_max_length=45, truncation_side=truncation_side, **mode)
+    for text in (texts, texts[0], tuple(texts)):
+        try:
+            expected = PreTrainedTokenizerFast.__call__(tokenizer, text, **arguments)
+        except ValueError:
+            with pytest.raises(ValueError):
+                tokenizer(text, **arguments)
+            continue
+        found = tokenizer(text, **arguments)
+        ragged = expected["input_ids"].dtype == object  # NumPy's way, where PyTorch has an error
+        assert isinstance(found, _LookedUp) != ragged
+        if ragged:
+            continue
+        assert found.keys() == expected.keys()
+        for name in expected:
+            assert type(found[name]) is type(expected[name]) and found[name].dtype == expected[name].dtype
+            assert found[name].tolist() == expected[name].tolist()
+        assert [found.tokens(i) for i in range(len(expected.encodings))] == [e.tokens for e in expected.encodings]
+        assert found.is_fast and found.char_to_token(0, 0) == expected.char_to_token(0, 0)
+
+
+@pytest.mark.parametrize("text, arguments", [
+    ("ACGT", {"return_offsets_mapping": True}),
+    ("ACGT", {"text_pair": "ACG"}),
+    ("ACGT", {"pad_to_multiple_of": 8, "padding": True}),
+    ("[CLS]ACGT[SEP]", {}),
+    ("ACGT\u00e9", {}),
+    ([["A", "C"]], {"is_split_into_words": True}),
+])  # fmt: skip
+def test_what_the_table_does_not_have_is_done_in_rust(text, arguments):
+    tokenizer = HyenaDNATokenizer()
+    arguments = {"return_tensors": "pt", **arguments}
+    expected = PreTrainedTokenizerFast.__call__(tokenizer, text, **arguments)
+    found = tokenizer(text, **arguments)
+    assert found["input_ids"].tolist() == expected["input_ids"].tolist() and found.keys() == expected.keys()
+
+
+def test_added_tokens_are_found():
+    tokenizer = HyenaDNATokenizer()
+    tokenizer.add_tokens(["CG"])
+    assert tokenizer("ACGT", return_tensors="np")["input_ids"].tolist() == [[7, 12, 10]]
+
+
+def test_an_answer_of_the_table_can_be_pickled_and_moved():
+    encoding = HyenaDNATokenizer()(["ACGT", "AC"], padding=True, return_tensors="pt")
+    for other in (pickle.loads(pickle.dumps(encoding)), copy.deepcopy(encoding), encoding.to("cpu")):
+        assert other["input_ids"].tolist() == [[7, 8, 9, 10], [4, 4, 7, 8]]
+    assert encoding.tokens(1) == ["[PAD]", "[PAD]", "A", "C"]
+    assert pickle.loads(pickle.dumps(encoding)).tokens(1) == ["[PAD]", "[PAD]", "A", "C"]
+
+
+def test_warns_of_sequences_that_are_too_long_for_the_model(caplog):
+    logging.enable_propagation()
+    HyenaDNATokenizer(model_max_length=10)("ACGT" * 4, return_tensors="pt")
+    logging.disable_propagation()
+    assert "longer than the specified maximum sequence length" in caplog.text
