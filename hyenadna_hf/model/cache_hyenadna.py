@@ -229,12 +229,13 @@ class HyenaDNACacheLayer:
     def _convolve_at_once(self, i, v):
         begin, end = self.length, self.length + self.width
         x, k = self.signal[i], self.filters[i]
-        new = v.to(x.dtype)
-        if self.real is not None:
-            new = new * self.real[:, None]
+        real = torch.ones((), dtype=torch.bool) if self.real is None else self.real[:, None]
+        real = real.to(v.device)
+        new = v.to(x.dtype) * real
         fft_conv_add(x[..., begin : self.horizon], new, k, 0)
         y = x[..., begin:end].to(v.dtype, copy=True)
-        x[..., begin:end] = new if self.real is None else torch.where(self.real[:, None], new, x[..., begin:end])
+        # Behind the real positions of a row stands what they contribute there: `_align` makes these columns the next.
+        x[..., begin:end] = torch.where(real, new, x[..., begin:end])
         return y
 
     @torch.no_grad()
