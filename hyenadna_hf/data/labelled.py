@@ -10,6 +10,7 @@ import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 
 from ..errors import InputError
+from .sequence import NOT_A_NUCLEOTIDE
 
 BUNDLED = {"splice_sites_chr20": Path(__file__).parent / "splice_sites_chr20"}
 
@@ -25,7 +26,6 @@ SPLITS = {
 }
 FORMATS = {".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet", ".fa": "FASTA", ".fasta": "FASTA", ".fna": "FASTA"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-NOT_A_NUCLEOTIDE = re.compile(r"[^ACGTUNRYSWKMBDHVacgtunryswkmbdhv]")
 
 
 def load_labelled_sequences(

@@ -1,0 +1,293 @@
+"""Random access to the sequences of FASTA files."""
+
+import gzip
+import os
+import re
+import shutil
+import tempfile
+import weakref
+import zlib
+from pathlib import Path
+
+import pysam
+
+from ..errors import InputError
+from .sequence import NOT_A_NUCLEOTIDE, NUCLEOTIDES
+
+LETTERS = (NUCLEOTIDES + NUCLEOTIDES.lower()).encode()
+DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+class Fasta:
+    """
+    Random access to the sequences of a FASTA file: plain, bgzip, or gzip.
+
+    Nothing but the index is held in memory. The index (`.fai`, with bgzip also `.gzi`, as `samtools faidx` makes them)
+    is kept beside the file where that folder can be written to, else in a temporary folder; one that is older than the
+    file is made anew. Before an index is made, the whole file is checked once. Plain gzip has no random access: such a
+    file is unpacked into a temporary folder each time it is opened, and that goes away with this object; `bgzip` avoids
+    it. Windows line ends are not part of the sequence.
+
+    An object can be pickled and used after a fork: every process opens the file for itself. It is not for several
+    threads at once.
+
+    Args:
+        path (`str` or `Path`): The file; what it is packed with is seen from its content, not from its name.
+
+    Attributes:
+        path (`Path`): The file.
+        lengths (`dict[str, int]`): Bases of each sequence by its name (the header up to white space), in file order.
+
+    Raises:
+        InputError: if the file is absent, empty, damaged, no FASTA, has two records of a name, a record without
+            sequence, lines of unequal length within a record, or other characters than IUPAC nucleotide codes.
+
+    Example:
+
+    ```python
+    >>> with Fasta("genome.fa.gz") as genome:
+    ...     genome.fetch("chr20", 30_000_000, 30_000_010)
+    'AAATAAGGCT'
+    ```
+    """
+
+    def __init__(self, path):
+        self.path = Path(path).expanduser()
+        self._closed = False
+        self._prepare()
+        file = self._open()
+        self.lengths = dict(zip(file.references, file.lengths))
+        self._names = {}
+        for name in self.lengths:
+            self._names.setdefault(_bare(name), []).append(name)
+
+    def resolve(self, name):
+        """
+        The file's own name of a sequence, whether it is called `chr20` or `20`, `chrM`, `M` or `MT`.
+
+        Args:
+            name (`str`): As another file has it.
+
+        Returns:
+            `str`: a key of `lengths`.
+
+        Raises:
+            InputError: if there is no such sequence, or more than one that could be meant.
+        """
+        if name in self.lengths:
+            return name
+        same = self._names.get(_bare(name), [])
+        if len(same) > 1:
+            raise InputError(f"{self.path}: {name!r} could be any of {', '.join(same)}; use one of these names.")
+        if not same:
+            raise InputError(f"{self.path}: there is no sequence {name!r}; there are {self._some_names()}.")
+        return same[0]
+
+    def fetch(self, name, start=0, end=None):
+        """
+        A piece of a sequence, letters as in the file (soft-masked ones in lower case).
+
+        Args:
+            name (`str`): Which sequence, by any name that `resolve` knows.
+            start (`int`, defaults to 0): First base, from 0.
+            end (`int`, *optional*): Base behind the last one. Defaults to the end of the sequence.
+
+        Returns:
+            `str` of `end - start` letters.
+
+        Raises:
+            InputError: if there is no such sequence or piece, or it holds other characters than nucleotide codes.
+        """
+        name = self.resolve(name)
+        length = self.lengths[name]
+        end = length if end is None else end
+        if not 0 <= start <= end <= length:
+            raise InputError(
+                f"{self.path}: {name} has {length:,} bases; there is no piece from {start:,} to {end:,} of it "
+                "(0-based, half-open)."
+            )
+        if start == end:
+            return ""
+        try:
+            sequence = self._open().fetch(name, start, end)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path}: {name} cannot be read ({error}); is the file damaged?") from error
+        # An index that somebody else made says nothing about the letters.
+        if len(sequence) != end - start or sequence.encode().translate(None, LETTERS):
+            wrong = NOT_A_NUCLEOTIDE.search(sequence)
+            found = f"{wrong[0]!r} at base {start + wrong.start() + 1:,}" if wrong else "fewer bases than in its index"
+            raise InputError(
+                f"{self.path}: {name} holds {found}; a FASTA file of DNA is wanted, and an index that belongs to it "
+                f"(delete {self._indices['.fai']} to have it made anew)."
+            )
+        return sequence
+
+    def close(self):
+        """Close the file and remove what was unpacked; the object cannot be used any more."""
+        self._closed = True
+        self._handle = None
+        if self._cleanup is not None:
+            self._cleanup()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __getstate__(self):
+        return {**self.__dict__, "_handle": None, "_process": None, "_cleanup": None}
+
+    def _some_names(self, shown=6):
+        names = list(self.lengths)
+        return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
+
+    def _prepare(self):
+        """See to a file with random access and its index."""
+        self._handle = self._process = self._cleanup = None
+        self._random_access = self.path
+        packing = _packing(self.path)
+        try:
+            if packing == "gzip":
+                self._random_access = self._temporary_folder() / "unpacked.fa"
+                _unpack(self.path, self._random_access)
+            self._set_indices(self._random_access.parent, packing)
+            if not self._index_is_fresh():
+                _check(self._random_access, self.path)
+                if not os.access(self._random_access.parent, os.W_OK):
+                    self._set_indices(self._temporary_folder(), packing)
+                self._make_index()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_indices(self, folder, packing):
+        suffixes = (".fai", ".gzi") if packing == "bgzip" else (".fai",)
+        self._indices = {suffix: folder / f"{self._random_access.name}{suffix}" for suffix in suffixes}
+
+    def _index_is_fresh(self):
+        time = self._random_access.stat().st_mtime_ns
+        return all(index.is_file() and index.stat().st_mtime_ns >= time for index in self._indices.values())
+
+    def _make_index(self):
+        # Under another name first: several processes may do this at the same time, and any may be killed.
+        with tempfile.TemporaryDirectory(dir=self._indices[".fai"].parent, prefix=".index-") as unfinished:
+            made = {suffix: Path(unfinished) / f"index{suffix}" for suffix in self._indices}
+            options = [word for suffix, file in made.items() for word in (f"--{suffix[1:]}-idx", str(file))]
+            try:
+                pysam.faidx(str(self._random_access), *options)
+            except pysam.SamtoolsError as error:
+                raise InputError(f"{self.path}: cannot be indexed ({' '.join(str(error).split())}).") from error
+            for suffix, file in made.items():
+                file.replace(self._indices[suffix])
+
+    def _temporary_folder(self):
+        folder = tempfile.mkdtemp(prefix="hyenadna-fasta-")
+        self._cleanup = weakref.finalize(self, _remove, folder, os.getpid())
+        return Path(folder)
+
+    def _open(self):
+        if self._closed:
+            raise ValueError(f"{self.path} is closed.")
+        # A handle from before a fork shares its position in the file with the other process.
+        if self._handle is None or self._process != os.getpid():
+            if not all(index.exists() for index in self._indices.values()):
+                self._prepare()  # they were in a temporary folder of a process that has ended
+            fai, gzi = (self._indices.get(suffix) for suffix in (".fai", ".gzi"))
+            try:
+                self._handle = pysam.FastaFile(str(self._random_access), str(fai), gzi and str(gzi))
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"{self.path}: cannot be read with its index ({error}); delete {fai} to have it made anew."
+                ) from error
+            self._process = os.getpid()
+        return self._handle
+
+
+def _bare(name):
+    """A name without what differs between Ensembl and UCSC."""
+    bare = re.sub("^chr", "", name, flags=re.IGNORECASE)
+    return "M" if bare == "MT" else bare
+
+
+def _packing(path):
+    """How a file is packed: "plain", "gzip" or "bgzip"."""
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; check the path.")
+    with path.open("rb") as file:
+        start = file.read(14)
+    if not start:
+        raise InputError(f"{path}: the file is empty.")
+    if start[:2] != b"\x1f\x8b":
+        return "plain"
+    # bgzip is gzip in blocks, each with an extra field named BC.
+    return "bgzip" if start[3] & 4 and start[12:14] == b"BC" else "gzip"
+
+
+def _unpack(path, target):
+    try:
+        with gzip.open(path) as packed, target.open("wb") as file:
+            shutil.copyfileobj(packed, file, 1 << 20)
+    except DAMAGED_GZIP as error:
+        raise InputError(f"{path}: the gzip file is damaged ({error}); fetch it again.") from error
+
+
+def _remove(folder, process):
+    if os.getpid() == process:  # not when a forked child ends
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check(file, path):
+    """Refuse what `faidx` would pass over or not explain in `file`, which the user knows as `path`."""
+    first_lines, name, shape = {}, None, None  # shape: letters and bytes of a record's first line of sequence
+    try:
+        with _lines_of(file) as lines:
+            for number, line in enumerate(lines, start=1):
+                where, text = f"{path}, line {number:,}", line.rstrip(b"\r\n")
+                if text.startswith(b">"):
+                    _check_has_sequence(path, first_lines, name, shape)
+                    name, shape, ended = _name_in(text, where), None, False
+                    if name in first_lines:
+                        raise InputError(
+                            f"{where}: there is a second record {name!r}, the first is in line {first_lines[name]:,}; "
+                            "rename or remove one."
+                        )
+                    first_lines[name] = number
+                    continue
+                if name is None:
+                    raise InputError(
+                        f"{where}: FASTA begins with a header >name; here there is "
+                        f"{text[:20].decode(errors='replace')!r}."
+                    )
+                wrong = text.translate(None, LETTERS)
+                if wrong:
+                    raise InputError(
+                        f"{where}: {chr(wrong[0])!r} in record {name!r} is no IUPAC nucleotide code; a FASTA file of "
+                        "DNA is wanted (not protein, nor numbered or aligned sequence)."
+                    )
+                shape = shape or (len(text), len(line))
+                if text and (ended or len(text) > shape[0]):
+                    raise InputError(
+                        f"{where}: all lines of record {name!r} but the last must have one length and one kind of line "
+                        "end; wrap the file anew, for example by `seqkit seq -w 60`."
+                    )
+                ended = not text or (len(text), len(line)) != shape
+    except DAMAGED_GZIP as error:
+        raise InputError(f"{path}: the gzip file is damaged ({error}); fetch it again.") from error
+    _check_has_sequence(path, first_lines, name, shape)
+
+
+def _lines_of(path):
+    return path.open("rb") if _packing(path) == "plain" else gzip.open(path)
+
+
+def _name_in(header, where):
+    words = header[1:].split(None, 1)
+    if not words or header[1:2].isspace():
+        raise InputError(f"{where}: the header has no name right behind >.")
+    return words[0].decode(errors="replace")
+
+
+def _check_has_sequence(path, first_lines, name, shape):
+    if name is not None and not (shape and shape[0]):
+        raise InputError(f"{path}, line {first_lines[name]:,}: the record {name!r} has no sequence; remove it.")
