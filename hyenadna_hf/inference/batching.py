@@ -45,3 +45,26 @@ def length_bucketed(items, length, max_tokens, window=4096):
                 batch = []
             batch.append((index, item))
         yield batch
+
+
+def chunks_of(items, length, total):
+    """
+    Lists of consecutive items, each as short as it can be with `total` tokens: what to hold in memory at a time.
+
+    Args:
+        items (iterable): What to divide; read no further than the list that is handed over.
+        length (`Callable`): Gives the number of tokens of an item.
+        total (`int`): Tokens at which a list is full.
+
+    Yields:
+        `list`: of at least one item.
+    """
+    chunk, held = [], 0
+    for item in items:
+        chunk.append(item)
+        held += length(item)
+        if held >= total:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
