@@ -5,6 +5,8 @@ Both compute, for every channel, `y[t] = sum over s <= t of k[t - s] * v[s]`, pl
 
 import torch
 
+CHUNK = 1 << 20  # numbers in a transform of several channels: what stays in the caches of a CPU
+
 
 def causal_conv_direct(v, k, bias=None):
     """
@@ -48,6 +50,26 @@ def causal_conv_fft(v, k, bias=None):
         if bias is not None:
             y = y + bias.to(dtype)[:, None] * signal
     return y.to(v.dtype)
+
+
+@torch.no_grad()
+def fft_conv_add(out, v, k, start):
+    """
+    Add to `out` a stretch of the full linear convolution of `v` and `k`, a few channels at a time and without gradient.
+
+    Args:
+        out (`torch.Tensor` of shape `(batch, channels, stretch)`): Float32 or float64; changed in place.
+        v (`torch.Tensor` of shape `(batch, channels, length)`): The signal, of the same dtype.
+        k (`torch.Tensor` of shape `(channels, lags)`): The filter, lag 0 first; `lags >= start + stretch`.
+        start (`int`): Where the stretch begins: 0 is the first position of the signal, `length` the one behind it.
+    """
+    stop = start + out.shape[-1]
+    # What wraps around lands before `start`.
+    size = fft_size(max(stop, v.shape[-1] + stop - 1 - start))
+    channels = max(1, CHUNK // (size * v.shape[0]))
+    for y, x, h in zip(out.split(channels, 1), v.split(channels, 1), k[:, :stop].split(channels)):
+        spectrum = torch.fft.rfft(x, n=size).mul_(torch.fft.rfft(h, n=size))
+        y += torch.fft.irfft(spectrum, n=size)[..., start:stop]
 
 
 def fft_size(length):

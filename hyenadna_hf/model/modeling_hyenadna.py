@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from functools import partial
 
 import torch
 from safetensors import safe_open
@@ -11,14 +12,15 @@ from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
-    BaseModelOutput,
-    CausalLMOutput,
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
 from transformers.modeling_utils import load_state_dict
 from transformers.utils import can_return_tuple
 
+from .cache_hyenadna import HyenaDNACache
 from .configuration_hyenadna import HyenaDNAConfig
 from .fftconv_hyenadna import causal_conv_fft
 
@@ -236,14 +238,24 @@ class HyenaDNAOperator(nn.Module):
         self.out_proj = nn.Linear(config.d_model, config.d_model)
         self.out_proj.closes_residual_branch = True
 
-    def forward(self, u):
+    def forward(self, u, cache=None):
         length = u.shape[1]
         u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
-        u = self.short_filter(u)[..., :length]
+        before = 0
+        if cache is not None:
+            u = cache.recall(u)
+            before = u.shape[-1] - length
+        u = self.short_filter(u)[..., before : before + length]
         gate, *gates, v = u.split(self.d_model, dim=1)
-        filters, skips = self.filter_fn(length, u.device)
-        for x, k, skip in zip(reversed(gates), filters, skips):
-            v = causal_conv_fft(self.dropout(v * x), k, skip)
+        if cache is None:
+            filters, skips = self.filter_fn(length, u.device)
+            convolutions = [partial(causal_conv_fft, k=k, bias=skip) for k, skip in zip(filters, skips)]
+        else:
+            convolutions = cache.convolutions(self.filter_fn, v)
+        for x, convolve in zip(reversed(gates), convolutions):
+            v = convolve(self.dropout(v * x))
+        if cache is not None:
+            cache.advance()
         return self.out_proj((v * gate).transpose(1, 2))
 
 
@@ -269,8 +281,8 @@ class HyenaDNABlock(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.dropout = nn.Dropout(config.resid_dropout)
 
-    def forward(self, hidden):
-        hidden = hidden + self.dropout(self.mixer(self.norm1(hidden.to(self.norm1.weight.dtype))))
+    def forward(self, hidden, cache=None):
+        hidden = hidden + self.dropout(self.mixer(self.norm1(hidden.to(self.norm1.weight.dtype)), cache))
         return hidden + self.dropout(self.mlp(self.norm2(hidden.to(self.norm2.weight.dtype))))
 
 
@@ -293,14 +305,14 @@ class HyenaDNABackbone(nn.Module):
         self.layers = nn.ModuleList(HyenaDNABlock(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
 
-    def forward(self, inputs_embeds, output_hidden_states=False):
+    def forward(self, inputs_embeds, cache=None, output_hidden_states=False):
         hidden = self.dropout(inputs_embeds)
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         hidden_states = []
-        for layer in self.layers:
+        for i, layer in enumerate(self.layers):
             if output_hidden_states:
                 hidden_states.append(hidden)
-            hidden = layer(hidden)
+            hidden = layer(hidden, None if cache is None else cache.layers[i])
         hidden = self.ln_f(hidden.to(self.ln_f.weight.dtype))
         return hidden, (*hidden_states, hidden) if output_hidden_states else None
 
@@ -480,6 +492,8 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         input_ids=None,
         attention_mask=None,
         inputs_embeds=None,
+        past_key_values=None,
+        use_cache=None,
         output_attentions=None,
         output_hidden_states=None,
     ):
@@ -489,21 +503,27 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
             attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
                 Nonzero where a position is real, in any dtype. A masked position does not exist: the others are
                 computed as if it were deleted from its row, and its own outputs are zeros. Without a mask every
-                position is real, [PAD] too.
+                position is real, [PAD] too. With `past_key_values` it may also cover the positions seen before, as
+                `generate` passes it; only its end is read.
             inputs_embeds (`torch.Tensor` of shape `(batch, length, d_model)`, *optional*):
                 Embeddings, in place of `input_ids`.
+            past_key_values ([`HyenaDNACache`], *optional*):
+                What an earlier call returned: the input continues where that one ended. It is changed in place.
+            use_cache (`bool`, *optional*):
+                Return `past_key_values` to continue from, without gradients. Defaults to whether they are given. They
+                take `hyena_order * d_model` numbers a position and block at most.
             output_attentions (`bool`, *optional*): Must not be true: there is no attention.
             output_hidden_states (`bool`, *optional*): Also return the hidden states.
             return_dict (`bool`, *optional*): Return a `ModelOutput` (default) or a tuple.
 
         Returns:
-            `BaseModelOutput` with `last_hidden_state` of shape `(batch, length, d_model)` and, if asked for,
-            `hidden_states`: `n_layer + 1` tensors of that shape, namely the embeddings, the output of each block but
-            the last, and `last_hidden_state`.
+            `BaseModelOutputWithPast` with `last_hidden_state` of shape `(batch, length, d_model)` and, if asked for,
+            `past_key_values` and `hidden_states`: `n_layer + 1` tensors of that shape, namely the embeddings, the
+            output of each block but the last, and `last_hidden_state`.
 
         Raises:
-            ValueError: if not exactly one of `input_ids` and `inputs_embeds` is given, if the shapes do not fit, or
-                if a row has more real positions than `max_seq_len`.
+            ValueError: if not exactly one of `input_ids` and `inputs_embeds` is given, if the shapes do not fit, if a
+                row has more real positions than `max_seq_len`, or if a cache is wanted while training.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds, and not both.")
@@ -512,11 +532,16 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         inputs = inputs_embeds if input_ids is None else input_ids
-        if attention_mask is not None and attention_mask.shape != inputs.shape[:2]:
-            raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}, but the input is of (batch, length) = "
-                f"{tuple(inputs.shape[:2])}; give one number a position."
-            )
+        cache = self._cache_for(past_key_values, use_cache)
+        columns = inputs.shape[1]
+        if attention_mask is not None:
+            if cache is not None and attention_mask.shape == (inputs.shape[0], cache.seen + columns):
+                attention_mask = attention_mask[:, cache.seen :]
+            if attention_mask.shape != inputs.shape[:2]:
+                raise ValueError(
+                    f"attention_mask has shape {tuple(attention_mask.shape)}, but the input is of (batch, length) = "
+                    f"{tuple(inputs.shape[:2])}; give one number a position."
+                )
         packing = packing_for(self.config, attention_mask)
         if packing is not None:
             inputs = packing.pack(inputs)
@@ -526,23 +551,48 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
                 f"{self.config.max_seq_len:,}. Shorten it (truncation=True, max_length={self.config.max_seq_len}) or "
                 "take a checkpoint made for longer sequences."
             )
+        if cache is not None:
+            cache.begin(columns, inputs.shape[1], inputs.shape[0], None if packing is None else packing.real)
         embeds = self.backbone.embeddings(inputs) if inputs_embeds is None else inputs
-        last, hidden_states = self.backbone(embeds, output_hidden_states)
+        last, hidden_states = self.backbone(embeds, cache, output_hidden_states)
         if packing is not None:
             last = packing.unpack(last)
             if hidden_states is not None:
                 hidden_states = (*map(packing.unpack, hidden_states[:-1]), last)
-        return BaseModelOutput(last_hidden_state=last, hidden_states=hidden_states)
+        return BaseModelOutputWithPast(last_hidden_state=last, past_key_values=cache, hidden_states=hidden_states)
+
+    def _cache_for(self, past_key_values, use_cache):
+        if past_key_values is None and not use_cache:
+            return None
+        if self.training and torch.is_grad_enabled():
+            raise ValueError(
+                "use_cache=True and past_key_values are for inference: no gradient flows into a cache. Leave them out, "
+                "or call model.eval() or torch.no_grad() first."
+            )
+        if past_key_values is None:
+            return HyenaDNACache(self.config)
+        if not isinstance(past_key_values, HyenaDNACache):
+            raise ValueError(
+                f"past_key_values is a {type(past_key_values).__name__}, but this model's state is a HyenaDNACache; "
+                "pass what an earlier call with use_cache=True returned."
+            )
+        return past_key_values
+
+
+# The special tokens but [SEP], and the rows of the embedding that belong to no token.
+NOT_GENERATED = (0, 2, 3, 4, 5, 6, 12, 13, 14, 15)
 
 
 class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
     """
     The language model: logits of the next nucleotide at every position.
 
-    `generate` is exact but has no cache: each step computes the whole sequence again.
+    `generate` carries a [`HyenaDNACache`] from base to base. Unless `suppress_tokens` says otherwise, it makes
+    nucleotides, N and [SEP] (at which it stops), and no other special token.
     """
 
     _tied_weights_keys = TIED_WEIGHTS_KEYS
+    _is_stateful = True  # no assisted generation: the cache cannot be shortened
 
     def __init__(self, config):
         super().__init__(config)
@@ -556,12 +606,62 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings):
         self.lm_head = new_embeddings
 
-    def prepare_inputs_for_generation(self, input_ids, attention_mask=None, inputs_embeds=None, **kwargs):
-        if inputs_embeds is None:
-            return {"input_ids": input_ids, "attention_mask": attention_mask}
-        generated = attention_mask.shape[1] - inputs_embeds.shape[1]
-        embeds = self.get_input_embeddings()(input_ids[:, input_ids.shape[1] - generated :])
-        return {"inputs_embeds": torch.cat([inputs_embeds, embeds], dim=1), "attention_mask": attention_mask}
+    def prepare_inputs_for_generation(
+        self,
+        input_ids,
+        past_key_values=None,
+        attention_mask=None,
+        inputs_embeds=None,
+        next_sequence_length=None,
+        cache_position=None,
+        use_cache=None,
+        logits_to_keep=0,
+        **kwargs,
+    ):
+        """What `generate` passes to `forward`; `inputs_embeds` stand for the prompt."""
+        model_inputs = {
+            "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            "logits_to_keep": logits_to_keep,
+            **{name: kwargs[name] for name in ("output_attentions", "output_hidden_states") if name in kwargs},
+        }
+        if past_key_values is None and inputs_embeds is not None:
+            generated = attention_mask.shape[1] - inputs_embeds.shape[1]
+            embeds = self.get_input_embeddings()(input_ids[:, input_ids.shape[1] - generated :])
+            return {"inputs_embeds": torch.cat([inputs_embeds, embeds], dim=1), **model_inputs}
+        new = next_sequence_length
+        if new is None and past_key_values is not None and cache_position is not None:  # transformers 4
+            new = len(cache_position)
+        if inputs_embeds is not None and past_key_values.get_seq_length() == 0:
+            return {"inputs_embeds": inputs_embeds, **model_inputs}
+        return {"input_ids": input_ids[:, -new:] if new else input_ids, **model_inputs}
+
+    def _prepare_generation_config(self, *args, **kwargs):
+        generation_config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
+        if generation_config.suppress_tokens is None:
+            generation_config.suppress_tokens = list(NOT_GENERATED)
+        return generation_config, model_kwargs
+
+    def _prepare_cache_for_generation(
+        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+    ):
+        """A cache, and the check that what will be in it fits. (`max_cache_length` leaves out the last new token.)"""
+        mask = model_kwargs.get("attention_mask")
+        masked = 0 if mask is None or self.config.compat_padding else int((mask == 0).sum(1).min())
+        if max_cache_length - masked > self.config.max_seq_len:
+            raise ValueError(
+                f"This would make a sequence of {max_cache_length - masked + 1:,} tokens, but with max_seq_len="
+                f"{self.config.max_seq_len:,} there can be at most {self.config.max_seq_len + 1:,}, of which the last "
+                "is not read; lower max_new_tokens or max_length, or shorten the prompt."
+            )
+        if generation_config.cache_implementation is not None:
+            raise ValueError(
+                f"cache_implementation={generation_config.cache_implementation!r}: HyenaDNA has a cache of its own; "
+                "leave it out."
+            )
+        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = HyenaDNACache(self.config)
 
     @can_return_tuple
     def forward(
@@ -569,7 +669,10 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
         input_ids=None,
         attention_mask=None,
         inputs_embeds=None,
+        past_key_values=None,
+        use_cache=None,
         labels=None,
+        logits_to_keep=0,
         output_attentions=None,
         output_hidden_states=None,
         **kwargs,
@@ -579,30 +682,40 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
                 The tokens themselves: position t is scored on the label of the next real position. -100 is ignored,
                 and so are masked positions.
+            logits_to_keep (`int`, defaults to 0):
+                Give logits of so many last positions only; 0 for all. Not with labels.
             kwargs: For the loss, as `num_items_in_batch` of the Trainer.
 
         The other arguments are those of [`HyenaDNAModel.forward`].
 
         Returns:
-            `CausalLMOutput` with `logits` of shape `(batch, length, vocab_size)` (zeros at masked positions), and
-            `loss` if there are labels.
+            `CausalLMOutputWithPast` with `logits` of shape `(batch, length, vocab_size)` (zeros at masked positions),
+            and `loss` if there are labels.
         """
+        if labels is not None and logits_to_keep:
+            raise ValueError(f"logits_to_keep={logits_to_keep}: the loss needs all logits; leave it or labels out.")
         outputs = self.hyena(
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits = self.lm_head(outputs.last_hidden_state)
+        logits = self.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])
         loss = None
         if labels is not None:
+            if attention_mask is not None:
+                attention_mask = attention_mask[:, -labels.shape[1] :]
             scored, packing = logits, packing_for(self.config, attention_mask)
             if packing is not None:
                 scored, labels = packing.pack(logits), packing.pack(labels, fill=-100)
             loss = self.loss_function(logits=scored, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
+        )
 
 
 def pool_positions(hidden, real, how):
@@ -738,6 +851,7 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
 
 
 __all__ = [
+    "HyenaDNACache",
     "HyenaDNAForCausalLM",
     "HyenaDNAForSequenceClassification",
     "HyenaDNAForTokenClassification",

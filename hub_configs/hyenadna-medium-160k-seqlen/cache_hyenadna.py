@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/cache_hyenadna.py
