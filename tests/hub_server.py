@@ -1,4 +1,8 @@
-"""A small Hub: the endpoints that huggingface_hub uses to create, fill and read model repositories, over real HTTP."""
+"""
+A small Hub: the endpoints that huggingface_hub uses to create, fill and read repositories, over real HTTP.
+
+Models and data sets share one list of names.
+"""
 
 import base64
 import hashlib
@@ -7,7 +11,7 @@ import re
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class Hub:
@@ -129,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
         hub, path = self.hub, unquote(urlsplit(self.path).path)
         if path == "/api/whoami-v2":
             return self.answer({"type": "user", "name": "tester", "orgs": [], "auth": {"type": "access_token"}})
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+        if match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             name, branch = match[1], match[2] or "main"
             branches = hub.repositories.get(name)
             if branches is None:
@@ -142,16 +146,24 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(
                 {"id": name, "modelId": name, "sha": sha, "siblings": siblings, "private": False, "tags": []}
             )
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", path):
+        if match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", path):
             branches = hub.repositories.get(match[1], {})
             branch = next((b for b in branches if match[2] in (b, hub.commit_id(match[1], b))), None)
-            if branch is None or match[3]:
+            folder = f"{match[3]}/" if match[3] else ""
+            files = {k: v for k, v in branches.get(branch, {}).items() if k.startswith(folder)}
+            if not files:
                 return self.missing("EntryNotFound")
-            files = branches[branch].items()
+            folders = {folder + k.removeprefix(folder).split("/")[0] for k in files if "/" in k.removeprefix(folder)}
+            if parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() != "true":
+                files = {k: v for k, v in files.items() if "/" not in k.removeprefix(folder)}
             return self.answer(
-                [{"type": "file", "path": k, "size": len(v), "oid": hashlib.sha1(v).hexdigest()} for k, v in files]
+                [{"type": "directory", "path": k, "oid": hashlib.sha1(k.encode()).hexdigest()} for k in folders]
+                + [
+                    {"type": "file", "path": k, "size": len(v), "oid": hashlib.sha1(v).hexdigest()}
+                    for k, v in files.items()
+                ]
             )
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        if match := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             branches = hub.repositories.get(match[1])
             if branches is None:
                 return self.missing("RepoNotFound")

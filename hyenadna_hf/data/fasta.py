@@ -15,6 +15,7 @@ from ..errors import InputError
 from .sequence import NOT_A_NUCLEOTIDE, NUCLEOTIDES
 
 LETTERS = (NUCLEOTIDES + NUCLEOTIDES.lower()).encode()
+ENDINGS = (".fa", ".fasta", ".fna")
 DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -56,10 +57,7 @@ class Fasta:
         self._closed = False
         self._prepare()
         file = self._open()
-        self.lengths = dict(zip(file.references, file.lengths))
-        self._names = {}
-        for name in self.lengths:
-            self._names.setdefault(_bare(name), []).append(name)
+        self._set_lengths(dict(zip(file.references, file.lengths)))
 
     def resolve(self, name):
         """
@@ -138,6 +136,11 @@ class Fasta:
     def __getstate__(self):
         return {**self.__dict__, "_handle": None, "_process": None, "_cleanup": None}
 
+    def _set_lengths(self, lengths):
+        self.lengths, self._names = lengths, {}
+        for name in lengths:
+            self._names.setdefault(_bare(name), []).append(name)
+
     def _some_names(self, shown=6):
         names = list(self.lengths)
         return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
@@ -202,6 +205,54 @@ class Fasta:
                 ) from error
             self._process = os.getpid()
         return self._handle
+
+
+class FastaFolder(Fasta):
+    """
+    The FASTA files of a folder (one a chromosome, say) as if they were one file.
+
+    Args:
+        path (`str` or `Path`): The folder; files that end in .fa, .fasta or .fna, also with .gz or .bgz.
+
+    Raises:
+        InputError: if there is no such file, one of them will not do, or two have a sequence of the same name.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path).expanduser()
+        self._files = {}
+        lengths = {}
+        for file in fasta_files(self.path):
+            fasta = Fasta(file)
+            for name, length in fasta.lengths.items():
+                if name in lengths:
+                    raise InputError(f"{self._files[name].path} and {file} both have a sequence {name!r}; rename one.")
+                self._files[name], lengths[name] = fasta, length
+        if not lengths:
+            raise InputError(f"{self.path}: there is no FASTA file in this folder ({', '.join(ENDINGS)}).")
+        self._set_lengths(lengths)
+
+    def fetch(self, name, start=0, end=None):
+        name = self.resolve(name)
+        return self._files[name].fetch(name, start, end)
+
+    def close(self):
+        for file in self._files.values():
+            file.close()
+
+
+def fasta_files(folder):
+    """The FASTA files in a folder by their endings, as a sorted `list[Path]`; an `InputError` if it is no folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; check the path.")
+    return [file for file in sorted(folder.iterdir()) if file.is_file() and fasta_stem(file) is not None]
+
+
+def fasta_stem(path):
+    """The name of a FASTA file without its endings; `None` if it is not named like one."""
+    name = path.name.removesuffix(".gz").removesuffix(".bgz")
+    return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), None)
 
 
 def _bare(name):

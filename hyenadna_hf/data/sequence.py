@@ -1,12 +1,24 @@
-"""Nucleotide letters: which there are, and their complements."""
+"""Nucleotide letters: which there are, their complements, and their tokens."""
 
 import re
+
+import numpy as np
+import torch
+
+from ..model.tokenization_hyenadna import VOCABULARY
 
 # The IUPAC codes: the bases with U, N, and those that stand for two or three bases.
 NUCLEOTIDES = "ACGTUNRYSWKMBDHV"
 COMPLEMENTS = "TGCAANYRSWMKVHDB"
 
 NOT_A_NUCLEOTIDE = re.compile(f"[^{NUCLEOTIDES}{NUCLEOTIDES.lower()}]")
+
+IGNORED = -100  # label that no loss counts
+
+# Tokens that stand for nucleotides, and that of the complement of each token (special ones stay what they are).
+NUCLEOTIDE_IDS = tuple(VOCABULARY[letter] for letter in "ACGTN")
+COMPLEMENT_IDS = torch.arange(len(VOCABULARY))
+COMPLEMENT_IDS[list(NUCLEOTIDE_IDS)] = torch.tensor([VOCABULARY[letter] for letter in "TGCAN"])
 
 _COMPLEMENT = str.maketrans(NUCLEOTIDES + NUCLEOTIDES.lower(), COMPLEMENTS + COMPLEMENTS.lower())
 
@@ -22,3 +34,47 @@ def reverse_complement(sequence):
         `str` of the same length; every letter in the case of the one that it pairs with.
     """
     return sequence.translate(_COMPLEMENT)[::-1]
+
+
+def _token_table(letters, tokens):
+    table = np.full(256, VOCABULARY["[UNK]"])
+    for letter, token in zip(letters, tokens):
+        # U is read as T; what stands for more than one base as N.
+        table[[ord(letter), ord(letter.lower())]] = VOCABULARY.get({"U": "T"}.get(token, token), VOCABULARY["N"])
+    return table
+
+
+_TOKENS = _token_table(NUCLEOTIDES, NUCLEOTIDES)
+_COMPLEMENTARY_TOKENS = _token_table(NUCLEOTIDES, COMPLEMENTS)
+
+
+def token_ids(sequence, reverse_complemented=False):
+    """
+    The token ids that `HyenaDNATokenizer` gives, without special tokens, for long sequences.
+
+    Args:
+        sequence (`str`): ASCII letters.
+        reverse_complemented (`bool`, defaults to `False`): Read the other strand.
+
+    Returns:
+        `np.ndarray` of `int64`, of shape `(length,)`.
+    """
+    letters = np.frombuffer(sequence.encode("ascii"), np.uint8)
+    table = _COMPLEMENTARY_TOKENS if reverse_complemented else _TOKENS
+    return table[letters[::-1] if reverse_complemented else letters]
+
+
+def reverse_complement_ids(ids):
+    """
+    The token ids of the other strand; special tokens around the nucleotides stay in their places.
+
+    Args:
+        ids (`torch.LongTensor` of shape `(length,)`): Of one sequence.
+
+    Returns:
+        `torch.LongTensor` of shape `(length,)`.
+    """
+    is_nucleotide = ids >= min(NUCLEOTIDE_IDS)
+    other = ids.clone()
+    other[is_nucleotide] = COMPLEMENT_IDS.to(ids.device)[ids[is_nucleotide].flip(0)]
+    return other

@@ -26,7 +26,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..baselines.kmer import kmer_classifier
-from ..data.labelled import BUNDLED, HUB_ID, load_labelled_sequences
+from ..data.files import HUB_ID
+from ..data.labelled import BUNDLED
+from ..data.named import load_labelled
 from ..errors import InputError
 from ..hub.card import model_card
 from ..hub.sizes import SIZE_NAMES, published_config
@@ -74,7 +76,9 @@ class DataArguments:
         metadata={
             "help": "Labelled sequences: a folder with files train, validation, test; the common beginning of files "
             "named so (x for x_train.csv.gz and x_test.csv.gz); one file; a set that ships with the package "
-            f"({', '.join(BUNDLED)}); or a Hub data set. CSV, TSV, Parquet, or FASTA with headers >name|label."
+            f"({', '.join(BUNDLED)}); a set of GenomicBenchmarks or a task of the Nucleotide Transformer paper or of "
+            "GUE, by its name (hyenadna data info lists them); or a Hub data set. CSV, TSV, Parquet, or FASTA with "
+            "headers >name|label."
         },
     )
     sequence_column: str | None = field(default=None, metadata={"help": "Default: sequence, seq or dna."})
@@ -144,7 +148,7 @@ def finetune(model_args, data_args, training_args):
     started = time.monotonic()
     console = Console(quiet=training_args.process_index > 0)
     _check_arguments(model_args, training_args)
-    data = load_labelled_sequences(
+    data = load_labelled(
         data_args.dataset,
         data_args.sequence_column,
         data_args.label_column,

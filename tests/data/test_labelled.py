@@ -158,7 +158,7 @@ def test_unknown_columns_files_and_splits_are_named(tmp_path):
 
 def test_what_is_neither_file_nor_bundled_is_asked_of_the_hub(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"no bundled set \(splice_sites_chr20\); and the Hub does not give it"):
+    with pytest.raises(InputError, match=r"no bundled set \(splice_sites_chr20\); and the Hub does not give"):
         load_labelled_sequences("someone/absent-set")
 
 

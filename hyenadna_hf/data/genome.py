@@ -1,0 +1,195 @@
+"""Windows of a genome as tokens, for pretraining."""
+
+from bisect import bisect_right
+from itertools import accumulate
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..model.tokenization_hyenadna import VOCABULARY
+from .fasta import Fasta
+from .files import SPLITS
+from .intervals import centred, parse_region, read_bed
+from .sequence import IGNORED, token_ids
+from .streams import WindowStream, mix
+
+N_POLICIES = ("keep", "drop", "mask")
+_N, _SEP = VOCABULARY["N"], VOCABULARY["[SEP]"]
+
+
+class GenomeDataset(WindowStream):
+    """
+    A stream of windows of a genome as token ids, for next-nucleotide or masked-language training.
+
+    With a BED file every interval gives one window of `max_length` bases around its centre, grown or cut, and moved
+    where it would leave its sequence. Without one, the windows lie side by side: in training from a random offset, so
+    that an epoch has each base once at most and the next epoch other windows; else from the first base, so that each
+    base comes once and the last window of a sequence may be shorter. A sequence that is shorter than `max_length` is a
+    window by itself.
+
+    Sequences are read as they are needed: memory grows neither with the genome nor with `max_length`, but for one
+    window (with a BED file, 24 bytes an interval). A plain FASTA file is the fastest source of short windows; bgzip has
+    to unpack 64 kB for each.
+
+    Args:
+        fasta (`str`, `Path` or [`Fasta`]): The genome.
+        bed (`str` or `Path`, *optional*):
+            BED file. If its fourth column has the names of splits (`train`, `valid` or `validation`, `test`), the
+            intervals of `split` are taken, else all of them.
+        split (`str`, defaults to `"train"`): `train`, `validation` or `test`. Training shuffles and augments.
+        max_length (`int`, defaults to 1024): Bases in a window.
+        regions (`list[str]` or `list[Interval]`, *optional*):
+            Without BED file: the sequences (`chr7`) or pieces of them (`chr7:1-5000000`) to lay windows over. The whole
+            genome by default, whatever the split.
+        reverse_complement (`bool`, defaults to `False`): In training, read the other strand of every second window.
+        shift (`int`, defaults to 0): In training, move each window by up to this many bases either way.
+        n_policy (`str`, defaults to `"keep"`):
+            What to do about N and other ambiguous bases. `keep`: they are tokens like others; `mask`: they are not
+            predicted (label -100); `drop`: windows with more than `max_n` of them are left out.
+        max_n (`float`, defaults to 0): Largest share of N in a window that is not dropped.
+        append_sep (`bool`, defaults to `False`): End each window with [SEP], one token more than `max_length`.
+        shuffle (`bool`, *optional*): In training by default.
+        seed, rank, world_size: As those of [`WindowStream`].
+
+    Yields:
+        `dict` with `input_ids` and `labels`, both `torch.LongTensor` of shape `(length,)`. Labels are the ids that
+        stand at the same place; models shift them.
+
+    Raises:
+        InputError: if an argument, the genome or the BED file will not do.
+    """
+
+    def __init__(
+        self,
+        fasta,
+        bed=None,
+        split="train",
+        max_length=1024,
+        *,
+        regions=None,
+        reverse_complement=False,
+        shift=0,
+        n_policy="keep",
+        max_n=0.0,
+        append_sep=False,
+        shuffle=None,
+        seed=0,
+        rank=None,
+        world_size=None,
+    ):
+        if split not in SPLITS:
+            raise InputError(f"split={split!r}: it is train, validation or test.")
+        if n_policy not in N_POLICIES:
+            raise InputError(f"n_policy={n_policy!r}: it is one of {', '.join(N_POLICIES)}.")
+        for name, value, least in (("max_length", max_length, 1), ("shift", shift, 0)):
+            if value < least:
+                raise InputError(f"{name}={value}: give {least} or more bases.")
+        if not 0 <= max_n <= 1:
+            raise InputError(f"max_n={max_n}: it is a share, from 0 to 1.")
+        if bed is not None and regions is not None:
+            raise InputError("bed and regions: give one of them; a BED file names its own.")
+        training = SPLITS[split] == "train"
+        super().__init__(training if shuffle is None else shuffle, seed, rank, world_size)
+        self.fasta = fasta if isinstance(fasta, Fasta) else Fasta(fasta)
+        self.split, self.max_length, self.training = SPLITS[split], max_length, training
+        self.reverse_complement, self.shift = reverse_complement and training, shift * training
+        self.n_policy, self.max_n, self.append_sep = n_policy, max_n, append_sep
+        if bed is not None:
+            self._windows = _Intervals(bed, self.split, self.fasta)
+        else:
+            regions = list(self.fasta.lengths) if regions is None else regions
+            pieces = [parse_region(part, self.fasta) if isinstance(part, str) else part for part in regions]
+            if not pieces:
+                raise InputError("regions: there is not one; leave it out for the whole genome.")
+            self._windows = _Tiles(pieces, max_length, training)
+
+    def size(self):
+        return len(self._windows)
+
+    def __len__(self):
+        if self.n_policy == "drop":
+            raise TypeError("how many windows are left out is known only when they have been read")
+        return super().__len__()
+
+    def window(self, index):
+        """Name, start, end (0-based, half-open) and whether the other strand is read, of the window of that number."""
+        name, start, end = self._windows.at(index, mix(self.seed, self.epoch))
+        limit = self.fasta.lengths[name]
+        if isinstance(self._windows, _Intervals):
+            start, end = centred(start, end, self.max_length, limit)
+        chance = mix(self.seed, self.epoch, index) if self.reverse_complement or self.shift else 0
+        if self.shift:
+            moved = chance % (2 * self.shift + 1) - self.shift
+            moved = max(-start, min(moved, limit - end))
+            start, end = start + moved, end + moved
+        return name, start, end, self.reverse_complement and bool(chance >> 63)
+
+    def example(self, index):
+        name, start, end, other_strand = self.window(index)
+        ids = token_ids(self.fasta.fetch(name, start, end), other_strand)
+        labels = ids.copy()  # by numpy: torch would ask its threads for that, which costs more than it saves
+        if self.n_policy != "keep":
+            is_n = ids == _N
+            if self.n_policy == "drop" and is_n.sum() > self.max_n * len(ids):
+                return None
+            if self.n_policy == "mask":
+                labels[is_n] = IGNORED
+        if self.append_sep:
+            ids, labels = np.append(ids, _SEP), np.append(labels, _SEP)
+        return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+
+
+class _Intervals:
+    """The intervals of one split of a BED file, as arrays."""
+
+    def __init__(self, bed, split, fasta):
+        self._names = list(fasta.lengths)
+        numbers = {name: number for number, name in enumerate(self._names)}
+        has_splits, rows, seen = None, [], set()
+        for interval in read_bed(bed, fasta):
+            label = interval.rest[0] if interval.rest else None
+            if has_splits is None:
+                has_splits = label in SPLITS
+            if has_splits and label not in SPLITS:
+                raise InputError(
+                    f"{bed}: {interval.name}:{interval.start}-{interval.end} has {label!r} in the fourth column, where "
+                    "other lines have a split; write train, validation or test."
+                )
+            seen.add(SPLITS.get(label))
+            if not has_splits or SPLITS[label] == split:
+                rows.append((numbers[interval.name], interval.start, interval.end))
+        if not rows:
+            splits = f"; there are {', '.join(sorted(seen))}" if seen else ""
+            raise InputError(f"{bed}: there is no interval of the split {split} in it{splits}.")
+        self._rows = np.array(rows)
+
+    def __len__(self):
+        return len(self._rows)
+
+    def at(self, index, key):
+        number, start, end = self._rows[index].tolist()
+        return self._names[number], start, end
+
+
+class _Tiles:
+    """Windows side by side over pieces of a genome."""
+
+    def __init__(self, pieces, length, at_random):
+        self._pieces, self._length, self._at_random = pieces, length, at_random
+        sizes = (piece.end - piece.start for piece in pieces)
+        # At random, one window fewer than there is room for, so that every offset up to a window's length can be had.
+        counts = [max(1, size // length - 1) if at_random else -(-size // length) for size in sizes]
+        self._firsts = [0, *accumulate(counts)]
+
+    def __len__(self):
+        return self._firsts[-1]
+
+    def at(self, index, key):
+        number = bisect_right(self._firsts, index) - 1
+        name, start, end, _ = self._pieces[number]
+        turn, count = index - self._firsts[number], self._firsts[number + 1] - self._firsts[number]
+        if self._at_random:
+            start += mix(key, number) % (max(0, end - start - count * self._length) + 1)
+        start += turn * self._length
+        return name, start, min(start + self._length, end)

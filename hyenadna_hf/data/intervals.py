@@ -1,0 +1,115 @@
+"""Intervals of a genome: BED files, regions, and windows around a centre."""
+
+import gzip
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import InputError
+
+REGION = re.compile(r"(?P<name>.+?)(?::(?P<start>[\d,]+)-(?P<end>[\d,]+))?")
+
+
+class Interval(NamedTuple):
+    """A piece of a sequence, from 0 and half-open, with the name that its FASTA file has, and what else is known."""
+
+    name: str
+    start: int
+    end: int
+    rest: tuple[str, ...] = ()
+
+
+def read_bed(path, fasta):
+    """
+    Read a BED file, checked against the genome that it belongs to.
+
+    Args:
+        path (`str` or `Path`): The file, plain or with .gz; tabs or blanks between columns. Lines of comments,
+            `browser` and `track` are passed over.
+        fasta ([`Fasta`]): The genome.
+
+    Yields:
+        [`Interval`] with the name that the genome has for it, and the columns behind the third.
+
+    Raises:
+        InputError: naming the line, if there are fewer than three columns, an interval begins before 0, holds nothing
+            or ends behind its sequence, or the genome has no such sequence.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; check the path.")
+    try:
+        with (gzip.open if path.name.endswith(".gz") else open)(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                columns = line.split("\t") if "\t" in line else line.split()
+                columns = [column.strip() for column in columns]
+                if any(columns) and not line.startswith(("#", "browser", "track")):
+                    yield _interval(f"{path}, line {number:,}", columns, fasta)
+    except (EOFError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: this is not a readable BED file ({error}).") from error
+
+
+def _interval(where, columns, fasta):
+    if len(columns) < 3 or not all(re.fullmatch(r"-?\d+", column) for column in columns[1:3]):
+        raise InputError(f"{where}: BED has a sequence, a start and an end in every line; here is {columns[:3]}.")
+    name, start, end = columns[0], int(columns[1]), int(columns[2])
+    if start < 0:
+        raise InputError(f"{where}: the interval begins at {start}; BED counts from 0, correct it or remove it.")
+    if end <= start:
+        raise InputError(f"{where}: the interval from {start:,} to {end:,} holds nothing; its end must be behind it.")
+    try:
+        name = fasta.resolve(name)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    if end > fasta.lengths[name]:
+        raise InputError(
+            f"{where}: the interval ends at {end:,}, but {name} has {fasta.lengths[name]:,} bases in {fasta.path}; is "
+            "it of another genome?"
+        )
+    return Interval(name, start, end, tuple(columns[3:]))
+
+
+def parse_region(region, fasta):
+    """
+    The interval of a region string.
+
+    Args:
+        region (`str`): A whole sequence (`chr7`), or a piece of it in positions from 1, both of which belong to it
+            (`chr7:30,508,751-35,296,850`).
+        fasta ([`Fasta`]): The genome.
+
+    Returns:
+        [`Interval`], from 0 and half-open.
+
+    Raises:
+        InputError: if the genome has no such region.
+    """
+    if region in fasta.lengths:  # a name may have a colon in it
+        return Interval(region, 0, fasta.lengths[region])
+    match = REGION.fullmatch(region)
+    if match is None:
+        raise InputError(f"{region!r} is no region; write it as chr7 or chr7:1000-2000.")
+    name = fasta.resolve(match["name"])
+    start, end = 0, fasta.lengths[name]
+    if match["start"]:
+        start, end = int(match["start"].replace(",", "")) - 1, int(match["end"].replace(",", ""))
+    if not 0 <= start < end <= fasta.lengths[name]:
+        raise InputError(f"{region!r} is no piece of {name}, which has {fasta.lengths[name]:,} bases in {fasta.path}.")
+    return Interval(name, start, end)
+
+
+def centred(start, end, length, limit):
+    """
+    The window of a length around the centre of an interval, moved where it would leave the sequence.
+
+    Args:
+        start, end (`int`): The interval, from 0 and half-open.
+        length (`int`): Of the window, in bases.
+        limit (`int`): Bases of the sequence.
+
+    Returns:
+        `tuple[int, int]`: start and end of the window; the whole sequence if that is shorter than `length`.
+    """
+    first = (start + end) // 2 - length // 2
+    first = max(0, min(first, limit - length))
+    return first, min(first + length, limit)

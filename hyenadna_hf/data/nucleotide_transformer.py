@@ -1,0 +1,78 @@
+"""The 18 tasks of the Nucleotide Transformer paper, and the tasks of GUE."""
+
+from .benchmarks import Benchmark, find, load_benchmark
+
+_NT_REPOSITORY = "InstaDeepAI/nucleotide_transformer_downstream_tasks"
+_GUE_REPOSITORY = "leannmlindsey/GUE"
+
+# Classes, sequences in train and test, length (Dalla-Torre et al. 2023), and the metric of the HyenaDNA paper.
+NUCLEOTIDE_TRANSFORMER_TASKS = {
+    name: Benchmark(tuple(map(str, range(classes))), train, test, length, metric, _NT_REPOSITORY, task=name)
+    for name, classes, train, test, length, metric in (
+        ("enhancers", 2, 14_968, 400, 200, "mcc"),
+        ("enhancers_types", 3, 14_968, 400, 200, "mcc"),
+        ("H3", 2, 13_468, 1_497, 500, "mcc"),
+        ("H3K4me1", 2, 28_509, 3_168, 500, "mcc"),
+        ("H3K4me2", 2, 27_614, 3_069, 500, "mcc"),
+        ("H3K4me3", 2, 33_119, 3_680, 500, "mcc"),
+        ("H3K9ac", 2, 25_003, 2_779, 500, "mcc"),
+        ("H3K14ac", 2, 29_743, 3_305, 500, "mcc"),
+        ("H3K36me3", 2, 31_392, 3_488, 500, "mcc"),
+        ("H3K79me3", 2, 25_953, 2_884, 500, "mcc"),
+        ("H4", 2, 13_140, 1_461, 500, "mcc"),
+        ("H4ac", 2, 30_685, 3_410, 500, "mcc"),
+        ("promoter_all", 2, 53_276, 5_920, 300, "f1"),
+        ("promoter_no_tata", 2, 47_767, 5_299, 300, "f1"),
+        ("promoter_tata", 2, 5_509, 621, 300, "f1"),
+        ("splice_sites_acceptors", 2, 19_961, 2_218, 600, "f1"),
+        ("splice_sites_all", 3, 27_000, 3_000, 400, "f1"),
+        ("splice_sites_donors", 2, 19_775, 2_198, 600, "f1"),
+    )
+}
+
+
+def _gue(names, classes, length, metric="mcc", configuration="{}"):
+    return {
+        name: Benchmark(
+            tuple(map(str, range(classes))), None, None, length, metric, _GUE_REPOSITORY, configuration.format(name)
+        )
+        for name in names
+    }
+
+
+# Genome Understanding Evaluation (Zhou et al. 2024, arXiv:2306.15006).
+_HISTONE_MARKS = ["H3", "H3K14ac", "H3K36me3", "H3K4me1", "H3K4me2", "H3K4me3", "H3K79me3", "H3K9ac", "H4", "H4ac"]
+GUE_TASKS = {
+    **_gue([f"emp_{mark}" for mark in _HISTONE_MARKS], 2, 500),
+    **_gue([f"prom_300_{kind}" for kind in ("all", "notata", "tata")], 2, 300),
+    **_gue([f"prom_core_{kind}" for kind in ("all", "notata", "tata")], 2, 70),
+    **_gue([f"tf_{number}" for number in range(5)], 2, 101, configuration="human_{}"),
+    **_gue([f"mouse_{number}" for number in range(5)], 2, 101),
+    **_gue(["splice_reconstructed"], 3, 400),
+    **_gue(["virus_covid"], 9, 1000, "f1"),
+}
+
+
+def load_nucleotide_transformer_task(name, source=None, validation_fraction=0.1, seed=42):
+    """
+    Load a task of the Nucleotide Transformer paper (its first version, which the HyenaDNA paper uses) or of GUE.
+
+    `NUCLEOTIDE_TRANSFORMER_TASKS` and `GUE_TASKS` have the length, the metric and what else is known of each.
+
+    Args:
+        name (`str`): A key of `NUCLEOTIDE_TRANSFORMER_TASKS` or `GUE_TASKS`.
+        source (`str`, *optional*):
+            The Hub by default. Else a folder with `train` and `test` (and `dev`), as FASTA with headers `>name|label`
+            or in any other format and layout of `load_labelled_sequences`.
+        validation_fraction (`float`, defaults to 0.1): Share of train to hold out where there is no validation split.
+        seed (`int`, defaults to 42): Of what is held out.
+
+    Returns:
+        `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `label`
+        (`ClassLabel` named by the published numbers). A warning says if sizes are not the published ones.
+
+    Raises:
+        InputError: if there is no task of this name, or its source will not do.
+    """
+    benchmark = find(name, {**NUCLEOTIDE_TRANSFORMER_TASKS, **GUE_TASKS}, "task")
+    return load_benchmark(name, benchmark, source, None, validation_fraction, seed)
