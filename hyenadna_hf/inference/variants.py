@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..data.intervals import centred
 from ..data.sequence import reverse_complement
 from ..errors import InputError
 from .batching import chunks_of
@@ -147,8 +148,7 @@ def _locus(variants, fasta, window):
     contig, start, reference, *_ = variants[0]
     alleles = [reference.upper(), *alternates]
     end, length = start + len(reference), fasta.lengths[fasta.resolve(contig)]
-    left = max(0, min((start + end) // 2 - window // 2, length - window))
-    right = min(length, left + window)
+    left, right = centred(start, end, window, length)
     # Up to a window on either side: a haplotype with a deletion reads on behind the window.
     first = max(0, start - window)
     before, after = (
