@@ -6,13 +6,14 @@ model without knowledge gives log(1/4) = -1.386 nats a base. Everything else (N 
 as context but not scored.
 """
 
+import inspect
+from collections import defaultdict
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from ..data.sequence import NOT_A_NUCLEOTIDE, reverse_complement
 from ..errors import InputError
@@ -24,6 +25,9 @@ MAX_TOKENS = 32_768
 
 # Sequences are read ahead, to be sorted by length, until they make this many batches.
 BATCHES_AHEAD = 8
+
+# A beginning is read once for all its continuations unless they are so many times longer.
+LONGEST_TAIL = 4
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,7 @@ class BaseLikelihood:
         self.bos = bos
         self.max_tokens = max_tokens
         self.longest = model.config.max_seq_len - bos
+        self._continues = _can_continue(model)
         self._bases = torch.tensor(tokenizer.convert_tokens_to_ids(list("ACGT")))
 
     def tile_size(self, window=None, stride=None):
@@ -220,51 +225,101 @@ class BaseLikelihood:
             `tuple`: an item and the log-probability of each of its bases, in nats, float32, NaN where it is not
             scored; in the order of the items.
         """
-
-        def length(item):
-            return len(text(item)) + self.bos
-
-        for chunk in chunks_of(items, length, BATCHES_AHEAD * self.max_tokens):
-            values = [None] * len(chunk)
-            for batch in length_bucketed(chunk, length, self.max_tokens):
-                for (index, _), scored in zip(batch, self._score([text(item) for _, item in batch])):
-                    values[index] = scored
-            yield from zip(chunk, values)
+        return self._in_order(
+            items, lambda item: len(text(item)) + self.bos, lambda batch: self._score(map(text, batch))
+        )
 
     def tails(self, forks):
         """
-        Score sequences that begin alike.
+        Score sequences that begin alike, and read what they begin with once where that is faster.
 
         Args:
-            forks (iterable of `tuple`): A beginning, which is not scored, and a list of its continuations.
+            forks (iterable of `tuple`): A beginning, which is not scored, and a list of its continuations. Read lazily.
 
         Yields:
             `list[np.ndarray]`: for each fork, the log-probabilities of the bases of each continuation.
         """
-        sequences = ((fork, beginning, tail) for fork, (beginning, tails) in enumerate(forks) for tail in tails)
-        scored = self.stream(sequences, lambda sequence: sequence[1] + sequence[2])
-        for _, branches in groupby(scored, key=lambda pair: pair[0][0]):
-            yield [values[len(beginning) :] for (_, beginning, _), values in branches]
+
+        def length(fork):
+            return len(fork[0]) + self.bos + sum(map(len, fork[1]))
+
+        return (
+            values for _, values in self._in_order(forks, length, self._score_forks, kind=lambda fork: len(fork[0]))
+        )
+
+    def _in_order(self, items, length, score, kind=lambda item: None):
+        """Items with what `score` gives for batches of them, each of one kind; in their order."""
+        for chunk in chunks_of(items, length, BATCHES_AHEAD * self.max_tokens):
+            values = [None] * len(chunk)
+            kinds = defaultdict(list)
+            for index, item in enumerate(chunk):
+                kinds[kind(item)].append((index, item))
+            for alike in kinds.values():
+                for batch in length_bucketed(alike, lambda numbered: length(numbered[1]), self.max_tokens):
+                    indices, members = zip(*(numbered for _, numbered in batch))
+                    for index, scored in zip(indices, score(members)):
+                        values[index] = scored
+            yield from zip(chunk, values)
 
     def _score(self, sequences):
-        lengths = [len(sequence) for sequence in sequences]
-        if not any(lengths):
-            return [np.empty(0, np.float32) for _ in lengths]
-        # Causal: padding on the right is never seen, so no mask is needed.
-        padded = self.tokenizer(
-            sequences, add_special_tokens=False, padding=True, padding_side="right", return_tensors="pt"
-        )
-        ids = padded["input_ids"].to(self.model.device)
-        if self.bos:
-            ids = F.pad(ids, (1, 0), value=self.tokenizer.bos_token_id)
-        bases = self._bases.to(ids.device)
+        sequences = list(sequences)
+        if not any(sequences):
+            return [np.empty(0, np.float32) for _ in sequences]
+        ids = self._tokens(sequences, self.bos)
         with inference_of(self.model):
             logits = self.model(input_ids=ids).logits[:, -ids.shape[1] :]  # behind a soft prompt, if there is one
-            logits = logits[:, :-1, bases]
-            log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-            is_base = ids[:, 1:, None] == bases  # [B, L, 4]
-            values = log_p.where(is_base, 0).sum(-1).masked_fill(~is_base.any(-1), torch.nan)
-            if not self.bos:
-                values = F.pad(values, (1, 0), value=torch.nan)
-            values = values.float().cpu().numpy()
-        return [row[:length] for row, length in zip(values, lengths)]
+            values = self._log_probabilities(logits[:, :-1], ids[:, 1:])
+        if not self.bos:
+            values = np.pad(values, ((0, 0), (1, 0)), constant_values=np.nan)
+        return [row[: len(sequence)] for row, sequence in zip(values, sequences)]
+
+    def _score_forks(self, forks):
+        """The forks of a batch, whose beginnings are equally long."""
+        beginnings, continuations = zip(*forks)
+        tails = [tail for alternatives in continuations for tail in alternatives]
+        rows = [row for row, alternatives in enumerate(continuations) for _ in alternatives]
+        if self._continues and 0 < max(map(len, tails)) < LONGEST_TAIL * len(beginnings[0]):
+            values = iter(self._continue(beginnings, rows, tails))
+        else:
+            whole = self._score(beginnings[row] + tail for row, tail in zip(rows, tails))
+            values = (row[len(beginnings[0]) :] for row in whole)
+        return [list(islice(values, len(alternatives))) for alternatives in continuations]
+
+    def _continue(self, beginnings, rows, tails):
+        """Score each tail behind the beginning of its row, from the state that the beginning leaves behind."""
+        begin, ids = self._tokens(beginnings, self.bos), self._tokens(tails)
+        with inference_of(self.model):
+            begun = self.model(input_ids=begin, use_cache=True, logits_to_keep=1)
+            begun.past_key_values.batch_select_indices(rows)
+            following = self.model(input_ids=ids, past_key_values=begun.past_key_values).logits[:, :-1]
+            values = self._log_probabilities(torch.cat([begun.logits[rows], following], dim=1), ids)
+        return [row[: len(tail)] for row, tail in zip(values, tails)]
+
+    def _tokens(self, sequences, bos=False):
+        """Token ids, `(batch, length)`. The model is causal: padding on the right is never seen and needs no mask."""
+        tokens = self.tokenizer(
+            [self.tokenizer.bos_token * bos + sequence for sequence in sequences],
+            add_special_tokens=False,
+            padding=True,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        return tokens["input_ids"].to(self.model.device)
+
+    def _log_probabilities(self, logits, ids):
+        """Of the tokens `ids`, `(batch, length)`, given logits for each; NaN for those that are no base."""
+        bases = self._bases.to(ids.device)
+        logits = logits[..., bases]
+        log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        is_base = ids[..., None] == bases  # [B, L, 4]
+        values = log_p.where(is_base, 0).sum(-1).masked_fill(~is_base.any(-1), torch.nan)
+        return values.float().cpu().numpy()
+
+
+def _can_continue(model):
+    """Whether a call can go on from an earlier one: not behind a soft prompt, nor in code older than the cache."""
+    if hasattr(model, "get_base_model"):  # PEFT
+        if model.active_peft_config.is_prompt_learning:
+            return False
+        model = model.get_base_model()
+    return "past_key_values" in inspect.signature(model.forward).parameters
