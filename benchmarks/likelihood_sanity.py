@@ -23,14 +23,14 @@ from hyenadna_hf.inference.likelihood import sequence_log_likelihood
 GAP = 100_000
 
 
-def train(model, tokenizer, sequence, seconds, length, batch_size=16, learning_rate=2e-3, seed=0):
-    """Next-base training on random windows of a `str`, for so many seconds; returns steps and the last loss."""
+def train(model, tokenizer, sequence, length, batch_size, learning_rate, steps=None, seconds=None, seed=0):
+    """Next-base training on random windows of a `str`, for so many steps or seconds; returns steps and last loss."""
     ids = torch.tensor(tokenizer(sequence, add_special_tokens=False)["input_ids"])
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.1)
-    steps, start = 0, time.monotonic()
+    done, start = 0, time.monotonic()
     model.train()
-    while (share := (time.monotonic() - start) / seconds) < 1:
+    while (share := done / steps if steps else (time.monotonic() - start) / seconds) < 1:
         for group in optimizer.param_groups:  # warm-up, then down to a tenth
             group["lr"] = learning_rate * min(1, 20 * share + 0.01, 1.1 - share)
         starts = [rng.randrange(len(ids) - length) for _ in range(batch_size)]
@@ -40,8 +40,8 @@ def train(model, tokenizer, sequence, seconds, length, batch_size=16, learning_r
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        steps += 1
-    return steps, loss.item()
+        done += 1
+    return done, loss.item()
 
 
 def compare(model, tokenizer, windows, seed=0):
@@ -90,7 +90,8 @@ def main():
     tokenizer = HyenaDNATokenizer()
     windows = held_out_windows(sequence[border:], args.length, args.windows)
     print(f"untrained: {compare(model, tokenizer, windows[:50])[0]:.4f} nats a base (log 1/4 = {np.log(0.25):.4f})")
-    steps, loss = train(model, tokenizer, sequence[: border - GAP], 60 * args.minutes, args.length)
+    settings = {"length": args.length, "batch_size": 8, "learning_rate": 2e-3, "seconds": 60 * args.minutes}
+    steps, loss = train(model, tokenizer, sequence[: border - GAP], **settings)
     real, shuffled, error = compare(model, tokenizer, windows)
     print(f"trained for {args.minutes:g} minutes: {steps:,} steps, last training loss {loss:.4f}")
     print(f"{len(windows):,} held-out windows of {args.length:,} bases, mean log-likelihood in nats a base:")

@@ -1,3 +1,5 @@
+import copy
+import functools
 import random
 
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import PromptTuningConfig, get_peft_model
 from reference import randomise
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
@@ -123,17 +126,35 @@ def test_why_there_is_no_score(model, fasta):
         score_variants(model, TOKENIZER, [], fasta, window=41)
 
 
-def test_a_shared_reference_is_read_once(model, fasta, monkeypatch):
+@pytest.mark.parametrize("bos", [False, True])
+def test_what_haplotypes_share_is_read_once(model, fasta, monkeypatch, bos):
     read = []
     forward = HyenaDNAForCausalLM.forward
-    monkeypatch.setattr(
-        HyenaDNAForCausalLM,
-        "forward",
-        lambda self, input_ids, **kwargs: read.append(len(input_ids)) or forward(self, input_ids, **kwargs),
-    )
-    alternates = [base for base in "ACGT" if base != CONTIG[40].upper()]
-    together = [Variant("chr20", 40, CONTIG[40], alternate) for alternate in alternates]
-    scores = list(score_variants(model, TOKENIZER, together, fasta, window=30))
-    assert sum(read) == 2 * (1 + 3)
-    alone = [next(score_variants(model, TOKENIZER, [variant], fasta, window=30)) for variant in together]
-    assert [score.llr for score in scores] == pytest.approx([score.llr for score in alone], abs=1e-4)
+
+    @functools.wraps(forward)
+    def counted(self, input_ids, **kwargs):
+        read.append(input_ids.numel() - bos * len(input_ids) * ("past_key_values" not in kwargs))
+        return forward(self, input_ids, **kwargs)
+
+    monkeypatch.setattr(HyenaDNAForCausalLM, "forward", counted)
+    variants = [Variant("chr20", 40, CONTIG[40], base) for base in "ACGT" if base != CONTIG[40].upper()]
+    together = list(score_variants(model, TOKENIZER, variants, fasta, window=30, bos=bos))
+    # 15 bases before the variant, 14 behind it, and the reference with three alternates.
+    assert sum(read) == 15 + 4 * 15 + 14 + 4 * 16
+    monkeypatch.setattr("hyenadna_hf.inference.likelihood.LONGEST_TAIL", 0)
+    read.clear()
+    whole = list(score_variants(model, TOKENIZER, variants, fasta, window=30, bos=bos))
+    assert sum(read) == 2 * 4 * 30
+    for one, other in zip(together, whole, strict=True):
+        assert (one.llr_forward, one.llr_reverse) == pytest.approx((other.llr_forward, other.llr_reverse), abs=1e-4)
+
+
+def test_behind_a_soft_prompt(model, fasta):
+    """The prompt is no part of what the haplotypes share."""
+    prompted = get_peft_model(copy.deepcopy(model), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    variant = Variant("chr20", 40, CONTIG[40], "A" if CONTIG[40].upper() != "A" else "C")
+    (score,) = score_variants(prompted, TOKENIZER, [variant], fasta, window=30)
+    pair = haplotypes_on_a_strand(CONTIG, 40, variant.reference, variant.alternate, 30)
+    assert score.llr_forward == pytest.approx(ratio_by_whole_haplotypes(prompted, *pair), abs=1e-3)
+    (plain,) = score_variants(model, TOKENIZER, [variant], fasta, window=30)
+    assert abs(score.llr_forward - plain.llr_forward) > 1e-3
