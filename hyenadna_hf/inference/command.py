@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser
 
+from .. import __version__
 from ..errors import InputError
 from .likelihood import MAX_TOKENS
 
@@ -33,8 +34,7 @@ def parse(arguments, command, argv, description, usage, positional=None):
         command (`str`): As in `hyenadna COMMAND`.
         argv (`list[str]`): The command line behind it.
         description, usage (`str`): For `--help`.
-        positional (`tuple[str, str]`, *optional*): Name and help of an argument without dashes; a field of the class
-            that is none of the options.
+        positional (`tuple[str, str]`, *optional*): Name and help of one more argument, without dashes.
 
     Returns:
         `arguments`, or with `positional` a tuple of `arguments` and the positional value.
@@ -63,14 +63,14 @@ def processes():
     return PartialState(cpu=not accelerated or parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(days=30))
 
 
-def load_language_model(name, trust_remote_code=False, device=None):
+def load_language_model(name, trust_remote_code=False, device="cpu"):
     """
     A HyenaDNA language model and its tokenizer.
 
     Args:
         name (`str`): Folder or Hub id.
         trust_remote_code (`bool`, defaults to `False`): Allow code that comes with it to run.
-        device (`torch.device`, *optional*): Where the model goes.
+        device (`torch.device` or `str`, defaults to `"cpu"`): Where the model goes.
 
     Returns:
         `tuple`: the model, in eval mode, and the tokenizer.
@@ -97,16 +97,27 @@ def load_language_model(name, trust_remote_code=False, device=None):
     return model.eval().to(device), tokenizer
 
 
-def fingerprint(model):
-    """A short digest of a model's configuration and weights, the same on every device."""
+def job(args, model, **more):
+    """
+    What tells a run of a command from another one, for JSON: a killed run is gone on with only if it is the same.
+
+    Args:
+        args ([`ScoringArguments`]): Of the command, with a `window`.
+        model: The language model; its configuration and weights count, not where they come from.
+        more: What else there is.
+
+    Returns:
+        `dict`
+    """
     digest = hashlib.sha256(model.config.to_json_string().encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    settings = {"version": __version__, "window": args.window, "bos": args.bos, "model": digest.hexdigest()[:16]}
+    return {**settings, "fasta": file_identity(args.fasta), **more}
 
 
-def identity(path):
+def file_identity(path):
     """What tells a file from another one, or from a later version of itself, without reading it."""
     path = Path(path).expanduser().resolve()
     return [str(path), path.stat().st_size, path.stat().st_mtime_ns]

@@ -5,13 +5,11 @@ from importlib import import_module
 
 import numpy as np
 
-from .. import __version__
 from ..data.fasta import Fasta
 from ..data.intervals import parse_region
 from .command import (
     ScoringArguments,
-    fingerprint,
-    identity,
+    job,
     load_language_model,
     output_path,
     parse,
@@ -47,25 +45,18 @@ def main(argv):
     out = output_path("--out", args.out, (".tsv",))
     plot = None
     if args.plot is not None:
-        import_module("matplotlib")  # where it is missing, that shows before the work
         plot = output_path("--plot", args.plot, PICTURES)
+        import_module("matplotlib")  # where it is missing, that shows before the work
     with Fasta(args.fasta) as fasta:
         contig, start, end, _ = parse_region(region, fasta)
         model, tokenizer = load_language_model(args.model, args.trust_remote_code, processes().device)
-        job = {
-            "hyenadna_hf": __version__,
-            "region": [contig, start, end],
-            "fasta": identity(args.fasta),
-            "model": fingerprint(model),
-            "window": args.window,
-            "bos": args.bos,
-        }
 
         def score(variants):
             return score_variants(model, tokenizer, variants, fasta, args.window, args.bos, args.max_tokens)
 
         score(())  # refuses bad arguments before any file is made
-        reasons = score_to_file(out, job, lambda: single_base_changes(fasta, contig, start, end), score)
+        run = job(args, model, region=[contig, start, end])
+        reasons = score_to_file(out, run, lambda: single_base_changes(fasta, contig, start, end), score)
         if reasons is None:
             return
         print(summary(reasons, out))

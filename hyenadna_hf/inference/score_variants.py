@@ -3,13 +3,12 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import __version__
 from ..data.fasta import Fasta
 from ..errors import InputError
 from .command import (
     ScoringArguments,
-    fingerprint,
-    identity,
+    file_identity,
+    job,
     load_language_model,
     output_path,
     parse,
@@ -65,24 +64,16 @@ def score_vcf(args):
     out = output_path("--out", args.out, (".tsv", ".vcf", ".vcf.gz"))
     with _open(args.vcf):
         pass
-    device = processes().device
-    model, tokenizer = load_language_model(args.model, args.trust_remote_code, device)
+    model, tokenizer = load_language_model(args.model, args.trust_remote_code, processes().device)
     with Fasta(args.fasta) as fasta:
-        job = {
-            "hyenadna_hf": __version__,
-            "vcf": identity(args.vcf),
-            "fasta": identity(args.fasta),
-            "model": fingerprint(model),
-            "window": args.window,
-            "bos": args.bos,
-        }
 
         def score(variants):
             return score_variants(model, tokenizer, variants, fasta, args.window, args.bos, args.max_tokens)
 
         score(())  # refuses bad arguments before any file is made
         write = write_tsv if out.suffix == ".tsv" else lambda path, rows: write_vcf(args.vcf, path, rows)
-        return score_to_file(out, job, lambda: read_vcf(args.vcf), score, write)
+        run = job(args, model, vcf=file_identity(args.vcf))
+        return score_to_file(out, run, lambda: read_vcf(args.vcf), score, write)
 
 
 def read_vcf(path):

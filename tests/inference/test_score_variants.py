@@ -78,6 +78,17 @@ def table(folder):
     return (folder / "whole.tsv").read_text()
 
 
+def assert_same_table(path, expected):
+    """Up to rounding: which variants are in a batch together depends on where a run was killed."""
+    found, expected = ([line.split("\t") for line in text.splitlines()] for text in (path.read_text(), expected))
+    for row, other in zip(found, expected, strict=True):
+        assert row[:5] + row[8:] == other[:5] + other[8:]
+        if row[5] not in ("llr", "NA"):
+            assert [float(ratio) for ratio in row[5:8]] == pytest.approx(
+                [float(ratio) for ratio in other[5:8]], abs=1e-4
+            )
+
+
 def test_a_row_for_each_allele(folder, expected, table, tmp_path, capsys):
     found = pd.read_csv(folder / "whole.tsv", sep="\t", keep_default_na=False, na_values=["NA"])
     assert tuple(found.columns) == COLUMNS and len(found) == len(expected) == len(list(read_vcf(folder / "in.vcf")))
@@ -93,7 +104,7 @@ def test_a_row_for_each_allele(folder, expected, table, tmp_path, capsys):
         reasons.add(score.reason)
     assert {"contig_not_in_fasta", "reference_mismatch", "no_alternate", "symbolic_allele", None} <= reasons
     main(arguments(folder, tmp_path / "again.tsv", "in.vcf.gz"))
-    assert (tmp_path / "again.tsv").read_text() == table
+    assert_same_table(tmp_path / "again.tsv", table)
     printed = capsys.readouterr().out
     scored = sum(score.reason is None for score in expected)
     assert f"again.tsv: {scored} of {len(expected)} alleles have a score; not scored: 1 contig_not_in_fasta" in printed
@@ -122,8 +133,8 @@ def test_vcf_with_info(folder, expected, tmp_path, name):
         assert file.read() == again.read_text()
 
 
-def test_after_kills_each_row_is_there_once(folder, table, tmp_path):
-    """A process that is killed while it writes, again and again."""
+def test_after_a_kill_each_row_is_there_once(folder, table, tmp_path):
+    """A process that is killed while it writes, in the middle of a row."""
     out = tmp_path / "out.tsv"
     script = f"""
 import sys, time
@@ -134,22 +145,17 @@ score_table.to_row = lambda score: time.sleep(0.02) or slow(score)
 main({arguments(folder, out)!r})
 """
     part = tmp_path / "out.tsv.part0of1"
-    kept = 0
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT)
-        while process.poll() is None and not (part.is_file() and part.read_bytes().count(b"\n") >= kept + 20):
-            time.sleep(0.01)
-        assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not out.exists()
-        rows = part.read_bytes().count(b"\n") - 1
-        assert rows > kept
-        kept = rows
+    process = subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT)
+    while process.poll() is None and not (part.is_file() and part.read_bytes().count(b"\n") > 30):
+        time.sleep(0.01)
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists() and part.read_bytes().count(b"\n") < table.count("\n")
     with part.open("ab") as file:
         file.write(b"20\t77\tcut sho")
     main(arguments(folder, out))
-    assert out.read_text() == table
+    assert_same_table(out, table)
     assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
 
 
@@ -186,6 +192,8 @@ def test_any_shards_and_kills(tmp_path_factory, rows, number, block, data):
     variants = [Variant("20", row, "A", "C") for row in range(rows)]
 
     def score(mine):
+        mine = list(mine)
+        assert [variant.start for variant in mine] == share[whole:]  # what is there is not done again
         for variant in mine:
             if variant.start in kills:
                 kills.remove(variant.start)
@@ -197,6 +205,8 @@ def test_any_shards_and_kills(tmp_path_factory, rows, number, block, data):
         patch.setattr("hyenadna_hf.inference.score_table.BLOCK", block)
         for index in [*range(1, number), 0]:
             patch.setattr("hyenadna_hf.inference.score_table.processes", lambda i=index: Shards(i, number))
+            share = [row for row in range(rows) if row // block % number == index]
+            whole = 0
             while True:
                 try:
                     reasons = score_to_file(out, {"a": 1}, lambda: iter(variants), score)
@@ -206,12 +216,13 @@ def test_any_shards_and_kills(tmp_path_factory, rows, number, block, data):
                     size = part.stat().st_size
                     with part.open("r+b") as file:
                         file.truncate(data.draw(st.integers(0, size)))
+                    whole = max(0, part.read_bytes().count(b"\n") - 1)
     assert reasons.total() == rows
     assert [int(line.split("\t")[1]) - 1 for line in out.read_text().splitlines()[1:]] == list(range(rows))
     assert [path.name for path in out.parent.iterdir()] == ["out.tsv"]
 
 
-def test_two_processes_of_accelerate(folder, table, tmp_path):
+def test_two_processes(folder, table, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = tmp_path / "run.py"
     script.write_text("import sys\nfrom hyenadna_hf.inference.score_variants import main\nmain(sys.argv[1:])\n")
@@ -220,7 +231,8 @@ def test_two_processes_of_accelerate(folder, table, tmp_path):
     command = [*launch, str(script), *arguments(folder, out)]
     result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert out.read_text() == table and table.count("\n") > 65  # more than a block
+    assert table.count("\n") > 65  # more than a block
+    assert_same_table(out, table)
     assert result.stdout.count("alleles have a score") == 1
     assert [path.name for path in out.parent.iterdir()] == ["out.tsv"]
 
