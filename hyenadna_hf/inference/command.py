@@ -155,7 +155,7 @@ def replace_file(path, write):
         path (`Path`): The file.
         write (`Callable[[Path], None]`): Writes to the temporary path that it is given, with the same ending.
     """
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".unfinished-{path.name}")
     try:
         write(temporary)
         os.replace(temporary, path)

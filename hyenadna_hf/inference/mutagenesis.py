@@ -16,7 +16,7 @@ from .command import (
     processes,
     replace_file,
 )
-from .score_table import score_to_file, summary
+from .score_table import ABSENT, score_to_file, summary
 from .variants import WINDOW, Variant, score_variants
 
 BASES = "ACGT"
@@ -100,7 +100,7 @@ def ratio_matrix(table, start, end):
         columns = file.readline().split()
         for line in file:
             row = dict(zip(columns, line.rstrip("\n").split("\t")))
-            if row["llr"] != "NA":
+            if row["llr"] != ABSENT:
                 ratios[BASES.index(row["alt"]), int(row["pos"]) - 1 - start] = float(row["llr"])
     return ratios
 

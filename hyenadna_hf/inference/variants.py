@@ -4,11 +4,13 @@ Variant effects: how much likelier a language model finds the alternate allele t
 The score is `log p(alternate haplotype) - log p(reference haplotype)` in nats, over a window of the reference around
 the variant, as the mean of the two strands. Negative: the model finds the alternate less likely.
 
+Evo 2 (Brixi et al. 2025) scores variants so, by the ratio of the likelihoods of a window with and without the variant.
+
 Both haplotypes of a strand begin at the same base, the window's first on that strand, and are scored over the same
-number of bases, so that they can be compared: each further base costs about 1.3 nats whatever it is, which would drown
-the effect of a deletion or an insertion. So an alternate with a deletion reads on into the reference behind the window,
-and one with an insertion ends before the window does. Nothing is scored before the first base that differs: a causal
-model gives what stands before it the same probability in both, and it cancels.
+number of bases, as in tangermeme, which trims to equal lengths. Otherwise they could not be compared: each further base
+costs about 1.3 nats whatever it is, which would drown the effect of a deletion or an insertion. So an alternate with a
+deletion reads on into the reference behind the window, and one with an insertion ends before the window does. Nothing
+is scored before the first base that differs: a causal model gives what stands before it the same probability in both.
 """
 
 import re
