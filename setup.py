@@ -8,12 +8,18 @@ TRAIN = [
     "accelerate>=1.1",
     "datasets>=3.0",
     "evaluate>=0.4.3",
+    "h5py>=3.10",
+    "matplotlib>=3.8",
+    "numpy>=1.26",
     "pandas>=2.0",
     "peft>=0.14",
+    "pyarrow>=17.0",
     "pysam>=0.22",
     "rich>=13.0",
     "scikit-learn>=1.4",
+    "scipy>=1.11",
 ]
+H5AD = ["anndata>=0.11", "pandas>=2.0,<3"]  # not part of "all": anndata has no version for pandas 3 yet
 TEST = ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.9"]
 
 setup(
@@ -30,7 +36,7 @@ setup(
         "hyenadna_hf": ["py.typed", "data/*/*.csv.gz", "data/*/README.md", "pretrained/*/*"],
     },
     install_requires=["torch>=2.4", "transformers>=4.57.6,<6", "tokenizers>=0.21", "safetensors>=0.4.3"],
-    extras_require={"all": TRAIN, "test": TRAIN + TEST},
+    extras_require={"all": TRAIN, "h5ad": H5AD, "test": TRAIN + TEST},
     entry_points={"console_scripts": ["hyenadna = hyenadna_hf.cli:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",

@@ -9,6 +9,8 @@ from .errors import InputError
 # Name, module whose main(argv) does it, and what it does. Modules are imported when asked for.
 COMMANDS = {
     "convert": ("hyenadna_hf.hub.convert", "make a Hub folder of a checkpoint in any published layout"),
+    "data": ("hyenadna_hf.data.info", "tell what is in a labelled data set, and which published ones there are"),
+    "embed": ("hyenadna_hf.inference.embed_fasta", "embed the sequences of a FASTA file, or intervals of it"),
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
     "publish": ("hyenadna_hf.hub.publish", "upload a folder to the Hub, with all that a stranger needs"),
 }

@@ -20,6 +20,13 @@ def test_python_snippets_run(tmp_path, monkeypatch, capsys):
     assert "eukaryote" in capsys.readouterr().out
 
 
+def test_names_in_snippets_that_want_data_exist():
+    snippets = "".join(re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL))
+    imports = re.findall(r"^from .*$", snippets, flags=re.MULTILINE)
+    assert len(imports) >= 7
+    exec("\n".join(imports), {})
+
+
 def test_files_in_the_tree_exist():
     tree = README.split("## The tree")[1].split("```")[1]
     names = re.findall(r"[\w.]+/|[\w-]+\.(?:py|txt|toml)", tree)

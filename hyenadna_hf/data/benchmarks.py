@@ -89,9 +89,11 @@ def _from_hub(name, benchmark):
     try:
         tables = read_hub(benchmark.repository, benchmark.configuration)
     except InputError as error:
-        raise InputError(f"{name}: {error} With files of your own, say where they are (source).") from error
+        raise InputError(f"{name}: {error} If you have its files, say where they are.") from error
     if benchmark.task is not None:
         tables = {split: table[table["task"] == benchmark.task] for split, table in tables.items()}
+        if not any(map(len, tables.values())):
+            raise InputError(f"{name} ({benchmark.repository}): has no task {benchmark.task}; is it still there?")
     return {split: checked(f"{benchmark.repository} ({split})", table) for split, table in tables.items()}
 
 

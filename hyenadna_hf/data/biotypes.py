@@ -65,7 +65,9 @@ def load_biotypes(gtf, fasta, biotypes=None, min_genes=10, validation_fraction=0
         left_out = ", ".join(f"{name} ({count:,})" for name, count in sorted(rare.items()))
         warnings.warn(f"{gtf}: biotypes with fewer than {min_genes} genes are left out: {left_out}.", stacklevel=2)
     if len(names) < 2:
-        raise InputError(f"{gtf}: {len(names)} biotype has {min_genes} genes or more; lower min_genes.")
+        raise InputError(
+            f"{gtf}: {len(names)} of its biotypes have {min_genes} genes or more, two are needed; lower min_genes."
+        )
     features = Features(
         {
             "sequence": Value("string"),

@@ -72,9 +72,7 @@ def chromatin_from_arrays(sequences, labels, bases="ACGT"):
     if not isinstance(sequences[0], str):
         sequences = _letters(np.asarray(sequences), bases)
     if len(sequences) != len(labels):
-        raise InputError(
-            f"{len(sequences):,} sequences, but labels of {len(labels):,}: give one row of labels for each."
-        )
+        raise InputError(f"{len(sequences):,} sequences, but {len(labels):,} rows of labels: give one for each.")
     rows = {"sequence": list(sequences), "labels": labels.astype(np.uint8)}
     return Dataset.from_dict(rows, features=_features(labels.shape[1]))
 
@@ -114,11 +112,11 @@ def chromatin_from_peaks(
     fasta = fasta if isinstance(fasta, Fasta) else Fasta(fasta)
     if context < BIN or context % 2:
         raise InputError(f"context={context}: give an even number of bases from {BIN}.")
+    if not peaks:
+        raise InputError("peaks: give the BED file of one label at least.")
     unknown = [name for name in must_have or () if name not in peaks]
-    if unknown or not peaks:
-        raise InputError(
-            f"must_have: there is no label {unknown[0]!r} among the peaks." if peaks else "peaks: give one."
-        )
+    if unknown:
+        raise InputError(f"must_have: there is no label {unknown[0]!r}; there are {', '.join(peaks)}.")
     held_out = {
         split: [parse_region(region, fasta) for region in regions]
         for split, regions in (("validation", validation), ("test", test))
@@ -181,7 +179,7 @@ def _generated(rows, labels, cache_dir, more=None, **arguments):
 def _changed(file):
     """What tells two versions of a file apart, so that no table of an older one is taken for its own."""
     state = Path(file).stat()
-    return [state.st_size, state.st_mtime_ns]
+    return f"{state.st_size} {state.st_mtime_ns}"  # not a list: `datasets` would take one for shards
 
 
 def _letters(one_hot, bases):

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 import weakref
 import zlib
 from pathlib import Path
@@ -27,7 +28,7 @@ class Fasta:
     is kept beside the file where that folder can be written to, else in a temporary folder; one that is older than the
     file is made anew. Before an index is made, the whole file is checked once. Plain gzip has no random access: such a
     file is unpacked into a temporary folder each time it is opened, and that goes away with this object; `bgzip` avoids
-    it. Windows line ends are not part of the sequence.
+    it. Windows line ends are not part of the sequence; the check warns of them with their number.
 
     An object can be pickled and used after a fork: every process opens the file for itself. It is not for several
     threads at once.
@@ -291,10 +292,12 @@ def _remove(folder, process):
 def _check(file, path):
     """Refuse what `faidx` would pass over or not explain in `file`, which the user knows as `path`."""
     first_lines, name, shape = {}, None, None  # shape: letters and bytes of a record's first line of sequence
+    windows_ends = 0
     try:
         with _lines_of(file) as lines:
             for number, line in enumerate(lines, start=1):
                 where, text = f"{path}, line {number:,}", line.rstrip(b"\r\n")
+                windows_ends += line.endswith(b"\r\n")
                 if text.startswith(b">"):
                     _check_has_sequence(path, first_lines, name, shape)
                     name, shape, ended = _name_in(text, where), None, False
@@ -326,6 +329,8 @@ def _check(file, path):
     except DAMAGED_GZIP as error:
         raise InputError(f"{path}: the gzip file is damaged ({error}); fetch it again.") from error
     _check_has_sequence(path, first_lines, name, shape)
+    if windows_ends:
+        warnings.warn(f"{path}: {windows_ends:,} lines end as on Windows; that is read over.", stacklevel=5)
 
 
 def _lines_of(path):

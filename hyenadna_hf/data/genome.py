@@ -5,6 +5,7 @@ from itertools import accumulate
 
 import numpy as np
 import torch
+from datasets import Features, Sequence, Value
 
 from ..errors import InputError
 from ..model.tokenization_hyenadna import VOCABULARY
@@ -43,7 +44,8 @@ class GenomeDataset(WindowStream):
             Without BED file: the sequences (`chr7`) or pieces of them (`chr7:1-5000000`) to lay windows over. The whole
             genome by default, whatever the split.
         reverse_complement (`bool`, defaults to `False`): In training, read the other strand of every second window.
-        shift (`int`, defaults to 0): In training, move each window by up to this many bases either way.
+        shift (`int`, defaults to 0): In training, move each window by up to this many bases either way, inside its
+            region.
         n_policy (`str`, defaults to `"keep"`):
             What to do about N and other ambiguous bases. `keep`: they are tokens like others; `mask`: they are not
             predicted (label -100); `drop`: windows with more than `max_n` of them are left out.
@@ -51,6 +53,9 @@ class GenomeDataset(WindowStream):
         append_sep (`bool`, defaults to `False`): End each window with [SEP], one token more than `max_length`.
         shuffle (`bool`, *optional*): In training by default.
         seed, rank, world_size: As those of [`WindowStream`].
+
+    Attributes:
+        features (`datasets.Features`): Of an example.
 
     Yields:
         `dict` with `input_ids` and `labels`, both `torch.LongTensor` of shape `(length,)`. Labels are the ids that
@@ -95,8 +100,9 @@ class GenomeDataset(WindowStream):
         self.split, self.max_length, self.training = SPLITS[split], max_length, training
         self.reverse_complement, self.shift = reverse_complement and training, shift * training
         self.n_policy, self.max_n, self.append_sep = n_policy, max_n, append_sep
+        self.features = Features({name: Sequence(Value("int64")) for name in ("input_ids", "labels")})
         if bed is not None:
-            self._windows = _Intervals(bed, self.split, self.fasta)
+            self._windows = _Intervals(bed, self.split, self.fasta, max_length)
         else:
             regions = list(self.fasta.lengths) if regions is None else regions
             pieces = [parse_region(part, self.fasta) if isinstance(part, str) else part for part in regions]
@@ -114,14 +120,11 @@ class GenomeDataset(WindowStream):
 
     def window(self, index):
         """Name, start, end (0-based, half-open) and whether the other strand is read, of the window of that number."""
-        name, start, end = self._windows.at(index, mix(self.seed, self.epoch))
-        limit = self.fasta.lengths[name]
-        if isinstance(self._windows, _Intervals):
-            start, end = centred(start, end, self.max_length, limit)
+        name, start, end, lowest, highest = self._windows.at(index, mix(self.seed, self.epoch))
         chance = mix(self.seed, self.epoch, index) if self.reverse_complement or self.shift else 0
         if self.shift:
             moved = chance % (2 * self.shift + 1) - self.shift
-            moved = max(-start, min(moved, limit - end))
+            moved = max(lowest - start, min(moved, highest - end))
             start, end = start + moved, end + moved
         return name, start, end, self.reverse_complement and bool(chance >> 63)
 
@@ -141,10 +144,10 @@ class GenomeDataset(WindowStream):
 
 
 class _Intervals:
-    """The intervals of one split of a BED file, as arrays."""
+    """Windows around the intervals of one split of a BED file, which are held as an array."""
 
-    def __init__(self, bed, split, fasta):
-        self._names = list(fasta.lengths)
+    def __init__(self, bed, split, fasta, length):
+        self._names, self._limits, self._length = list(fasta.lengths), list(fasta.lengths.values()), length
         numbers = {name: number for number, name in enumerate(self._names)}
         has_splits, rows, seen = None, [], set()
         for interval in read_bed(bed, fasta):
@@ -168,8 +171,10 @@ class _Intervals:
         return len(self._rows)
 
     def at(self, index, key):
+        """Name, start and end of a window, and the first and last place that it may be moved to."""
         number, start, end = self._rows[index].tolist()
-        return self._names[number], start, end
+        limit = self._limits[number]
+        return self._names[number], *centred(start, end, self._length, limit), 0, limit
 
 
 class _Tiles:
@@ -186,10 +191,11 @@ class _Tiles:
         return self._firsts[-1]
 
     def at(self, index, key):
+        """As that of `_Intervals`; a window stays in its piece."""
         number = bisect_right(self._firsts, index) - 1
-        name, start, end, _ = self._pieces[number]
+        name, lowest, highest, _ = self._pieces[number]
         turn, count = index - self._firsts[number], self._firsts[number + 1] - self._firsts[number]
+        start = lowest + turn * self._length
         if self._at_random:
-            start += mix(key, number) % (max(0, end - start - count * self._length) + 1)
-        start += turn * self._length
-        return name, start, min(start + self._length, end)
+            start += mix(key, number) % (max(0, highest - lowest - count * self._length) + 1)
+        return name, start, min(start + self._length, highest), lowest, highest

@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,11 +24,9 @@ BARS = " ▏▎▍▌▋▊▉█"
 @dataclass
 class DataInfoArguments:
     source: str | None = field(
-        default=None, metadata={"help": "Where the files of a published set are (default: the Hub)."}
+        default=None, metadata={"help": "Where the files of a published set are, in place of the Hub."}
     )
-    reference: str | None = field(
-        default=None, metadata={"help": "FASTA file that tables of intervals belong to (default: none)."}
-    )
+    reference: str | None = field(default=None, metadata={"help": "FASTA file that tables of intervals belong to."})
     rows: int = field(default=3, metadata={"help": "preview: sequences to show of each class, in number."})
     width: int = field(default=50, metadata={"help": "preview: bases to show of each sequence."})
 
@@ -125,7 +122,7 @@ def _print_published(console):
         "GUE": GUE_TASKS,
     }
     for collection, sets in collections.items():
-        table = Table(title=collection, box=SIMPLE)
+        table = Table(title=collection, box=None)
         table.add_column("name", no_wrap=True)
         for column in ("classes", "train", "test", "bases", "metric"):
             table.add_column(column, justify="right", no_wrap=True)

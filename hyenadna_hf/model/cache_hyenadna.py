@@ -199,6 +199,7 @@ class HyenaDNACacheLayer:
         self.anchor = self.length
         self._keep_filters()
 
+    @torch.no_grad()
     def _look_ahead(self, filter_fn, like):
         """Complete the contributions of all there was to more positions to come."""
         ahead = max(self.width, 8 * BLOCK, self.length // 8)
@@ -206,10 +207,10 @@ class HyenaDNACacheLayer:
             ahead = self.width + max(8 * BLOCK, self.width // 8)
         self.horizon = min(self.length + ahead, self.max_length)
         filters, skips = filter_fn(self.horizon, like.device)
-        filters = filters.detach().clone()
+        filters = filters.clone()
         for k, skip in zip(filters, skips):
             if skip is not None:
-                k[:, 0] += skip.detach()
+                k[:, 0] += skip
         signal = filters.new_zeros(self.long_convolutions, like.shape[0], self.d_model, self.horizon)
         if self.length:
             signal[..., : self.length] = self.signal[..., : self.length]
@@ -224,10 +225,11 @@ class HyenaDNACacheLayer:
         if self.filters.shape[-1] > lags:
             self.filters = self.filters[..., :lags].clone()
 
+    @torch.no_grad()
     def _convolve_at_once(self, i, v):
         begin, end = self.length, self.length + self.width
         x, k = self.signal[i], self.filters[i]
-        new = v.detach().to(x.dtype)
+        new = v.to(x.dtype)
         if self.real is not None:
             new = new * self.real[:, None]
         fft_conv_add(x[..., begin : self.horizon], new, k, 0)
@@ -235,6 +237,7 @@ class HyenaDNACacheLayer:
         x[..., begin:end] = new if self.real is None else torch.where(self.real[:, None], new, x[..., begin:end])
         return y
 
+    @torch.no_grad()
     def _convolve_step_by_step(self, i, v):
         x, k = self.signal[i], self.filters[i]
         recent = k[:, :BLOCK].flip(-1)  # lag 0 last

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import load_state_dict
 from transformers.utils import can_return_tuple
 
+from .blocked_hyenadna import BLOCKED_FROM, BlockedInference
 from .cache_hyenadna import HyenaDNACache
 from .configuration_hyenadna import HyenaDNAConfig
 from .fftconv_hyenadna import causal_conv_fft
@@ -189,7 +190,8 @@ class HyenaDNAFilter(nn.Module):
         layers = {"0": HyenaDNAFilterLinear(config.emb_dim, width), "1": HyenaDNASine(config)}
         for i in range(1, config.num_inner_mlps + 1):
             layers[str(2 * i)] = HyenaDNAFilterLinear(width, width)
-        layers[str(2 * config.num_inner_mlps + 2)] = HyenaDNAFilterLinear(width, channels, bias=False)
+        self.last = str(2 * config.num_inner_mlps + 2)
+        layers[self.last] = HyenaDNAFilterLinear(width, channels, bias=False)
         self.implicit_filter = nn.ModuleDict(layers)
 
     def forward(self, length, device):
@@ -202,18 +204,48 @@ class HyenaDNAFilter(nn.Module):
             `tuple`: filters of shape `(hyena_order - 1, d_model, length)`, and for each of them its skip weights, of
             shape `(d_model,)`, or `None`.
         """
-        first, sine, *inner, last = self.implicit_filter.values()
+        last = self.implicit_filter[self.last]
         dtype = torch.promote_types(last.weight.dtype, torch.float32)
         with torch.autocast(device.type, enabled=False):
-            t, z = positional_features(length, self.config, device, dtype)
-            if self.pos_emb is not None:
-                z = self.pos_emb(length).to(dtype)
-            h = sine(first(z))
-            for layer in inner:
-                h = sine(layer(h))
-            h = last(h) * (torch.exp(-t * decay_rates(self.config, device, dtype)) + 0.05)  # [L, C]
+            t, z = self._positions(length, device, dtype)
+            h = last(self._features(z)) * (torch.exp(-t * decay_rates(self.config, device, dtype)) + 0.05)  # [L, C]
         filters = h.T.reshape(-1, self.config.d_model, length)
         return filters, [None] * len(filters) if self.bias is None else self.bias.view(len(filters), -1)
+
+    def _positions(self, length, device, dtype):
+        t, z = positional_features(length, self.config, device, dtype)
+        return t, z if self.pos_emb is None else self.pos_emb(length).to(dtype)
+
+    def _features(self, z):
+        """What the last layer reads: `(length, emb_dim)` to `(length, filter_order)`."""
+        first, sine, *inner, _ = self.implicit_filter.values()
+        h = sine(first(z))
+        for layer in inner:
+            h = sine(layer(h))
+        return h
+
+    def in_pieces(self, length, device):
+        """
+        The filters a few channels at a time, with their skip terms at lag 0, for inference.
+
+        Returns:
+            `Callable`: `fill(i, channels, out, scratch)` writes filter i of the channels (a `slice`) to `out`;
+            both tensors are of shape `(channels, length)`.
+        """
+        last = self.implicit_filter[self.last]
+        dtype = torch.promote_types(last.weight.dtype, torch.float32)
+        t, z = self._positions(length, device, dtype)
+        features = torch.cat([self._features(piece) for piece in z.split(8192)]).T  # [filter_order, L]
+        rates = decay_rates(self.config, device, dtype)[:, None]
+
+        def fill(i, channels, out, scratch):
+            rows = slice(i * self.config.d_model + channels.start, i * self.config.d_model + channels.stop)
+            torch.mul(rates[rows], -t.T, out=out).exp_().add_(0.05)
+            out *= torch.mm(last.weight[rows].to(dtype), features, out=scratch)
+            if self.bias is not None:
+                out[:, 0] += self.bias[rows]
+
+        return fill
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         mine = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
@@ -237,6 +269,12 @@ class HyenaDNAOperator(nn.Module):
         self.dropout = nn.Dropout(config.hyena_dropout)
         self.out_proj = nn.Linear(config.d_model, config.d_model)
         self.out_proj.closes_residual_branch = True
+
+    def is_plain(self):
+        """Whether the weights say all, so that they may be used in pieces; an adapter wants its module called."""
+        last = self.filter_fn.implicit_filter[self.filter_fn.last]
+        expected = {nn.Linear: self.in_proj, nn.Conv1d: self.short_filter, HyenaDNAFilterLinear: last}
+        return all(type(module) is kind for kind, module in expected.items())
 
     def forward(self, u, cache=None):
         length = u.shape[1]
@@ -300,21 +338,39 @@ class HyenaDNABackbone(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+        self.config = config
         self.embeddings = HyenaDNAEmbeddings(config)
         self.dropout = nn.Dropout(config.embed_dropout)
         self.layers = nn.ModuleList(HyenaDNABlock(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
 
-    def forward(self, inputs_embeds, cache=None, output_hidden_states=False):
+    def forward(self, inputs_embeds, cache=None, output_hidden_states=False, overwrite=False):
         hidden = self.dropout(inputs_embeds)
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         hidden_states = []
+        blocked = None
+        if self._runs_blocked(hidden, cache):
+            if not overwrite and hidden.data_ptr() == inputs_embeds.data_ptr():
+                hidden = hidden.clone()
+            blocked = BlockedInference(hidden)
         for i, layer in enumerate(self.layers):
             if output_hidden_states:
-                hidden_states.append(hidden)
-            hidden = layer(hidden, None if cache is None else cache.layers[i])
+                hidden_states.append(hidden if blocked is None else hidden.clone())
+            if blocked is None:
+                hidden = layer(hidden, None if cache is None else cache.layers[i])
+            else:
+                blocked.run(layer)
+        del blocked  # and its work space
         hidden = self.ln_f(hidden.to(self.ln_f.weight.dtype))
         return hidden, (*hidden_states, hidden) if output_hidden_states else None
+
+    def _runs_blocked(self, hidden, cache):
+        """Whether this is plain inference, and long enough for it to pay."""
+        if cache is not None or self.training or torch.is_grad_enabled():
+            return False
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled(hidden.device.type):
+            return False
+        return hidden.device.type == "cpu" and hidden.shape[0] * hidden.shape[1] >= BLOCKED_FROM
 
 
 class Packing:
@@ -554,7 +610,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         if cache is not None:
             cache.begin(columns, inputs.shape[1], inputs.shape[0], None if packing is None else packing.real)
         embeds = self.backbone.embeddings(inputs) if inputs_embeds is None else inputs
-        last, hidden_states = self.backbone(embeds, cache, output_hidden_states)
+        last, hidden_states = self.backbone(embeds, cache, output_hidden_states, overwrite=inputs_embeds is None)
         if packing is not None:
             last = packing.unpack(last)
             if hidden_states is not None:

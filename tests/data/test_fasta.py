@@ -52,6 +52,11 @@ def test_every_packing_and_both_line_ends(tmp_path, packed, end):
         fasta.fetch("chr1")
 
 
+def test_windows_line_ends_are_counted(tmp_path):
+    with pytest.warns(UserWarning, match=r"any.fa: 7 lines end as on Windows"):
+        Fasta(write(tmp_path / "any.fa", fasta_text({"a": "ACGT" * 15}, end="\r\n"))).close()
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.dictionaries(st.text("abcXYZ019._|:", min_size=1), st.text(NUCLEOTIDES + "acgtn", min_size=1), min_size=1),

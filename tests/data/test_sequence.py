@@ -1,7 +1,11 @@
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyenadna_hf.data.sequence import NUCLEOTIDES, reverse_complement
+from hyenadna_hf import HyenaDNATokenizer
+from hyenadna_hf.data.sequence import NUCLEOTIDES, reverse_complement, reverse_complement_ids, token_ids
+
+TOKENIZER = HyenaDNATokenizer()
 
 
 def test_complements_of_every_code():
@@ -15,3 +19,16 @@ def test_twice_is_the_sequence_again(sequence):
     other = reverse_complement(sequence)
     assert reverse_complement(other) == sequence
     assert [a.islower() for a in other[::-1]] == [a.islower() for a in sequence]
+
+
+@given(st.text(NUCLEOTIDES + NUCLEOTIDES.lower() + "-* .Z", max_size=50))
+def test_tokens_are_those_of_the_tokenizer(sequence):
+    assert token_ids(sequence).tolist() == TOKENIZER(sequence)["input_ids"]
+
+
+@given(st.text(NUCLEOTIDES + NUCLEOTIDES.lower(), max_size=50))
+def test_tokens_of_the_other_strand(sequence):
+    expected = TOKENIZER(reverse_complement(sequence))["input_ids"]
+    assert token_ids(sequence, reverse_complemented=True).tolist() == expected
+    ids = torch.tensor([0, *token_ids(sequence), 1])
+    assert reverse_complement_ids(ids).tolist() == [0, *expected, 1]

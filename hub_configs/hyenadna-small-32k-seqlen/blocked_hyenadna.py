@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/blocked_hyenadna.py

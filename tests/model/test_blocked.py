@@ -1,0 +1,130 @@
+"""Blocked inference against the same model run whole, in float64, and the choice between the two."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from reference import randomise
+
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNAModel
+from hyenadna_hf.model import blocked_hyenadna, modeling_hyenadna
+
+
+def model_of(model_class=HyenaDNAModel, **kwargs):
+    torch.manual_seed(0)
+    defaults = {"d_model": 10, "n_layer": 2, "max_seq_len": 3000, "filter_order": 8, "embed_dropout": 0.1}
+    return randomise(model_class(HyenaDNAConfig(**{**defaults, **kwargs}))).double().eval()
+
+
+@pytest.fixture
+def blocked(monkeypatch):
+    """Small pieces, at any length."""
+    monkeypatch.setattr(blocked_hyenadna, "POSITIONS", 7)
+    monkeypatch.setattr(blocked_hyenadna, "TRANSFORMS", 3)
+    monkeypatch.setattr(modeling_hyenadna, "BLOCKED_FROM", 1)
+
+
+def whole(model, *args, **kwargs):
+    """The reference: with gradients on, nothing runs blocked."""
+    with torch.enable_grad():
+        return model(*args, **kwargs)
+
+
+@pytest.mark.parametrize("order, short", [(2, 3), (3, 3), (4, 1), (2, 5)])
+@pytest.mark.parametrize("length", [1, 2, 3, 6, 7, 8, 29, 257, 1000])
+def test_values(blocked, length, order, short):
+    model = model_of(hyena_order=order, short_filter_order=short, use_bias=order != 3)
+    ids = torch.randint(0, 12, (2, length))
+    with torch.no_grad():
+        out = model(ids, output_hidden_states=True)
+    expected = whole(model, ids, output_hidden_states=True)
+    for mine, other in zip(out.hidden_states, expected.hidden_states):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-9)
+
+
+def test_sizes_of_a_published_model():
+    """The pieces as they are, in float32, at a length that is no multiple of anything."""
+    model = model_of(d_model=128, max_seq_len=16386, trained_positions=True)
+    ids = torch.randint(7, 11, (1, 5003))
+    with torch.no_grad():
+        exact = model(ids).last_hidden_state
+        single = model.float()(ids).last_hidden_state
+    expected = whole(model.double(), ids).last_hidden_state
+    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-7)
+    assert (single - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_masks_and_heads(blocked):
+    model = model_of(HyenaDNAForSequenceClassification, num_labels=3)
+    ids = torch.randint(0, 12, (3, 50))
+    mask = (torch.rand(3, 50) < 0.7).long()
+    expected = whole(model, ids, mask).logits
+    torch.testing.assert_close(model(ids, mask).logits, expected, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_bfloat16_is_as_near_to_the_exact_values_as_the_whole_run(blocked):
+    model = model_of()
+    ids = torch.randint(7, 11, (2, 500))
+    exact = whole(model, ids).last_hidden_state
+    model.bfloat16()
+    error = (whole(model, ids).last_hidden_state - exact).abs().mean()
+    assert (model(ids).last_hidden_state - exact).abs().mean() <= 1.1 * error
+
+
+@torch.no_grad()
+def test_autocast_decides_on_dtypes_itself(blocked):
+    model = model_of().float()
+    ids = torch.randint(7, 11, (2, 40))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model(ids)[0], whole(model, ids)[0], rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_what_the_user_passes_is_left_as_it_is(blocked):
+    model = model_of()
+    embeds = torch.randn(2, 40, 10, dtype=torch.float64)
+    before = embeds.clone()
+    out = model(inputs_embeds=embeds, output_hidden_states=True)
+    assert torch.equal(embeds, before) and torch.equal(out.hidden_states[0], before)
+    torch.testing.assert_close(out[0], whole(model, inputs_embeds=embeds)[0], rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "targets", [["in_proj", "out_proj"], ["fc1", "fc2"], ["implicit_filter.0", "implicit_filter.6"]]
+)
+def test_adapters(blocked, targets):
+    model = get_peft_model(model_of(), LoraConfig(target_modules=targets)).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_(0, 0.3)
+    ids = torch.randint(7, 11, (2, 40))
+    expected = whole(model, input_ids=ids)[0]
+    torch.testing.assert_close(model(input_ids=ids)[0], expected, rtol=0, atol=1e-9)
+    with model.disable_adapter():
+        assert not torch.allclose(model(input_ids=ids)[0], expected)
+
+
+@torch.no_grad()
+def test_hooks_see_whole_inputs(blocked):
+    model = model_of()
+    ids = torch.randint(7, 11, (2, 40))
+    expected = whole(model, ids)[0]
+    seen = []
+    model.backbone.layers[1].mlp.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    torch.testing.assert_close(model(ids)[0], expected, rtol=0, atol=1e-9)
+    assert seen == [(2, 40, 10)]
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(1, 64))
+def test_gradients_and_dropout_are_for_whole_runs(length):
+    model = model_of()
+    ids = torch.randint(7, 11, (1, length))
+    assert model(ids)[0].requires_grad
+    model.train()
+    with torch.no_grad():
+        assert not torch.equal(model(ids)[0], model(ids)[0])
