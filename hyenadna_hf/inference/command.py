@@ -7,11 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser
+from transformers import AutoModelForCausalLM, HfArgumentParser
 
 from .. import __version__
 from ..errors import InputError
 from .likelihood import MAX_TOKENS
+from .loading import DTYPES, load_trained
 
 
 @dataclass(kw_only=True)
@@ -21,8 +22,13 @@ class ScoringArguments:
     bos: bool = field(
         default=False, metadata={"help": "Put [BOS] before what is scored (only for models trained that way)."}
     )
-    max_tokens: int = field(default=MAX_TOKENS, metadata={"help": "Tokens in a batch."})
+    max_tokens: int = field(default=MAX_TOKENS, metadata={"help": "Tokens in a batch, padding included."})
+    dtype: str = field(default="float32", metadata={"help": f"Of the weights: {', '.join(DTYPES)}."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of the tokenizer (default: --model)."}
+    )
     trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
+    use_cpu: bool = field(default=False, metadata={"help": "Do not use an accelerator, although there is one."})
 
 
 def parse(arguments, command, argv, description, usage, positional=None):
@@ -53,48 +59,32 @@ def parse(arguments, command, argv, description, usage, positional=None):
     return parsed if positional is None else (parsed, getattr(rest[0], positional[0]))
 
 
-def processes():
-    """Accelerate's `PartialState`: this process among those that `accelerate launch` started, and its device."""
+def processes(use_cpu=False):
+    """Accelerate's `PartialState`: this process among those that were launched together, and its device."""
     from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
 
     accelerated = torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
     # They meet at the end of a job; the first one there waits as long as it takes.
-    return PartialState(cpu=not accelerated or parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(days=30))
+    return PartialState(cpu=use_cpu or not accelerated, timeout=timedelta(days=30))
 
 
-def load_language_model(name, trust_remote_code=False, device="cpu"):
+def load_language_model(args):
     """
-    A HyenaDNA language model and its tokenizer.
+    The language model of a command and its tokenizer.
 
     Args:
-        name (`str`): Folder or Hub id.
-        trust_remote_code (`bool`, defaults to `False`): Allow code that comes with it to run.
-        device (`torch.device` or `str`, defaults to `"cpu"`): Where the model goes.
+        args ([`ScoringArguments`]): Of the command.
 
     Returns:
-        `tuple`: the model, in eval mode, and the tokenizer.
+        `tuple`: the model, in eval mode on the device of this process, and the tokenizer.
 
     Raises:
-        InputError: if it cannot be loaded, or is no language model: weights are missing, or there are those of a
-            classifier.
+        InputError: if it cannot be loaded, or is no language model.
     """
-    try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            name, trust_remote_code=trust_remote_code, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except Exception as error:  # what foreign code, configurations and weights may raise
-        reason = " ".join(str(error).split())
-        raise InputError(f"--model {name}: cannot be loaded as a language model ({reason}).") from error
-    wrong = sorted(str(key) for kind in ("missing_keys", "unexpected_keys") for key in loading[kind])
-    if wrong:
-        raise InputError(
-            f"--model {name}: its weights are not those of a language model ({wrong[0]} is "
-            f"{'missing' if wrong[0] in loading['missing_keys'] else 'surplus'}); name one that was pretrained on the "
-            "next base."
-        )
-    return model.eval().to(device), tokenizer
+    model, tokenizer = load_trained(
+        AutoModelForCausalLM, args.model, args.dtype, args.tokenizer, args.trust_remote_code
+    )
+    return model.to(processes(args.use_cpu).device), tokenizer
 
 
 def job(args, model, **more):

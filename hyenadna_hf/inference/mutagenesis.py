@@ -13,7 +13,6 @@ from .command import (
     load_language_model,
     output_path,
     parse,
-    processes,
     replace_file,
 )
 from .score_table import ABSENT, score_to_file, summary
@@ -49,7 +48,7 @@ def main(argv):
         import_module("matplotlib")  # where it is missing, that shows before the work
     with Fasta(args.fasta) as fasta:
         contig, start, end, _ = parse_region(region, fasta)
-        model, tokenizer = load_language_model(args.model, args.trust_remote_code, processes().device)
+        model, tokenizer = load_language_model(args)
 
         def score(variants):
             return score_variants(model, tokenizer, variants, fasta, args.window, args.bos, args.max_tokens)

@@ -12,7 +12,6 @@ from .command import (
     load_language_model,
     output_path,
     parse,
-    processes,
 )
 from .score_table import ABSENT, COLUMNS, score_to_file, summary, write_tsv
 from .variants import WINDOW, Variant, score_variants
@@ -64,7 +63,7 @@ def score_vcf(args):
     out = output_path("--out", args.out, (".tsv", ".vcf", ".vcf.gz"))
     with _open(args.vcf):
         pass
-    model, tokenizer = load_language_model(args.model, args.trust_remote_code, processes().device)
+    model, tokenizer = load_language_model(args)
     with Fasta(args.fasta) as fasta:
 
         def score(variants):

@@ -40,12 +40,12 @@ def main(argv):
         "Write the log-likelihood of each base, in nats, as bedGraph or bigWig.",
         "--fasta REFERENCE.fa --model MODEL --out OUT.bw [--region CHR:START-END] [ARGUMENT ...]",
     )
-    if processes().num_processes > 1:
+    if processes(args.use_cpu).num_processes > 1:
         raise InputError("hyenadna track runs in one process; divide the work by --region or --bed.")
     out = output_path("--out", args.out, (*BEDGRAPH, *BIGWIG))
     with Fasta(args.fasta) as fasta:
         regions = _regions(args, fasta)
-        model, tokenizer = load_language_model(args.model, args.trust_remote_code, processes().device)
+        model, tokenizer = load_language_model(args)
         pieces = likelihood_track(
             model, tokenizer, fasta, regions, args.window, args.stride, args.strands, args.bos, args.max_tokens
         )
