@@ -21,13 +21,14 @@ from .batching import chunks_of, inference_of, length_bucketed
 from .tiling import tiles
 
 STRANDS = ("forward", "both")
-MAX_TOKENS = 32_768
+MAX_TOKENS = 16_384
 
 # Sequences are read ahead, to be sorted by length, until they make this many batches.
 BATCHES_AHEAD = 8
 
-# A beginning is read once for all its continuations unless they are so many times longer.
-LONGEST_TAIL = 4
+# What sequences begin with is read once if there are so many of them, and none goes on for more than so many times its
+# length: below that, measured on a CPU, taking the state over costs what it saves.
+FEWEST_TAILS, LONGEST_TAIL = 3, 4
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def sequence_log_likelihood(
         window (`int`, *optional*): Bases in a tile. Defaults to as many as the model takes.
         stride (`int`, *optional*): From a tile to the next, in bases; less than `window` by at least 2, so that every
             base has one before it (with `bos`, at most `window`). Defaults to half of `window`.
-        max_tokens (`int`, defaults to 32768): Tokens in a batch, padding included. A longer tile is a batch by itself.
+        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included. A longer tile is a batch by itself.
 
     Returns:
         iterator of [`SequenceLikelihood`], in the order of the sequences.
@@ -172,7 +173,7 @@ class BaseLikelihood:
         model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model.
         tokenizer ([`HyenaDNATokenizer`]): Its tokenizer.
         bos (`bool`, defaults to `False`): Put [BOS] before each sequence, and score the first base after it.
-        max_tokens (`int`, defaults to 32768): Tokens in a batch, padding included.
+        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included.
 
     Attributes:
         longest (`int`): The most bases that go into the model at once.
@@ -243,9 +244,10 @@ class BaseLikelihood:
         def length(fork):
             return len(fork[0]) + self.bos + sum(map(len, fork[1]))
 
-        return (
-            values for _, values in self._in_order(forks, length, self._score_forks, kind=lambda fork: len(fork[0]))
-        )
+        def kind(fork):
+            return len(fork[0]), self._shares(fork)
+
+        return (values for _, values in self._in_order(forks, length, self._score_forks, kind))
 
     def _in_order(self, items, length, score, kind=lambda item: None):
         """Items with what `score` gives for batches of them, each of one kind; in their order."""
@@ -274,16 +276,22 @@ class BaseLikelihood:
         return [row[: len(sequence)] for row, sequence in zip(values, sequences)]
 
     def _score_forks(self, forks):
-        """The forks of a batch, whose beginnings are equally long."""
+        """The forks of a batch, which are of one kind: their beginnings are equally long."""
         beginnings, continuations = zip(*forks)
         tails = [tail for alternatives in continuations for tail in alternatives]
         rows = [row for row, alternatives in enumerate(continuations) for _ in alternatives]
-        if self._continues and 0 < max(map(len, tails)) < LONGEST_TAIL * len(beginnings[0]):
+        if self._shares(forks[0]):
             values = iter(self._continue(beginnings, rows, tails))
         else:
             whole = self._score(beginnings[row] + tail for row, tail in zip(rows, tails))
             values = (row[len(beginnings[0]) :] for row in whole)
         return [list(islice(values, len(alternatives))) for alternatives in continuations]
+
+    def _shares(self, fork):
+        """Whether the beginning is read once."""
+        beginning, tails = fork
+        worthwhile = len(tails) >= FEWEST_TAILS and 0 < max(map(len, tails)) < LONGEST_TAIL * len(beginning)
+        return self._continues and worthwhile
 
     def _continue(self, beginnings, rows, tails):
         """Score each tail behind the beginning of its row, from the state that the beginning leaves behind."""

@@ -82,7 +82,7 @@ def likelihood_track(
         window, stride (`int`, *optional*): In bases; by default as many as the model takes, and half of that.
         strands (`str`, defaults to `"both"`): `"both"`: the mean of both strands; or `"forward"`.
         bos (`bool`, defaults to `False`): Put [BOS] before each window.
-        max_tokens (`int`, defaults to 32768): Tokens in a batch, padding included.
+        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included.
 
     Returns:
         iterator of `tuple`: contig, start, and `np.ndarray` of shape `(length,)` with the log-probability of each base

@@ -97,7 +97,7 @@ def score_variants(model, tokenizer, variants, fasta, window=WINDOW, bos=False, 
         fasta ([`~hyenadna_hf.data.fasta.Fasta`]): The reference.
         window (`int`, defaults to 1024): Bases of the window.
         bos (`bool`, defaults to `False`): Put [BOS] before each haplotype.
-        max_tokens (`int`, defaults to 32768): Tokens in a batch, padding included.
+        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included.
 
     Returns:
         iterator of [`VariantScore`], one a variant, in their order.
