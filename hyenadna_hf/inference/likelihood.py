@@ -1,0 +1,333 @@
+"""
+Log-likelihoods of DNA under a HyenaDNA language model.
+
+The probability of a base is that of the model given the bases before it, normalised over A, C, G and T alone, so that a
+model without knowledge gives log(1/4) = -1.386 nats a base. Everything else (N and the other ambiguity codes) is read
+as context but not scored.
+"""
+
+import inspect
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import groupby, islice
+from operator import itemgetter
+
+import numpy as np
+import torch
+
+from ..data.sequence import NOT_A_NUCLEOTIDE, reverse_complement
+from ..errors import InputError
+from .batching import chunks_of, inference_of, length_bucketed
+from .tiling import tiles
+
+STRANDS = ("forward", "both")
+MAX_TOKENS = 16_384
+
+# Sequences are read ahead, to be sorted by length, until they make this many batches.
+BATCHES_AHEAD = 8
+
+# What sequences begin with is read once if there are so many of them, and none goes on for more than so many times its
+# length: below that, measured on a CPU, taking the state over costs what it saves.
+FEWEST_TAILS, LONGEST_TAIL = 3, 4
+
+
+@dataclass(frozen=True)
+class SequenceLikelihood:
+    """
+    What a language model makes of a sequence.
+
+    Attributes:
+        log_likelihood (`float`): Sum of the log-probabilities of the scored bases, in nats; with both strands the mean
+            of the two sums.
+        scored (`float`): Number of scored bases; with both strands the mean of the two numbers.
+        skipped (`int`): Number of bases that are not A, C, G, T or U.
+        per_base (`np.ndarray` of shape `(length,)`, *optional*): Log-probability of each base, in nats, float32, NaN
+            where it is not scored; with both strands the mean over those that score it, on forward coordinates.
+    """
+
+    log_likelihood: float
+    scored: float
+    skipped: int
+    per_base: np.ndarray | None = None
+
+
+def sequence_log_likelihood(
+    model,
+    tokenizer,
+    sequences,
+    strands="forward",
+    bos=False,
+    per_base=False,
+    window=None,
+    stride=None,
+    max_tokens=MAX_TOKENS,
+):
+    """
+    Log-likelihood of each of many sequences, in memory that does not grow with their number.
+
+    The first base of a sequence has nothing before it and is not scored, unless `bos` is set. Sequences longer than
+    `window` are read as overlapping tiles that are stitched at the middle of the overlap: each base is scored once, and
+    every base but those of the first tile has at least half an overlap, `(window - stride) // 2` bases, before it.
+
+    Args:
+        model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model; its device and mode are left as
+            they are found.
+        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer; no special tokens are added.
+        sequences (iterable of `str`): IUPAC nucleotide codes in either case. Read lazily.
+        strands (`str`, defaults to `"forward"`): `"both"`: the mean over the sequence and its reverse complement.
+        bos (`bool`, defaults to `False`): Put [BOS] before each sequence, and score the first base after it.
+        per_base (`bool`, defaults to `False`): Give the value of each base too.
+        window (`int`, *optional*): Bases in a tile. Defaults to as many as the model takes.
+        stride (`int`, *optional*): From a tile to the next, in bases; less than `window` by at least 2, so that every
+            base has one before it (with `bos`, at most `window`). Defaults to half of `window`.
+        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included. A longer tile is a batch by itself.
+
+    Returns:
+        iterator of [`SequenceLikelihood`], in the order of the sequences.
+
+    Raises:
+        InputError: at once if an argument will not do; on the way if a sequence has other characters than IUPAC
+            nucleotide codes.
+    """
+    likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
+    window, stride = likelihood.tile_size(window, stride)
+    if strands not in STRANDS:
+        raise InputError(f"strands={strands!r}: it must be one of {', '.join(STRANDS)}.")
+    if isinstance(sequences, str):
+        raise InputError("sequences is a single string; give a list of strings.")
+    pieces = (
+        (index, sequence[tile.start : tile.end], tile.kept)
+        for index, sequence in enumerate(map(_checked, sequences))
+        for tile in tiles(len(sequence), window, stride)
+    )
+    return _sequence_likelihoods(tile_log_likelihoods(likelihood, pieces, strands), per_base)
+
+
+def _checked(sequence):
+    wrong = NOT_A_NUCLEOTIDE.search(sequence)
+    if wrong:
+        raise InputError(
+            f"sequences: there is {wrong[0]!r} at base {wrong.start() + 1:,} of {sequence[:20]!r}...; allowed are "
+            "IUPAC nucleotide codes."
+        )
+    return sequence
+
+
+def _sequence_likelihoods(scored_tiles, per_base):
+    for _, parts in groupby(scored_tiles, key=itemgetter(0)):
+        log_likelihood = scored = skipped = 0
+        values_of_bases = []
+        for _, text, values in parts:
+            log_likelihood += np.nansum(values, dtype=np.float64) / len(values)
+            scored += np.count_nonzero(~np.isnan(values)) / len(values)
+            skipped += skipped_bases(text)
+            if per_base:
+                values_of_bases.append(mean_of_strands(values))
+        yield SequenceLikelihood(
+            float(log_likelihood), scored, skipped, np.concatenate(values_of_bases) if per_base else None
+        )
+
+
+def tile_log_likelihoods(likelihood, pieces, strands):
+    """
+    Log-probabilities of the kept bases of many tiles, on each strand.
+
+    Args:
+        likelihood ([`BaseLikelihood`]): What scores.
+        pieces (iterable of `tuple`): A name of any kind, what the model reads, and the slice of it that is kept.
+        strands (`str`): `"forward"` or `"both"`.
+
+    Yields:
+        `tuple`: the name, the kept bases, and their values, on forward coordinates, of shape `(strands, kept)`.
+    """
+    readings = (
+        (text if forward else reverse_complement(text), name, text[kept], kept)
+        for name, text, kept in pieces
+        for forward in ((True,) if strands == "forward" else (True, False))
+    )
+    scored = likelihood.stream(readings, itemgetter(0))
+    if strands == "forward":
+        for (_, name, text, kept), values in scored:
+            yield name, text, values[None, kept]
+    else:
+        for ((_, name, text, kept), forward), (_, reverse) in zip(scored, scored):
+            yield name, text, np.stack([forward[kept], reverse[::-1][kept]])
+
+
+def mean_of_strands(values):
+    """`(strands, length)` to `(length,)`: the mean over the strands that score a base, NaN where none does."""
+    with np.errstate(invalid="ignore"):
+        return np.nansum(values, axis=0) / np.float32(np.count_nonzero(~np.isnan(values), axis=0))
+
+
+def skipped_bases(sequence):
+    """How many of a sequence's characters are not A, C, G, T or U."""
+    return len(sequence) - sum(map(sequence.count, "ACGTUacgtu"))
+
+
+class BaseLikelihood:
+    """
+    A language model as a function: from sequences to the log-probabilities of their bases.
+
+    Args:
+        model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model.
+        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer.
+        bos (`bool`, defaults to `False`): Put [BOS] before each sequence, and score the first base after it.
+        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included.
+
+    Attributes:
+        longest (`int`): The most bases that go into the model at once.
+
+    Raises:
+        InputError: if the model has no language-modelling head, or the tokenizer not one token a base.
+    """
+
+    def __init__(self, model, tokenizer, bos=False, max_tokens=MAX_TOKENS):
+        if getattr(model.config, "model_type", None) != "hyenadna" or model.get_output_embeddings() is None:
+            raise InputError(f"model: {type(model).__name__} is no HyenaDNA language model; give HyenaDNAForCausalLM.")
+        if len(tokenizer("ACGTN", add_special_tokens=False)["input_ids"]) != 5:
+            raise InputError(f"tokenizer: {type(tokenizer).__name__} does not give one token a base; give the model's.")
+        if max_tokens < 1:
+            raise InputError(f"max_tokens={max_tokens}: give 1 or more.")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.bos = bos
+        self.max_tokens = max_tokens
+        self.longest = model.config.max_seq_len - bos
+        self._continues = _can_continue(model)
+        self._bases = torch.tensor(tokenizer.convert_tokens_to_ids(list("ACGT")))
+
+    def tile_size(self, window=None, stride=None):
+        """`window` and `stride` in bases, with their defaults; an `InputError` if they will not do."""
+        # Without [BOS], a tile's first base is not scored: the middle of the overlap must be a later one.
+        overlap = 0 if self.bos else 2
+        window = self.longest if window is None else window
+        if not overlap < window <= self.longest:
+            raise InputError(
+                f"window={window}: give {overlap + 1} to {self.longest:,} bases; no more go into the model at once."
+            )
+        stride = max(1, window // 2) if stride is None else stride
+        if not 1 <= stride <= window - overlap:
+            raise InputError(
+                f"stride={stride}: give 1 to {window - overlap:,} bases, so that every base falls into a window of "
+                f"{window:,} and has one before it."
+            )
+        return window, stride
+
+    def stream(self, items, text):
+        """
+        Score many sequences, in batches of like length.
+
+        Args:
+            items (iterable): Read lazily; at a time, about `BATCHES_AHEAD * max_tokens` bases of them are held.
+            text (`Callable`): Gives the sequence of an item: a `str` of at most `longest` bases.
+
+        Yields:
+            `tuple`: an item and the log-probability of each of its bases, in nats, float32, NaN where it is not
+            scored; in the order of the items.
+        """
+        return self._in_order(
+            items, lambda item: len(text(item)) + self.bos, lambda batch: self._score(map(text, batch))
+        )
+
+    def tails(self, forks):
+        """
+        Score sequences that begin alike, and read what they begin with once where that is faster.
+
+        Args:
+            forks (iterable of `tuple`): A beginning, which is not scored, and a list of its continuations. Read lazily.
+
+        Yields:
+            `list[np.ndarray]`: for each fork, the log-probabilities of the bases of each continuation.
+        """
+
+        def length(fork):
+            return len(fork[0]) + self.bos + sum(map(len, fork[1]))
+
+        def kind(fork):
+            return len(fork[0]), self._shares(fork)
+
+        return (values for _, values in self._in_order(forks, length, self._score_forks, kind))
+
+    def _in_order(self, items, length, score, kind=lambda item: None):
+        """Items with what `score` gives for batches of them, each of one kind; in their order."""
+        for chunk in chunks_of(items, length, BATCHES_AHEAD * self.max_tokens):
+            values = [None] * len(chunk)
+            kinds = defaultdict(list)
+            for index, item in enumerate(chunk):
+                kinds[kind(item)].append((index, item))
+            for alike in kinds.values():
+                for batch in length_bucketed(alike, lambda numbered: length(numbered[1]), self.max_tokens):
+                    indices, members = zip(*(numbered for _, numbered in batch))
+                    for index, scored in zip(indices, score(members)):
+                        values[index] = scored
+            yield from zip(chunk, values)
+
+    def _score(self, sequences):
+        sequences = list(sequences)
+        if not any(sequences):
+            return [np.empty(0, np.float32) for _ in sequences]
+        ids = self._tokens(sequences, self.bos)
+        with inference_of(self.model):
+            logits = self.model(input_ids=ids).logits[:, -ids.shape[1] :]  # behind a soft prompt, if there is one
+            values = self._log_probabilities(logits[:, :-1], ids[:, 1:])
+        if not self.bos:
+            values = np.pad(values, ((0, 0), (1, 0)), constant_values=np.nan)
+        return [row[: len(sequence)] for row, sequence in zip(values, sequences)]
+
+    def _score_forks(self, forks):
+        """The forks of a batch, which are of one kind: their beginnings are equally long."""
+        beginnings, continuations = zip(*forks)
+        tails = [tail for alternatives in continuations for tail in alternatives]
+        rows = [row for row, alternatives in enumerate(continuations) for _ in alternatives]
+        if self._shares(forks[0]):
+            values = iter(self._continue(beginnings, rows, tails))
+        else:
+            whole = self._score(beginnings[row] + tail for row, tail in zip(rows, tails))
+            values = (row[len(beginnings[0]) :] for row in whole)
+        return [list(islice(values, len(alternatives))) for alternatives in continuations]
+
+    def _shares(self, fork):
+        """Whether the beginning is read once."""
+        beginning, tails = fork
+        worthwhile = len(tails) >= FEWEST_TAILS and 0 < max(map(len, tails)) < LONGEST_TAIL * len(beginning)
+        return self._continues and worthwhile
+
+    def _continue(self, beginnings, rows, tails):
+        """Score each tail behind the beginning of its row, from the state that the beginning leaves behind."""
+        begin, ids = self._tokens(beginnings, self.bos), self._tokens(tails)
+        with inference_of(self.model):
+            begun = self.model(input_ids=begin, use_cache=True, logits_to_keep=1)
+            begun.past_key_values.batch_select_indices(rows)
+            following = self.model(input_ids=ids, past_key_values=begun.past_key_values).logits[:, :-1]
+            values = self._log_probabilities(torch.cat([begun.logits[rows], following], dim=1), ids)
+        return [row[: len(tail)] for row, tail in zip(values, tails)]
+
+    def _tokens(self, sequences, bos=False):
+        """Token ids, `(batch, length)`. The model is causal: padding on the right is never seen and needs no mask."""
+        tokens = self.tokenizer(
+            [self.tokenizer.bos_token * bos + sequence for sequence in sequences],
+            add_special_tokens=False,
+            padding=True,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        return tokens["input_ids"].to(self.model.device)
+
+    def _log_probabilities(self, logits, ids):
+        """Of the tokens `ids`, `(batch, length)`, given logits for each; NaN for those that are no base."""
+        bases = self._bases.to(ids.device)
+        logits = logits[..., bases]
+        log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        is_base = ids[..., None] == bases  # [B, L, 4]
+        values = log_p.where(is_base, 0).sum(-1).masked_fill(~is_base.any(-1), torch.nan)
+        return values.float().cpu().numpy()
+
+
+def _can_continue(model):
+    """Whether a call can go on from an earlier one: not behind a soft prompt, nor in code older than the cache."""
+    if hasattr(model, "get_base_model"):  # PEFT
+        if model.active_peft_config.is_prompt_learning:
+            return False
+        model = model.get_base_model()
+    return "past_key_values" in inspect.signature(model.forward).parameters

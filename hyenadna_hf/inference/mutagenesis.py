@@ -1,0 +1,143 @@
+"""`hyenadna mutagenesis`: every single-base change of a region, and what a language model makes of it."""
+
+from dataclasses import dataclass, field
+from importlib import import_module
+
+import numpy as np
+
+from ..data.fasta import Fasta
+from ..data.intervals import parse_region
+from .command import (
+    ScoringArguments,
+    job,
+    load_language_model,
+    output_path,
+    parse,
+    replace_file,
+)
+from .score_table import ABSENT, score_to_file, summary
+from .variants import WINDOW, Variant, score_variants
+
+BASES = "ACGT"
+PICTURES = (".png", ".pdf", ".svg")
+LONGEST_LETTERED = 150  # bases whose letters can be told in a picture
+
+
+@dataclass(kw_only=True)
+class MutagenesisArguments(ScoringArguments):
+    out: str = field(metadata={"help": "Table to write, .tsv; its columns are those of score-variants."})
+    plot: str | None = field(default=None, metadata={"help": f"Heat map to draw: {', '.join(PICTURES)}."})
+    window: int = field(default=WINDOW, metadata={"help": "Bases of the reference around each change."})
+
+
+def main(argv):
+    """Run `hyenadna mutagenesis` with the arguments `argv` (a list of `str`)."""
+    args, region = parse(
+        MutagenesisArguments,
+        "mutagenesis",
+        argv,
+        "In-silico saturation mutagenesis: log-likelihood ratio, in nats, of each alternate base at each position of a "
+        "region, as score-variants gives it.",
+        "CHR:START-END --fasta REFERENCE.fa --model MODEL --out TABLE.tsv [--plot HEAT.png] [ARGUMENT ...]",
+        positional=("region", "The region, as chr20:30000001-30000200, counted from 1."),
+    )
+    out = output_path("--out", args.out, (".tsv",))
+    plot = None
+    if args.plot is not None:
+        plot = output_path("--plot", args.plot, PICTURES)
+        import_module("matplotlib")  # where it is missing, that shows before the work
+    with Fasta(args.fasta) as fasta:
+        contig, start, end, _ = parse_region(region, fasta)
+        model, tokenizer = load_language_model(args)
+
+        def score(variants):
+            return score_variants(model, tokenizer, variants, fasta, args.window, args.bos, args.max_tokens)
+
+        score(())  # refuses bad arguments before any file is made
+        run = job(args, model, region=[contig, start, end])
+        reasons = score_to_file(out, run, lambda: single_base_changes(fasta, contig, start, end), score)
+        if reasons is None:
+            return
+        print(summary(reasons, out))
+        if plot is not None:
+            ratios = ratio_matrix(out, start, end)
+            reference = fasta.fetch(contig, start, end).upper()
+            replace_file(plot, lambda path: draw(path, ratios, reference, contig, start))
+            print(f"{plot}: {end - start:,} bases of {contig}")
+
+
+def single_base_changes(fasta, contig, start, end):
+    """
+    Every change of one base to another in a region.
+
+    Args:
+        fasta ([`~hyenadna_hf.data.fasta.Fasta`]): The genome.
+        contig (`str`): Its sequence.
+        start, end (`int`): The region, from 0, half-open.
+
+    Yields:
+        [`Variant`]: for each position its three alternates, in the order A, C, G, T.
+    """
+    for position, reference in enumerate(fasta.fetch(contig, start, end).upper(), start):
+        for alternate in BASES.replace(reference, ""):
+            yield Variant(contig, position, reference, alternate)
+
+
+def ratio_matrix(table, start, end):
+    """
+    The column `llr` of a table of single-base changes as a matrix.
+
+    Args:
+        table (`Path`): The table.
+        start, end (`int`): Its region, from 0, half-open.
+
+    Returns:
+        `np.ndarray` of shape `(4, end - start)`: a row for each of A, C, G, T; NaN where there is no score.
+    """
+    ratios = np.full((len(BASES), end - start), np.nan)
+    with table.open(encoding="utf-8") as file:
+        columns = file.readline().split()
+        for line in file:
+            row = dict(zip(columns, line.rstrip("\n").split("\t")))
+            if row["llr"] != ABSENT:
+                ratios[BASES.index(row["alt"]), int(row["pos"]) - 1 - start] = float(row["llr"])
+    return ratios
+
+
+def draw(path, ratios, reference, contig, start):
+    """
+    Draw a heat map of single-base changes: blue where the alternate is less likely than the reference, red where more.
+
+    Args:
+        path (`Path`): Picture to write; the ending says the format.
+        ratios (`np.ndarray` of shape `(4, length)`): As from `ratio_matrix`.
+        reference (`str`): Bases of the region, marked by dots, and written below where there is room.
+        contig (`str`), start (`int`): Where it is, from 0.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    length = len(reference)
+    figure = Figure(figsize=(min(40, max(6, 0.11 * length + 2)), 2.6), layout="constrained")
+    axes = figure.subplots()
+    limit = np.nanmax(np.abs(ratios), initial=1e-6)
+    # Positions are centred on their number, counted from 1.
+    extent = (start + 0.5, start + length + 0.5, len(BASES) - 0.5, -0.5)
+    axes.set_facecolor("lightgrey")
+    picture = axes.imshow(
+        ratios, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", extent=extent, interpolation="nearest"
+    )
+    if length <= LONGEST_LETTERED:
+        for position, base in enumerate(reference, start + 1):
+            if base in BASES:
+                axes.plot(position, BASES.index(base), ".", color="black", markersize=4)
+            below = {"xy": (position, 0), "xycoords": ("data", "axes fraction"), "xytext": (0, -3)}
+            axes.annotate(base, **below, textcoords="offset points", ha="center", va="top", size=6)
+        axes.tick_params(axis="x", length=0, pad=10)
+    axes.set_yticks(range(len(BASES)), BASES)
+    axes.set_ylabel("alternate")
+    axes.set_xlabel(f"position on {contig}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    figure.colorbar(picture, ax=axes, label="log-likelihood ratio\nto the reference (nats)", pad=0.01)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,149 @@
+"""`hyenadna score-variants`: the variants of a VCF file, each with its log-likelihood ratio or why there is none."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..data.fasta import Fasta
+from ..errors import InputError
+from .command import (
+    ScoringArguments,
+    file_identity,
+    job,
+    load_language_model,
+    output_path,
+    parse,
+)
+from .score_table import ABSENT, COLUMNS, score_to_file, summary, write_tsv
+from .variants import WINDOW, Variant, score_variants
+
+INFO = {
+    "HYENADNA_LLR": ("A", "Float", "Log-likelihood ratio of the alternate allele against the reference, in nats"),
+    "HYENADNA_REASON": (".", "String", "Why an alternate allele has no HYENADNA_LLR"),
+}
+
+
+@dataclass(kw_only=True)
+class ScoreVariantsArguments(ScoringArguments):
+    vcf: str = field(metadata={"help": "The variants: VCF, plain or compressed, or BCF."})
+    out: str = field(
+        metadata={"help": "What to write: .tsv, a row an alternate allele; .vcf or .vcf.gz, the records with INFO."}
+    )
+    window: int = field(default=WINDOW, metadata={"help": "Bases of the reference around a variant."})
+
+
+def main(argv):
+    """Run `hyenadna score-variants` with the arguments `argv` (a list of `str`)."""
+    args = parse(
+        ScoreVariantsArguments,
+        "score-variants",
+        argv,
+        "Log-likelihood ratio, in nats, of each alternate allele against the reference, as the mean of both strands. "
+        "A killed run goes on where it was when it is started again. For several devices: accelerate launch -m "
+        "hyenadna_hf score-variants ...",
+        "--vcf IN.vcf --fasta REFERENCE.fa --model MODEL --out OUT.tsv [ARGUMENT ...]",
+    )
+    reasons = score_vcf(args)
+    if reasons is not None:
+        print(summary(reasons, args.out))
+
+
+def score_vcf(args):
+    """
+    Score the variants of a VCF file.
+
+    Args:
+        args ([`ScoreVariantsArguments`]): As on the command line.
+
+    Returns:
+        `Counter`: see [`~hyenadna_hf.inference.score_table.score_to_file`].
+
+    Raises:
+        InputError: if an argument or a file will not do.
+    """
+    out = output_path("--out", args.out, (".tsv", ".vcf", ".vcf.gz"))
+    with _open(args.vcf):
+        pass
+    model, tokenizer = load_language_model(args)
+    with Fasta(args.fasta) as fasta:
+
+        def score(variants):
+            return score_variants(model, tokenizer, variants, fasta, args.window, args.bos, args.max_tokens)
+
+        score(())  # refuses bad arguments before any file is made
+        write = write_tsv if out.suffix == ".tsv" else lambda path, rows: write_vcf(args.vcf, path, rows)
+        run = job(args, model, vcf=file_identity(args.vcf))
+        return score_to_file(out, run, lambda: read_vcf(args.vcf), score, write)
+
+
+def read_vcf(path):
+    """
+    The alternate alleles of a VCF or BCF file, in its order.
+
+    Args:
+        path (`str` or `Path`): Plain, gzip, bgzip, or BCF.
+
+    Yields:
+        [`Variant`]; for a record without alternate one whose `alternate` is `None`.
+
+    Raises:
+        InputError: if the file is absent or damaged.
+    """
+    with _open(path) as file:
+        for record in _records(path, file):
+            for alternate in record.alts or (None,):
+                yield Variant(record.contig, record.start, record.ref, alternate, record.id)
+
+
+def write_vcf(source, path, rows):
+    """
+    Write the records of a VCF file with what their rows say in INFO.
+
+    Args:
+        source (`str` or `Path`): The file that the rows are of.
+        path (`Path`): What to write; compressed with bgzip if it ends in .gz.
+        rows (iterator of `list[str]`): One an alternate allele, with the fields of `COLUMNS`.
+    """
+    import pysam
+
+    rows = (dict(zip(COLUMNS, row)) for row in rows)
+    with _open(source) as file:
+        for _ in _records(source, file):  # adds to the header what records have and it does not declare
+            pass
+        file.reset()
+        header = file.header
+        for name, (number, kind, description) in INFO.items():
+            if name not in header.info:  # else from an earlier run
+                header.info.add(name, number, kind, description)
+        # As text: pysam's own writing would add END to some records.
+        with pysam.BGZFile(str(path), "w") if path.suffix == ".gz" else path.open("wb") as result:
+            result.write(str(header).encode())
+            for record in _records(source, file):
+                alleles = [next(rows) for _ in record.alts or (None,)]
+                ratios = [None if row["llr"] == ABSENT else float(row["llr"]) for row in alleles]
+                reasons = ["." if row["reason"] == ABSENT else row["reason"] for row in alleles]
+                for name, values, absent in (("HYENADNA_LLR", ratios, None), ("HYENADNA_REASON", reasons, ".")):
+                    record.info.pop(name, None)
+                    if any(value != absent for value in values):
+                        record.info[name] = values
+                result.write(str(record).encode())
+
+
+def _open(path):
+    import pysam
+
+    if not Path(path).is_file():
+        raise InputError(f"{path}: there is no such file; check the path.")
+    try:
+        return pysam.VariantFile(str(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: this is not a readable VCF or BCF file ({error}).") from error
+
+
+def _records(path, file):
+    position = "the first record"
+    try:
+        for record in file:
+            yield record
+            position = f"the record behind {record.contig}:{record.pos:,}"
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {position} cannot be read ({error}).") from error

@@ -1,0 +1,76 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from reference import randomise
+
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf.data.fasta import Fasta
+from hyenadna_hf.errors import InputError
+from hyenadna_hf.inference.mutagenesis import main, ratio_matrix
+from hyenadna_hf.inference.variants import Variant, score_variants
+
+CONTIG = "".join(random.Random(0).choices("ACGTacgt", k=100)) + "NN" + "ACGTTGCA" * 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mutagenesis")
+    torch.manual_seed(0)
+    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=40, filter_order=16, embed_dropout=0.0)
+    randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / "model")
+    HyenaDNATokenizer().save_pretrained(folder / "model")
+    (folder / "reference.fa").write_text(f">chr20\n{CONTIG}\n")
+    return folder
+
+
+def arguments(folder, region, out):
+    files = ["--fasta", folder / "reference.fa", "--model", folder / "model", "--out", out, "--window", 30]
+    return [region, *map(str, files)]
+
+
+@pytest.mark.parametrize("region, start, end", [("20:1-12", 0, 12), ("chr20:96-107", 95, 107)])
+def test_every_change_of_a_region(folder, tmp_path, region, start, end, capsys):
+    pytest.importorskip("matplotlib")
+    out, plot = tmp_path / "table.tsv", tmp_path / "heat.png"
+    main([*arguments(folder, region, out), "--plot", str(plot)])
+    model = HyenaDNAForCausalLM.from_pretrained(folder / "model")
+    found = ratio_matrix(out, start, end)
+    with Fasta(folder / "reference.fa") as fasta:
+        for offset, reference in enumerate(CONTIG[start:end].upper()):
+            alternates = [base for base in "ACGT" if base != reference]
+            variants = [Variant("chr20", start + offset, reference, base) for base in alternates]
+            expected = {
+                score.variant.alternate: score.llr
+                for score in score_variants(model, HyenaDNATokenizer(), variants, fasta, window=30)
+            }
+            for row, base in enumerate("ACGT"):
+                ratio = expected.get(base)
+                assert (
+                    np.isnan(found[row, offset])
+                    if ratio is None
+                    else found[row, offset] == pytest.approx(ratio, abs=1e-3)
+                )
+    known = sum(base != "N" for base in CONTIG[start:end])
+    assert np.isfinite(found).sum() == 3 * known
+    assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert f"{3 * known} of " in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["heat.png", "table.tsv"]
+
+
+@pytest.mark.parametrize(
+    "region, options, message",
+    [
+        ("chr20:0-5", [], "'chr20:0-5' is no piece of chr20"),
+        ("chr20:5-500", [], "'chr20:5-500' is no piece of chr20"),
+        ("chr1:1-5", [], "there is no sequence 'chr1'"),
+        ("chr20:1-5", ["--plot", "heat.bmp"], "--plot heat.bmp: the ending says the format"),
+        ("chr20:1-5", ["--window", "41"], "window=41: give 2 to 40"),
+    ],
+)
+def test_bad_input_leaves_nothing(folder, tmp_path, region, options, message):
+    with pytest.raises(InputError) as error:
+        main([*arguments(folder, region, tmp_path / "out.tsv"), *options])
+    assert message in str(error.value)
+    assert not list(tmp_path.iterdir())

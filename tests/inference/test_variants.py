@@ -1,0 +1,160 @@
+import copy
+import functools
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import PromptTuningConfig, get_peft_model
+from reference import randomise
+
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf.data.fasta import Fasta
+from hyenadna_hf.data.sequence import reverse_complement
+from hyenadna_hf.errors import InputError
+from hyenadna_hf.inference.likelihood import sequence_log_likelihood
+from hyenadna_hf.inference.variants import REASONS, Variant, score_variants
+
+TOKENIZER = HyenaDNATokenizer()
+CONTIG = (
+    "".join(random.Random(0).choices("ACGTacgt", k=90)) + "NNNRNN" + "".join(random.Random(1).choices("ACGT", k=60))
+)
+ALLELE = st.text("ACGTt", min_size=1, max_size=9)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=40, filter_order=16, embed_dropout=0.0)
+    return randomise(HyenaDNAForCausalLM(config))
+
+
+@pytest.fixture(scope="module")
+def fasta(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fasta") / "reference.fa"
+    path.write_text(f">chr20 a piece\n{CONTIG}\n>other_strand\n{reverse_complement(CONTIG)}\n>short\nACGTAAC\n")
+    return Fasta(path)
+
+
+def haplotypes_on_a_strand(contig, start, reference, alternate, window):
+    """Both haplotypes from the window's first base on, `window` bases where there are so many."""
+    centre = start + len(reference) / 2
+    left = min(range(max(1, len(contig) - window + 1)), key=lambda s: (abs(s + window // 2 - int(centre)), s))
+    return [
+        (contig[left:start] + allele + contig[start + len(reference) :])[:window] for allele in (reference, alternate)
+    ]
+
+
+def ratio_by_whole_haplotypes(model, reference, alternate):
+    """Of as many A, C, G, T as both have, the first base aside."""
+    pair = sequence_log_likelihood(model, TOKENIZER, [reference, alternate], per_base=True)
+    reference, alternate = ([value for value in found.per_base if np.isfinite(value)] for found in pair)
+    common = min(len(reference), len(alternate))
+    return sum(alternate[:common]) - sum(reference[:common])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, len(CONTIG) - 1), st.integers(1, 9), st.lists(ALLELE, min_size=1, max_size=3), st.data())
+def test_the_ratio_of_whole_haplotypes(model, fasta, start, length, alternates, data):
+    """SNVs, deletions, insertions and MNVs, at either end of a contig and beside N, on both strands."""
+    window = data.draw(st.sampled_from([9, 24, 25, 40]))
+    reference = CONTIG[start : start + length]
+    variants = [Variant("20", start, reference, alternate) for alternate in alternates]
+    for variant, score in zip(variants, score_variants(model, TOKENIZER, variants, fasta, window=window), strict=True):
+        assert score.variant == variant
+        if set(reference.upper()) - set("ACGT"):
+            assert score.reason == "ambiguous_allele" and score.llr is None
+            continue
+        forward = ratio_by_whole_haplotypes(
+            model, *haplotypes_on_a_strand(CONTIG, start, reference, variant.alternate, window)
+        )
+        assert score.reason is None
+        assert score.llr_forward == pytest.approx(forward, abs=2e-3)
+        assert score.llr == (score.llr_forward + score.llr_reverse) / 2
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, len(CONTIG) - 1), st.integers(1, 9), ALLELE)
+def test_the_other_strand_gives_the_same(model, fasta, start, length, alternate):
+    reference = CONTIG[start : start + length]
+    mirrored = len(CONTIG) - start - len(reference)
+    variants = [
+        Variant("chr20", start, reference, alternate),
+        Variant("other_strand", mirrored, reverse_complement(reference), reverse_complement(alternate)),
+    ]
+    window = 24 + len(reference) % 2  # a window that can be centred
+    one, other = score_variants(model, TOKENIZER, variants, fasta, window=window)
+    assert one.reason == other.reason and one.skipped == other.skipped
+    if one.reason is None:
+        assert (one.llr_forward, one.llr_reverse) == pytest.approx((other.llr_reverse, other.llr_forward), abs=2e-3)
+
+
+def test_no_difference_is_no_effect(model, fasta):
+    same = Variant("chr20", 30, CONTIG[30:33], CONTIG[30:33].lower())
+    (score,) = score_variants(model, TOKENIZER, [same], fasta, window=40)
+    assert score.llr == score.llr_forward == score.llr_reverse == 0.0
+
+
+def test_why_there_is_no_score(model, fasta):
+    base = CONTIG[20].upper()
+    other = "A" if base != "A" else "C"
+    expected = {
+        Variant("chrUn", 20, base, other): "contig_not_in_fasta",
+        Variant("chr20", 20, base, None): "no_alternate",
+        Variant("chr20", 20, base, "<DEL>"): "symbolic_allele",
+        Variant("chr20", 20, base, "*"): "spanning_deletion",
+        Variant("chr20", 20, base, f"{base}[chr20:80["): "breakend",
+        Variant("chr20", 20, base, f".{base}"): "breakend",
+        Variant("chr20", 20, base, "R"): "ambiguous_allele",
+        Variant("chr20", 90, "N", "A"): "ambiguous_allele",
+        Variant("short", 7, "A", "C"): "outside_contig",
+        Variant("short", -1, "A", "C"): "outside_contig",
+        Variant("short", 5, "ACG", "C"): "outside_contig",
+        Variant("chr20", 20, other, base): "reference_mismatch",
+        Variant("chr20", 20, base, "A" * 21): "longer_than_window",
+        Variant("short", 5, "A", "C"): None,
+        Variant("chr20", 20, base, other): None,
+    }
+    scores = list(score_variants(model, TOKENIZER, expected, fasta, window=20))
+    assert {score.variant: score.reason for score in scores} == expected
+    assert set(REASONS) == set(expected.values()) - {None}
+    for score in scores:
+        assert (score.llr is None) == (score.reason is not None)
+    with pytest.raises(InputError, match="window=41: give 2 to 40 bases"):
+        score_variants(model, TOKENIZER, [], fasta, window=41)
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_what_haplotypes_share_is_read_once(model, fasta, monkeypatch, bos):
+    read = []
+    forward = HyenaDNAForCausalLM.forward
+
+    @functools.wraps(forward)
+    def counted(self, input_ids, **kwargs):
+        read.append(input_ids.numel() - bos * len(input_ids) * ("past_key_values" not in kwargs))
+        return forward(self, input_ids, **kwargs)
+
+    monkeypatch.setattr(HyenaDNAForCausalLM, "forward", counted)
+    variants = [Variant("chr20", 40, CONTIG[40], base) for base in "ACGT" if base != CONTIG[40].upper()]
+    together = list(score_variants(model, TOKENIZER, variants, fasta, window=30, bos=bos))
+    # 15 bases before the variant, 14 behind it, and the reference with three alternates.
+    assert sum(read) == 15 + 4 * 15 + 14 + 4 * 16
+    monkeypatch.setattr("hyenadna_hf.inference.likelihood.LONGEST_TAIL", 0)
+    read.clear()
+    whole = list(score_variants(model, TOKENIZER, variants, fasta, window=30, bos=bos))
+    assert sum(read) == 2 * 4 * 30
+    for one, other in zip(together, whole, strict=True):
+        assert (one.llr_forward, one.llr_reverse) == pytest.approx((other.llr_forward, other.llr_reverse), abs=1e-4)
+
+
+def test_behind_a_soft_prompt(model, fasta):
+    """The prompt is no part of what the haplotypes share."""
+    prompted = get_peft_model(copy.deepcopy(model), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    variant = Variant("chr20", 40, CONTIG[40], "A" if CONTIG[40].upper() != "A" else "C")
+    (score,) = score_variants(prompted, TOKENIZER, [variant], fasta, window=30)
+    pair = haplotypes_on_a_strand(CONTIG, 40, variant.reference, variant.alternate, 30)
+    assert score.llr_forward == pytest.approx(ratio_by_whole_haplotypes(prompted, *pair), abs=1e-3)
+    (plain,) = score_variants(model, TOKENIZER, [variant], fasta, window=30)
+    assert abs(score.llr_forward - plain.llr_forward) > 1e-3
