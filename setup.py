@@ -14,6 +14,7 @@ TRAIN = [
     "pandas>=2.0",
     "peft>=0.14",
     "pyarrow>=17.0",
+    "pyBigWig>=0.3.22",
     "pysam>=0.22",
     "rich>=13.0",
     "scikit-learn>=1.4",

@@ -12,7 +12,10 @@ COMMANDS = {
     "data": ("hyenadna_hf.data.info", "tell what is in a labelled data set, and which published ones there are"),
     "embed": ("hyenadna_hf.inference.embed_fasta", "embed the sequences of a FASTA file, or intervals of it"),
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
+    "mutagenesis": ("hyenadna_hf.inference.mutagenesis", "score every single-base change of a region"),
     "publish": ("hyenadna_hf.hub.publish", "upload a folder to the Hub, with all that a stranger needs"),
+    "score-variants": ("hyenadna_hf.inference.score_variants", "score the variants of a VCF file"),
+    "track": ("hyenadna_hf.inference.tracks", "write the log-likelihood of every base as bedGraph or bigWig"),
 }
 
 
