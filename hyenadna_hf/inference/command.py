@@ -1,6 +1,5 @@
-"""What the scoring commands share: arguments, processes, the language model, and files that appear when whole."""
+"""What the commands that run models share: arguments, processes, the model, and files that appear when whole."""
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,7 +11,7 @@ from transformers import AutoModelForCausalLM, HfArgumentParser
 from .. import __version__
 from ..errors import InputError
 from .likelihood import MAX_TOKENS
-from .loading import DTYPES, load_trained
+from .loading import DTYPES, fingerprint, load_trained
 
 
 @dataclass(kw_only=True)
@@ -87,23 +86,19 @@ def load_language_model(args):
     return model.to(processes(args.use_cpu).device), tokenizer
 
 
-def job(args, model, **more):
+def job(args, model, tokenizer, **more):
     """
     What tells a run of a command from another one, for JSON: a killed run is gone on with only if it is the same.
 
     Args:
         args ([`ScoringArguments`]): Of the command, with a `window`.
-        model: The language model; its configuration and weights count, not where they come from.
+        model, tokenizer: The language model and its tokenizer; what they are counts, not where they come from.
         more: What else there is.
 
     Returns:
         `dict`
     """
-    digest = hashlib.sha256(model.config.to_json_string().encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    settings = {"version": __version__, "window": args.window, "bos": args.bos, "model": digest.hexdigest()[:16]}
+    settings = {"version": __version__, "window": args.window, "bos": args.bos, "model": fingerprint(model, tokenizer)}
     return {**settings, "fasta": file_identity(args.fasta), **more}
 
 

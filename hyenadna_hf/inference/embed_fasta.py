@@ -7,27 +7,25 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers import AutoModel, HfArgumentParser
+from transformers import AutoModel
 
 from .. import __version__
 from ..data.fasta import Fasta
 from ..data.intervals import read_bed
-from ..data.sequence import NUCLEOTIDES, reverse_complement
+from ..data.sequence import reverse_complement
 from ..errors import InputError
 from ..pretrained import BUNDLED_CHECKPOINTS
 from .batching import chunks_of
+from .command import parse, processes
 from .embed import POOLINGS, check_arguments, embed
 from .embedding_files import WRITERS, check_output
-from .loading import DTYPES, load_trained
+from .loading import DTYPES, fingerprint, load_trained
 
 # A part is what is kept on disk at once, and what a kill can cost: so many bases, or so many numbers of output (64 MB).
 PART_BASES = 1 << 20
@@ -104,18 +102,16 @@ class Region(NamedTuple):
 
 def main(argv):
     """Run `hyenadna embed` with the arguments `argv` (a list of `str`)."""
-    parser = HfArgumentParser(
+    arguments, fasta = parse(
         EmbedArguments,
-        prog="hyenadna embed",
-        usage="hyenadna embed FASTA [--bed BED] --model MODEL --out FILE [ARGUMENT ...]",
-        description="Embed every sequence of a FASTA file, or intervals of it. A run that was stopped goes on where it "
-        "was when it is started again. Several devices: torchrun --nproc_per_node N -m hyenadna_hf embed ...",
+        "embed",
+        argv,
+        "Embed every sequence of a FASTA file, or intervals of it. A run that was stopped goes on where it was when it "
+        "is started again. Several devices: torchrun --nproc_per_node N -m hyenadna_hf embed ...",
+        "FASTA [--bed BED] --model MODEL --out FILE [ARGUMENT ...]",
+        positional=("fasta", "DNA sequences: plain, .gz (unpacked to a temporary file first) or bgzip."),
     )
-    parser.add_argument("fasta", help="DNA sequences: plain, .gz (unpacked to a temporary file first) or bgzip.")
-    arguments, positional, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    if unknown:
-        raise InputError(f"unknown argument {unknown[0]}; hyenadna embed --help lists them all.")
-    embed_fasta(positional.fasta, arguments)
+    embed_fasta(fasta, arguments)
 
 
 def embed_fasta(fasta, arguments):
@@ -137,8 +133,7 @@ def embed_fasta(fasta, arguments):
         InputError: if an input or an argument will not do, before anything is written.
     """
     started = time.monotonic()
-    # The first process that is done waits for the others, as long as it takes.
-    state = PartialState(cpu=arguments.use_cpu, timeout=timedelta(days=30))
+    state = processes(arguments.use_cpu)
     console = Console(stderr=True, quiet=not state.is_main_process)
     out = Path(arguments.out).expanduser()
     check_output(out, arguments.pooling)
@@ -158,7 +153,7 @@ def embed_fasta(fasta, arguments):
             "version": __version__,
             "fasta": _sha256(genome.path),
             "bed": arguments.bed and _sha256(arguments.bed),
-            "model": _fingerprint(model, tokenizer),
+            "model": fingerprint(model, tokenizer),
             **options,
         }
         with state.main_process_first():
@@ -234,21 +229,6 @@ def _divide(regions, width, pooling):
 def _sha256(file):
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _fingerprint(model, tokenizer):
-    """Changes with whatever changes the hidden states: weights, their dtype, configuration, token ids."""
-    config = {
-        name: value
-        for name, value in model.config.to_dict().items()
-        if name not in ("_name_or_path", "transformers_version")
-    }
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    digest.update(str(tokenizer(NUCLEOTIDES, add_special_tokens=False)["input_ids"]).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _begin(folder, run):

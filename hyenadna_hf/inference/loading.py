@@ -1,10 +1,13 @@
 """Trained models for the commands that run them."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer
 
+from ..data.sequence import NUCLEOTIDES
 from ..errors import InputError
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..pretrained import BUNDLED_CHECKPOINTS
@@ -51,3 +54,23 @@ def load_trained(auto_class, source, dtype="float32", tokenizer=None, trust_remo
             "in the checkpoint; take one that was trained with them."
         )
     return model.eval(), tokenizer
+
+
+def fingerprint(model, tokenizer):
+    """
+    What changes with whatever changes a model's output: weights, their dtype, configuration, token ids.
+
+    Returns:
+        `str`: hexadecimal digits. Where the checkpoint lies, and which transformers wrote it, have no part in it.
+    """
+    config = {
+        name: value
+        for name, value in model.config.to_dict().items()
+        if name not in ("_name_or_path", "transformers_version")
+    }
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    digest.update(str(tokenizer(NUCLEOTIDES, add_special_tokens=False)["input_ids"]).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

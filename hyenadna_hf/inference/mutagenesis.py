@@ -54,7 +54,7 @@ def main(argv):
             return score_variants(model, tokenizer, variants, fasta, args.window, args.bos, args.max_tokens)
 
         score(())  # refuses bad arguments before any file is made
-        run = job(args, model, region=[contig, start, end])
+        run = job(args, model, tokenizer, region=[contig, start, end])
         reasons = score_to_file(out, run, lambda: single_base_changes(fasta, contig, start, end), score)
         if reasons is None:
             return

@@ -71,7 +71,7 @@ def score_vcf(args):
 
         score(())  # refuses bad arguments before any file is made
         write = write_tsv if out.suffix == ".tsv" else lambda path, rows: write_vcf(args.vcf, path, rows)
-        run = job(args, model, vcf=file_identity(args.vcf))
+        run = job(args, model, tokenizer, vcf=file_identity(args.vcf))
         return score_to_file(out, run, lambda: read_vcf(args.vcf), score, write)
 
 
