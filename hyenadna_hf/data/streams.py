@@ -1,5 +1,6 @@
 """Streams of examples by number: shuffled, shared out among ranks and workers, and resumable, in constant memory."""
 
+from copy import copy
 from functools import lru_cache
 from itertools import islice
 
@@ -70,14 +71,33 @@ class WindowStream(IterableDataset):
                 "{}; resume with the same numbers of both.".format(*self._shards_at_start, shard, shards)
             )
         self._done, self._start, self._shards = self._start, 0, [shard, shards]
-        positions = iter(range(shard + self._done * shards, self.size(), shards))
-        while block := list(islice(positions, _BLOCK)):
-            for index in self._order(block):
-                example = self.example(index)
-                self._done += 1
-                if example is not None:
-                    yield example
+        for example in self._share_from(shard + self._done * shards, shards):
+            self._done += 1
+            if example is not None:
+                yield example
         self._shards_at_start = None
+
+    def to_datasets(self, shards=64):
+        """
+        This epoch as a `datasets.IterableDataset`, for what that can do: `map`, `with_format`, `state_dict`,
+        `datasets.distributed.split_dataset_by_node`, and sharing out among dataloader workers.
+
+        Args:
+            shards (`int`, defaults to 64): What ranks and workers together divide: best a multiple of their number.
+
+        Returns:
+            `datasets.IterableDataset` with the `features` of this stream; `rank` and `world_size` have no part in it.
+        """
+        from datasets import IterableDataset as Streaming
+
+        arguments = {"stream": copy(self), "shards": list(range(shards)), "of": shards}
+        return Streaming.from_generator(_examples_of_shards, features=self.features, gen_kwargs=arguments)
+
+    def _share_from(self, first, step):
+        """The examples at every `step`-th position of this epoch, `None` for those that are left out."""
+        positions = iter(range(first, self.size(), step))
+        while block := list(islice(positions, _BLOCK)):
+            yield from map(self.example, self._order(block))
 
     def state_dict(self):
         """What is needed to go on behind the last example: a `dict` of numbers and lists of them."""
@@ -115,6 +135,13 @@ class WindowStream(IterableDataset):
         if not self.shuffle:
             return positions
         return permute(np.array(positions), self.size(), mix(self.seed, self.epoch)).tolist()
+
+
+def _examples_of_shards(stream, shards, of):
+    for shard in shards:
+        for example in stream._share_from(shard, of):
+            if example is not None:
+                yield {name: np.asarray(value) for name, value in example.items()}
 
 
 @lru_cache(maxsize=4096)

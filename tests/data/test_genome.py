@@ -5,6 +5,7 @@ from itertools import islice
 
 import pytest
 import torch
+from datasets.distributed import split_dataset_by_node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -75,6 +76,28 @@ def test_each_base_once_across_workers(genome):
     pieces = sorted(tuple(example["input_ids"].tolist()) for example in loader)
     assert pieces == sorted(tuple(example["input_ids"].tolist()) for example in dataset)
     assert sum(map(len, pieces)) == sum(genome.lengths.values())
+
+
+def test_as_a_stream_of_datasets(genome):
+    dataset = GenomeDataset(genome, max_length=10, reverse_complement=True, n_policy="drop")
+    expected = sorted(tuple(example["input_ids"].tolist()) for example in dataset)
+    stream = dataset.to_datasets(shards=4)
+    dataset.set_epoch(1)
+    assert stream.features == dataset.features
+    pieces = []
+    for rank in range(2):
+        share = split_dataset_by_node(stream, rank, 2).with_format("torch")
+        pieces += list(DataLoader(share, batch_size=None, num_workers=2))
+    assert all(piece["input_ids"].dtype == torch.long for piece in pieces)
+    assert sorted(tuple(piece["input_ids"].tolist()) for piece in pieces) == expected
+    # Resumed anywhere, the rest is what it would have been.
+    whole = [example["input_ids"] for example in stream]
+    examples = iter(stream)
+    before = [next(examples)["input_ids"] for _ in range(5)]
+    dataset.set_epoch(0)
+    again = dataset.to_datasets(shards=4)
+    again.load_state_dict(stream.state_dict())
+    assert [*before, *(example["input_ids"] for example in again)] == whole
 
 
 def test_an_epoch_of_training_has_windows_of_its_own(genome):
