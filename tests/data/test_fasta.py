@@ -168,15 +168,11 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch, packed):
     assert [file.name for file in tmp_path.iterdir()] == ["x.fa"]
 
 
-def _read(fasta):
-    return {name: fasta.fetch(name) for name in fasta.lengths}
-
-
 @pytest.mark.parametrize("packed, method", [("plain", "fork"), ("gzip", "fork"), ("gzip", "spawn")])
 def test_other_processes_open_the_file_for_themselves(tmp_path, packed, method):
     fasta = Fasta(write(tmp_path / "x.fa", fasta_text(RECORDS), packed))
     with multiprocessing.get_context(method).Pool(2 if method == "fork" else 1) as pool:
-        assert pool.map(_read, [fasta] * 6) == [RECORDS] * 6
+        assert pool.starmap(Fasta.fetch, [(fasta, name) for name in RECORDS] * 6) == [*RECORDS.values()] * 6
     assert_is(fasta, RECORDS)  # what was unpacked is still there
     copy = pickle.loads(pickle.dumps(fasta))
     fasta.close()
