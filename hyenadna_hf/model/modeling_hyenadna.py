@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
@@ -20,7 +21,7 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import load_state_dict
 from transformers.utils import can_return_tuple
 
-from .blocked_hyenadna import BLOCKED_FROM, BlockedInference
+from .blocked_hyenadna import BLOCKED_FROM, POSITIONS, TRANSFORMS, BlockedInference, has_hooks
 from .cache_hyenadna import HyenaDNACache
 from .configuration_hyenadna import HyenaDNAConfig
 from .fftconv_hyenadna import causal_conv_fft
@@ -68,6 +69,9 @@ def decay_rates(config, device, dtype):
 def _most_precise(device):
     return torch.float32 if device.type == "mps" else torch.float64
 
+
+# Positions of all rows from which on training is in pieces.
+RECOMPUTED_FROM = 16384
 
 # What published checkpoints store and this model computes, or has only once ("implicit_filter.1.freq").
 PUBLISHED_CONSTANT = re.compile(
@@ -204,11 +208,10 @@ class HyenaDNAFilter(nn.Module):
             `tuple`: filters of shape `(hyena_order - 1, d_model, length)`, and for each of them its skip weights, of
             shape `(d_model,)`, or `None`.
         """
-        last = self.implicit_filter[self.last]
-        dtype = torch.promote_types(last.weight.dtype, torch.float32)
+        t, features = self.features(length, device)
         with torch.autocast(device.type, enabled=False):
-            t, z = self._positions(length, device, dtype)
-            h = last(self._features(z)) * (torch.exp(-t * decay_rates(self.config, device, dtype)) + 0.05)  # [L, C]
+            decay = torch.exp(-t * decay_rates(self.config, device, t.dtype)) + 0.05
+            h = self.implicit_filter[self.last](features) * decay  # [L, C]
         filters = h.T.reshape(-1, self.config.d_model, length)
         return filters, [None] * len(filters) if self.bias is None else self.bias.view(len(filters), -1)
 
@@ -223,6 +226,23 @@ class HyenaDNAFilter(nn.Module):
         for layer in inner:
             h = sine(layer(h))
         return h
+
+    def features(self, length, device):
+        """Times, `(length, 1)`, and what the last layer reads, `(length, filter_order)`, at least in float32."""
+        dtype = torch.promote_types(self.implicit_filter[self.last].weight.dtype, torch.float32)
+        with torch.autocast(device.type, enabled=False):
+            t, z = self._positions(length, device, dtype)
+            return t, self._features(z)
+
+    def piece(self, t, features, channels):
+        """What `forward` gives, for some channels (a `slice`), made of what `features` gave."""
+        weight = self.implicit_filter[self.last].weight.view(-1, self.config.d_model, features.shape[-1])[:, channels]
+        rates = decay_rates(self.config, t.device, t.dtype).view(len(weight), -1, 1)[:, channels]
+        with torch.autocast(t.device.type, enabled=False):
+            filters = (weight.to(t.dtype) @ features.T) * (torch.exp(-rates * t.T) + 0.05)
+        if self.bias is None:
+            return filters, [None] * len(filters)
+        return filters, self.bias.view(len(filters), -1)[:, channels]
 
     def in_pieces(self, length, device):
         """
@@ -254,6 +274,22 @@ class HyenaDNAFilter(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+def runs_in_pieces(module, positions):
+    """
+    Whether a long input is to be computed in pieces that keep nothing for the backward pass but their input.
+
+    On a CPU that saves time too: what is recomputed stays in the caches, what is kept is fresh memory.
+    """
+    if positions < RECOMPUTED_FROM or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return next(module.parameters()).device.type == "cpu" and not any(map(has_hooks, module.modules()))
+
+
+def recomputed(function, *inputs, random):
+    """`function` of tensors, computed again in the backward pass; `random` if it draws random numbers."""
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=random)
+
+
 class HyenaDNAOperator(nn.Module):
     """The Hyena recurrence: projections, a short convolution, then gates and long convolutions in turn."""
 
@@ -279,22 +315,51 @@ class HyenaDNAOperator(nn.Module):
     def forward(self, u, cache=None):
         length = u.shape[1]
         u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
+        if cache is None and runs_in_pieces(self, u.shape[0] * length) and self.is_plain():
+            return self.out_proj(self._in_pieces(u).transpose(1, 2))
         before = 0
         if cache is not None:
             u = cache.recall(u)
             before = u.shape[-1] - length
         u = self.short_filter(u)[..., before : before + length]
-        gate, *gates, v = u.split(self.d_model, dim=1)
+        streams = u.split(self.d_model, dim=1)
         if cache is None:
             filters, skips = self.filter_fn(length, u.device)
             convolutions = [partial(causal_conv_fft, k=k, bias=skip) for k, skip in zip(filters, skips)]
         else:
-            convolutions = cache.convolutions(self.filter_fn, v)
-        for x, convolve in zip(reversed(gates), convolutions):
-            v = convolve(self.dropout(v * x))
+            convolutions = cache.convolutions(self.filter_fn, streams[-1])
+        y = self._gated(streams, convolutions)
         if cache is not None:
             cache.advance()
-        return self.out_proj((v * gate).transpose(1, 2))
+        return self.out_proj(y.transpose(1, 2))
+
+    def _gated(self, streams, convolutions):
+        gate, *gates, v = streams
+        for x, convolve in zip(reversed(gates), convolutions):
+            v = convolve(self.dropout(v * x))
+        return v * gate
+
+    def _in_pieces(self, u):
+        """What `out_proj` reads, of projections `(batch, (order + 1) * d_model, length)`, some channels at a time."""
+        streams = u.unflatten(1, (-1, self.d_model))
+        t, features = self.filter_fn.features(u.shape[-1], u.device)
+        first, pieces = 0, []
+        for some in streams.split(TRANSFORMS, dim=2):
+            channels = slice(first, first + some.shape[2])
+            run = partial(self._piece, channels=channels)
+            pieces.append(recomputed(run, some, t, features, random=self.training and self.dropout.p > 0))
+            first = channels.stop
+        return torch.cat(pieces, dim=1)
+
+    def _piece(self, u, t, features, channels):
+        """The channels of one piece, `(batch, order + 1, channels, length)` to `(batch, channels, length)`."""
+        weight = self.short_filter.weight.unflatten(0, (-1, self.d_model))[:, channels].flatten(0, 1)
+        bias = self.short_filter.bias.unflatten(0, (-1, self.d_model))[:, channels].flatten()
+        padding = self.short_filter.padding
+        short = F.conv1d(u.flatten(1, 2), weight, bias, padding=padding, groups=len(weight))[..., : u.shape[-1]]
+        filters, skips = self.filter_fn.piece(t, features, channels)
+        convolutions = [partial(causal_conv_fft, k=k, bias=skip) for k, skip in zip(filters, skips)]
+        return self._gated(short.split(u.shape[2], dim=1), convolutions)
 
 
 class HyenaDNAMLP(nn.Module):
@@ -321,6 +386,13 @@ class HyenaDNABlock(GradientCheckpointingLayer):
 
     def forward(self, hidden, cache=None):
         hidden = hidden + self.dropout(self.mixer(self.norm1(hidden.to(self.norm1.weight.dtype)), cache))
+        if runs_in_pieces(self, hidden.shape[0] * hidden.shape[1]):
+            random = self.training and self.dropout.p > 0
+            pieces = [recomputed(self._add_mlp, piece, random=random) for piece in hidden.split(POSITIONS, dim=1)]
+            return torch.cat(pieces, dim=1)
+        return self._add_mlp(hidden)
+
+    def _add_mlp(self, hidden):
         return hidden + self.dropout(self.mlp(self.norm2(hidden.to(self.norm2.weight.dtype))))
 
 

@@ -1,4 +1,4 @@
-"""Blocked inference against the same model run whole, in float64, and the choice between the two."""
+"""Inference and training in pieces against the same model run whole, in float64, and the choice between them."""
 
 import pytest
 import torch
@@ -20,8 +20,9 @@ def model_of(model_class=HyenaDNAModel, **kwargs):
 @pytest.fixture
 def blocked(monkeypatch):
     """Small pieces, at any length."""
-    monkeypatch.setattr(blocked_hyenadna, "POSITIONS", 7)
-    monkeypatch.setattr(blocked_hyenadna, "TRANSFORMS", 3)
+    for module in (blocked_hyenadna, modeling_hyenadna):
+        monkeypatch.setattr(module, "POSITIONS", 7)
+        monkeypatch.setattr(module, "TRANSFORMS", 3)
     monkeypatch.setattr(modeling_hyenadna, "BLOCKED_FROM", 1)
 
 
@@ -128,3 +129,85 @@ def test_gradients_and_dropout_are_for_whole_runs(length):
     model.train()
     with torch.no_grad():
         assert not torch.equal(model(ids)[0], model(ids)[0])
+
+
+class TestTrainingInPieces:
+    """Values and gradients against those of the whole run, in float64."""
+
+    @staticmethod
+    def gradients(model, ids, monkeypatch, pieces, **kwargs):
+        monkeypatch.setattr(modeling_hyenadna, "RECOMPUTED_FROM", 1 if pieces else 1 << 60)
+        model.zero_grad()
+        torch.manual_seed(3)
+        out = model(ids, **kwargs)
+        out[0].square().sum().backward()
+        return [out[0].detach(), *(parameter.grad.clone() for parameter in model.parameters())]
+
+    @pytest.mark.parametrize("order, short", [(2, 3), (3, 3), (4, 1), (2, 5)])
+    @pytest.mark.parametrize("length", [1, 2, 7, 8, 65, 258])
+    def test_gradients(self, blocked, monkeypatch, length, order, short):
+        model = model_of(hyena_order=order, short_filter_order=short, use_bias=order != 3)
+        ids = torch.randint(0, 12, (2, length))
+        pieces, expected = (self.gradients(model, ids, monkeypatch, pieces) for pieces in (True, False))
+        for mine, other in zip(pieces, expected):
+            torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+
+    @pytest.mark.parametrize("reentrant", [None, False, True])
+    def test_checkpointing_and_masks(self, blocked, monkeypatch, reentrant):
+        model = model_of().train()
+        model.backbone.dropout.p = 0.0
+        ids = torch.randint(0, 12, (3, 40))
+        mask = (torch.rand(3, 40) < 0.7).long()
+        expected = self.gradients(model, ids, monkeypatch, False, attention_mask=mask)
+        if reentrant is not None:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.enable_input_require_grads()
+        pieces = self.gradients(model, ids, monkeypatch, True, attention_mask=mask)
+        for mine, other in zip(pieces, expected):
+            torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+
+    def test_dropout_is_the_same_when_it_is_computed_again(self, blocked, monkeypatch):
+        """A finite difference along the gradient, with the same random numbers."""
+        model = model_of(resid_dropout=0.3, hyena_dropout=0.3, embed_dropout=0.0).train()
+        ids = torch.randint(7, 11, (1, 50))
+        _, *gradients = self.gradients(model, ids, monkeypatch, True)
+        squared = sum(float(gradient.square().sum()) for gradient in gradients)
+        step = 1e-6 / squared**0.5
+        losses = []
+        for sign in (1, -2):
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients):
+                    parameter += sign * step * gradient
+            torch.manual_seed(3)
+            losses.append(float(model(ids)[0].detach().square().sum()))
+        assert abs((losses[0] - losses[1]) / (2 * step) / squared - 1) < 1e-5
+
+    def test_adapters(self, blocked, monkeypatch):
+        model = get_peft_model(model_of(), LoraConfig(target_modules=["in_proj", "fc1", "implicit_filter.6"]))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+        ids = torch.randint(7, 11, (2, 40))
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        results = []
+        for pieces in (True, False):
+            monkeypatch.setattr(modeling_hyenadna, "RECOMPUTED_FROM", 1 if pieces else 1 << 60)
+            loss = model(input_ids=ids)[0].square().sum()
+            results.append(torch.autograd.grad(loss, trained))
+        for mine, other in zip(*results):
+            torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+
+    def test_autocast(self, blocked, monkeypatch):
+        model = model_of().float()
+        ids = torch.randint(7, 11, (2, 40))
+        with torch.autocast("cpu", torch.bfloat16):
+            pieces, expected = (self.gradients(model, ids, monkeypatch, pieces) for pieces in (True, False))
+        for mine, other in zip(pieces, expected):
+            assert (mine - other).abs().max() <= 0.03 * other.abs().max()  # both round to bfloat16
+
+    @torch.no_grad()
+    def test_reading_into_a_cache(self, blocked, monkeypatch):
+        model = model_of()
+        ids = torch.randint(7, 11, (2, 40))
+        monkeypatch.setattr(modeling_hyenadna, "RECOMPUTED_FROM", 1)
+        torch.testing.assert_close(model(ids, use_cache=True)[0], whole(model, ids)[0], rtol=0, atol=1e-9)
