@@ -14,6 +14,7 @@ from transformers import (
     AutoTokenizer,
 )
 
+from .model.cache_hyenadna import HyenaDNACache
 from .model.configuration_hyenadna import HyenaDNAConfig
 from .model.modeling_hyenadna import (
     HyenaDNAForCausalLM,
@@ -41,6 +42,7 @@ HyenaDNAConfig.register_for_auto_class()
 HyenaDNATokenizer.register_for_auto_class()
 
 __all__ = [
+    "HyenaDNACache",
     "HyenaDNAConfig",
     "HyenaDNAForCausalLM",
     "HyenaDNAForSequenceClassification",

@@ -36,6 +36,17 @@ SPECIAL_TOKENS_MODES = {
     "cls_sep": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]"),
 }
 
+# What transformers reads from a tokenizer.json, which is written for other readers.
+BACKEND_ARGUMENTS = (
+    "tokenizer_file",
+    "tokenizer_object",
+    "post_processor",
+    "vocab",
+    "merges",
+    "vocab_file",
+    "merges_file",
+)
+
 # What a call may say besides return_tensors to be answered from the table.
 _LOOK_UP_ARGUMENTS = {
     "add_special_tokens",
@@ -109,8 +120,8 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
             )
         if ambiguous_as not in ("N", "[UNK]"):
             raise ValueError(f"ambiguous_as={ambiguous_as!r}: it must be 'N' or '[UNK]'.")
-        # The backend follows from the arguments alone; a tokenizer.json is written for other readers.
-        for name in ("tokenizer_file", "tokenizer_object", "vocab", "merges", "vocab_file", "merges_file"):
+        # The backend follows from the arguments alone.
+        for name in BACKEND_ARGUMENTS:
             kwargs.pop(name, None)
         kwargs["clean_up_tokenization_spaces"] = False
         super().__init__(

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from reference import randomise
 from transformers import AutoModel, DynamicCache
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAModel
+from hyenadna_hf import HyenaDNACache, HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAModel
 from hyenadna_hf.model import cache_hyenadna
 from hyenadna_hf.model.cache_hyenadna import BLOCK
 from hyenadna_hf.model.fftconv_hyenadna import causal_conv_direct, fft_conv_add
-from hyenadna_hf.model.modeling_hyenadna import HyenaDNACache
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 
 

@@ -165,3 +165,13 @@ def test_warns_of_sequences_that_are_too_long_for_the_model(caplog):
     HyenaDNATokenizer(model_max_length=10)("ACGT" * 4, return_tensors="pt")
     logging.disable_propagation()
     assert "longer than the specified maximum sequence length" in caplog.text
+
+
+@pytest.mark.parametrize("saved", ["none", "sep", "cls_sep"])
+@pytest.mark.parametrize("wanted", ["none", "sep", "cls_sep"])
+def test_another_mode_can_be_asked_for_on_loading(tmp_path, saved, wanted):
+    HyenaDNATokenizer(special_tokens_mode=saved).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, special_tokens_mode=wanted)
+    expected = {"none": [7, 8], "sep": [7, 8, 1], "cls_sep": [0, 7, 8, 1]}[wanted]
+    assert tokenizer("AC")["input_ids"] == expected
+    assert tokenizer("AC", return_tensors="np")["input_ids"].tolist() == [expected]
