@@ -36,8 +36,9 @@ def main():
     parser.add_argument("--row", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.row:
-        return print(json.dumps(measure(args.size, args.repeats, **json.loads(args.row))))
-    compare()
+        row = json.loads(args.row)
+        return print(json.dumps(measure(args.size, args.repeats, **row) if row else compare()))
+    run(args)
     rows = []
     for training, lengths in ((False, args.inference), (True, args.training)):
         for length in lengths:
@@ -60,8 +61,9 @@ def main():
 
 
 def run(args, **row):
+    """A row, or the comparison, in a process of its own: the peak of a process counts that of its parent too."""
     command = [sys.executable, __file__, "--size", args.size, "--repeats", str(args.repeats), "--row", json.dumps(row)]
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 
