@@ -5,6 +5,9 @@ from itertools import islice
 
 import torch
 
+# Sequences are read ahead, to be sorted by length, until they make this many batches.
+BATCHES_AHEAD = 8
+
 
 @contextmanager
 def inference_of(model):

@@ -8,13 +8,10 @@ from ..data.sequence import reverse_complement as opposite_strand
 from ..errors import InputError
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.modeling_hyenadna import pool_positions
-from .batching import chunks_of, inference_of, length_bucketed
+from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
 from .tiling import tiles
 
 POOLINGS = ("mean", "last", "none")
-
-# Sequences are read ahead, to be sorted by length, until they make this many batches.
-BATCHES_AHEAD = 8
 
 
 def embed(

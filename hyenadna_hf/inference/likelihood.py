@@ -17,14 +17,11 @@ import torch
 
 from ..data.sequence import NOT_A_NUCLEOTIDE, reverse_complement
 from ..errors import InputError
-from .batching import chunks_of, inference_of, length_bucketed
+from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
 from .tiling import tiles
 
 STRANDS = ("forward", "both")
 MAX_TOKENS = 16_384
-
-# Sequences are read ahead, to be sorted by length, until they make this many batches.
-BATCHES_AHEAD = 8
 
 # What sequences begin with is read once if there are so many of them, and none goes on for more than so many times its
 # length: below that, measured on a CPU, taking the state over costs what it saves.

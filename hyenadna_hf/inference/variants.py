@@ -23,8 +23,8 @@ import numpy as np
 from ..data.intervals import centred
 from ..data.sequence import reverse_complement
 from ..errors import InputError
-from .batching import chunks_of
-from .likelihood import BATCHES_AHEAD, MAX_TOKENS, BaseLikelihood, skipped_bases
+from .batching import BATCHES_AHEAD, chunks_of
+from .likelihood import MAX_TOKENS, BaseLikelihood, skipped_bases
 
 WINDOW = 1024
 

@@ -410,7 +410,6 @@ class HyenaDNABackbone(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.config = config
         self.embeddings = HyenaDNAEmbeddings(config)
         self.dropout = nn.Dropout(config.embed_dropout)
         self.layers = nn.ModuleList(HyenaDNABlock(config) for _ in range(config.n_layer))
