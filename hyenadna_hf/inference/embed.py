@@ -9,6 +9,7 @@ from ..errors import InputError
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.modeling_hyenadna import pool_positions
 from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
+from .loading import check_tokenizer
 from .tiling import tiles
 
 POOLINGS = ("mean", "last", "none")
@@ -63,7 +64,7 @@ def embed(
             or a tuple, else when it is read.
     """
     base = _base_model(model)
-    _check_tokenizer(tokenizer)
+    check_tokenizer(tokenizer)
     layer, window, stride = check_arguments(base.config, pooling, layer, max_tokens, window, stride)
     if isinstance(sequences, str):
         raise InputError("sequences is a single string; give a list of them.")
@@ -118,11 +119,6 @@ def _base_model(model):
     if getattr(getattr(model, "config", None), "model_type", None) != HyenaDNAConfig.model_type:
         raise InputError(f"{type(model).__name__} is no HyenaDNA model; only those can be embedded with.")
     return model.base_model
-
-
-def _check_tokenizer(tokenizer):
-    if len(tokenizer("ACGTN", add_special_tokens=False)["input_ids"]) != 5:
-        raise InputError(f"{type(tokenizer).__name__} does not give one token a base; take the tokenizer of the model.")
 
 
 def _checked(number, sequence, longest):

@@ -18,6 +18,7 @@ import torch
 from ..data.sequence import NOT_A_NUCLEOTIDE, reverse_complement
 from ..errors import InputError
 from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
+from .loading import check_tokenizer
 from .tiling import tiles
 
 STRANDS = ("forward", "both")
@@ -182,8 +183,7 @@ class BaseLikelihood:
     def __init__(self, model, tokenizer, bos=False, max_tokens=MAX_TOKENS):
         if getattr(model.config, "model_type", None) != "hyenadna" or model.get_output_embeddings() is None:
             raise InputError(f"model: {type(model).__name__} is no HyenaDNA language model; give HyenaDNAForCausalLM.")
-        if len(tokenizer("ACGTN", add_special_tokens=False)["input_ids"]) != 5:
-            raise InputError(f"tokenizer: {type(tokenizer).__name__} does not give one token a base; give the model's.")
+        check_tokenizer(tokenizer)
         if max_tokens < 1:
             raise InputError(f"max_tokens={max_tokens}: give 1 or more.")
         self.model = model

@@ -56,6 +56,12 @@ def load_trained(auto_class, source, dtype="float32", tokenizer=None, trust_remo
     return model.eval(), tokenizer
 
 
+def check_tokenizer(tokenizer):
+    """Refuse a tokenizer that does not give one token a base, by an `InputError`."""
+    if len(tokenizer("ACGTN", add_special_tokens=False)["input_ids"]) != 5:
+        raise InputError(f"tokenizer: {type(tokenizer).__name__} does not give one token a base; give the model's.")
+
+
 def fingerprint(model, tokenizer):
     """
     What changes with whatever changes a model's output: weights, their dtype, configuration, token ids.
