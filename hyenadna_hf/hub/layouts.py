@@ -6,7 +6,7 @@ import torch
 
 from ..errors import InputError
 from ..model.configuration_hyenadna import HyenaDNAConfig
-from ..model.modeling_hyenadna import decay_rates, positional_features, published_constants
+from ..model.filter_hyenadna import decay_rates, positional_features, published_constants
 
 # (what a name begins with, what it begins with here, what the layout is called); the first that fits counts.
 PREFIXES = (

@@ -7,7 +7,7 @@ from ..data.sequence import NOT_A_NUCLEOTIDE
 from ..data.sequence import reverse_complement as opposite_strand
 from ..errors import InputError
 from ..model.configuration_hyenadna import HyenaDNAConfig
-from ..model.modeling_hyenadna import pool_positions
+from ..model.padding_hyenadna import pool_positions
 from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
 from .loading import check_tokenizer
 from .tiling import tiles

@@ -4,7 +4,6 @@ import inspect
 import json
 import time
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -23,7 +21,6 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import logging
 
 from ..baselines.kmer import kmer_classifier
 from ..data.files import HUB_ID
@@ -31,42 +28,12 @@ from ..data.labelled import BUNDLED
 from ..data.named import load_labelled
 from ..errors import InputError
 from ..hub.card import model_card
-from ..hub.sizes import SIZE_NAMES, published_config
 from ..model.configuration_hyenadna import HyenaDNAConfig
-from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES, HyenaDNATokenizer
-from ..pretrained import BUNDLED_CHECKPOINTS
+from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
+from .classifier import ModelArguments, load_classifier, longest_input, tokenize, words
 from .metrics import classification_metrics
 
 RESULTS_FILE = "results.json"
-NOT_LOADED = ("missing_keys", "mismatched_keys")
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
-
-
-@dataclass
-class ModelArguments:
-    model: str = field(
-        default="hyenadna-tiny-1k-remag",
-        metadata={
-            "help": "What to start from: a checkpoint that ships with the package "
-            f"({', '.join(BUNDLED_CHECKPOINTS)}), a folder or Hub id of any Hugging Face model (a folder with a config "
-            f"but no weights is trained from scratch), or a published size, from scratch ({', '.join(SIZE_NAMES)})."
-        },
-    )
-    from_scratch: bool = field(
-        default=False, metadata={"help": "Use only the configuration of --model, not its weights."}
-    )
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of the tokenizer (default: --model)."}
-    )
-    kmer: int | None = field(
-        default=None,
-        metadata={"help": "Write each sequence as overlapping words of this many bases, as the first DNABERT wants."},
-    )
-    special_tokens_mode: str = field(
-        default="none",
-        metadata={"help": "Special tokens that a HyenaDNA tokenizer adds: none (as in the paper), sep or cls_sep."},
-    )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
 
 
 @dataclass
@@ -228,116 +195,6 @@ def finetune(model_args, data_args, training_args):
     return results
 
 
-def load_classifier(model_args, names):
-    """
-    The model and tokenizer of `--model`, with one output a class.
-
-    Args:
-        model_args ([`ModelArguments`]): Which.
-        names (`list[str]`): Names of the classes, in the order of their numbers.
-
-    Returns:
-        `tuple`: the model, its tokenizer, and where its weights come from, as a phrase.
-
-    Raises:
-        InputError: if they cannot be loaded.
-    """
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-    labels["problem_type"] = "single_label_classification"
-    source = BUNDLED_CHECKPOINTS.get(model_args.model, model_args.model)
-    remote = {"trust_remote_code": model_args.trust_remote_code}
-    try:
-        if _is_size(model_args.model):
-            config = published_config(model_args.model, **labels)
-        else:
-            config = AutoConfig.from_pretrained(source, **labels, **remote)
-        tokenizer = _load_tokenizer(model_args, source, config)
-        if _is_size(source) or model_args.from_scratch or not _has_weights(source):
-            model = AutoModelForSequenceClassification.from_config(config, **remote)
-            return model, tokenizer, "from scratch"
-        # Another number of classes means a new head: the only weights that may not fit.
-        with quiet():
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                source, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **remote
-            )
-    except InputError:
-        raise
-    except Exception as error:  # what foreign code, configurations and weights may raise
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"--model {model_args.model}: cannot be loaded as a sequence classifier ({reason})."
-        ) from error
-    new = {key if isinstance(key, str) else key[0] for kind in NOT_LOADED for key in loading[kind]}
-    return model, tokenizer, f"pretrained; new: {', '.join(sorted(new))}" if new else "pretrained"
-
-
-@contextmanager
-def quiet():
-    """No warnings from transformers: what they would say is printed in one line."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _load_tokenizer(model_args, source, config):
-    source = model_args.tokenizer or source
-    if _is_size(source):
-        return HyenaDNATokenizer(config.max_seq_len, special_tokens_mode=model_args.special_tokens_mode)
-    remote = {"trust_remote_code": model_args.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(source, **remote)
-    if hasattr(tokenizer, "special_tokens_mode"):
-        tokenizer = AutoTokenizer.from_pretrained(source, special_tokens_mode=model_args.special_tokens_mode, **remote)
-    if tokenizer.pad_token is None:
-        raise InputError(f"--model {model_args.model}: its tokenizer has no padding token; choose a --tokenizer.")
-    return tokenizer
-
-
-def _is_size(model):
-    return model in SIZE_NAMES and not Path(model).is_dir()
-
-
-def _has_weights(source):
-    # A Hub id has weights for all we know; from_pretrained says so if not.
-    return not Path(source).is_dir() or any(file for pattern in WEIGHT_FILES for file in Path(source).glob(pattern))
-
-
-def longest_input(config, tokenizer):
-    """The most tokens a model takes, from its configuration and tokenizer; `None` where neither names a limit."""
-    limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
-    return min((limit for limit in limits if limit is not None and 0 < limit < 1e9), default=None)
-
-
-def tokenize(data, tokenizer, max_length=None, kmer=None):
-    """
-    Token ids of each sequence of a `DatasetDict` with columns `sequence` and `label`.
-
-    Args:
-        max_length (`int`, *optional*): Cut longer inputs at their end, in tokens.
-        kmer (`int`, *optional*): Write sequences as overlapping words of this many bases first.
-
-    Returns:
-        `DatasetDict` with the tokenizer's columns and `label`.
-    """
-
-    def encode(batch):
-        return tokenizer(
-            [_words(sequence, kmer) for sequence in batch["sequence"]],
-            truncation=max_length is not None,
-            max_length=max_length,
-        )
-
-    return data.map(encode, batched=True, remove_columns="sequence", desc="Tokenizing", keep_in_memory=True)
-
-
-def _words(sequence, kmer):
-    if kmer is None:
-        return sequence
-    return " ".join(sequence[i : i + kmer] for i in range(len(sequence) - kmer + 1))
-
-
 def baseline_metrics(data, k=6):
     """Test metrics of the majority class and of a linear model on k-mer counts, as `dict[str, dict[str, float]]`."""
     train, test = data["train"], data["test"]
@@ -418,7 +275,7 @@ def _classify_one(console, folder, example, model_args, max_length, expected_log
     tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
     model = AutoModelForSequenceClassification.from_pretrained(folder, **remote).eval()
     inputs = tokenizer(
-        _words(example["sequence"], model_args.kmer),
+        words(example["sequence"], model_args.kmer),
         truncation=max_length is not None,
         max_length=max_length,
         return_tensors="pt",

@@ -88,7 +88,8 @@ def test_every_field_matters():
 
     import hyenadna_hf.model as package
 
-    source = (Path(package.__file__).parent / "modeling_hyenadna.py").read_text()
+    folder = Path(package.__file__).parent
+    source = "".join((folder / f"{name}_hyenadna.py").read_text() for name in ("modeling", "filter", "padding"))
     fields = HyenaDNAConfig().to_dict().keys() - HyenaDNAConfig.__mro__[1]().to_dict().keys()
     elsewhere = {
         "bos_token_id",

@@ -13,7 +13,7 @@ from hyenadna_hf import (
     HyenaDNAForTokenClassification,
     HyenaDNAModel,
 )
-from hyenadna_hf.model.modeling_hyenadna import pool_positions
+from hyenadna_hf.model.padding_hyenadna import pool_positions
 
 SIZES = {"d_model": 8, "n_layer": 2, "max_seq_len": 50, "filter_order": 8, "embed_dropout": 0.0, "num_labels": 3}
 DTYPES = [torch.bool, torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64]

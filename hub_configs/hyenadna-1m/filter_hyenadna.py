@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/filter_hyenadna.py

@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/padding_hyenadna.py
