@@ -32,13 +32,13 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["hyenadna_hf", "hyenadna_hf.*"]),
+    packages=find_packages(include=["hyenadna_cli", "hyenadna_hf", "hyenadna_hf.*"]),
     package_data={
         "hyenadna_hf": ["py.typed", "data/*/*.csv.gz", "data/*/README.md", "pretrained/*/*"],
     },
     install_requires=["torch>=2.4", "transformers>=4.57.6,<6", "tokenizers>=0.21", "safetensors>=0.4.3"],
     extras_require={"all": TRAIN, "h5ad": H5AD, "test": TRAIN + TEST},
-    entry_points={"console_scripts": ["hyenadna = hyenadna_hf.cli:main"]},
+    entry_points={"console_scripts": ["hyenadna = hyenadna_cli:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",

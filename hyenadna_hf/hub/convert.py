@@ -1,6 +1,5 @@
 """`hyenadna convert`: every HyenaDNA checkpoint in the wild to a Hub folder of ours, and ours to the published one."""
 
-import argparse
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
+from ..arguments import CommandParser
 from ..errors import InputError
 from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS
 from ..model.modeling_hyenadna import (
@@ -41,12 +41,17 @@ PUBLISHED_FIELDS = (
 )
 
 
-def main(argv):
-    """Run `hyenadna convert` with the arguments `argv` (a list of `str`)."""
-    parser = argparse.ArgumentParser(
-        prog="hyenadna convert",
-        description="Make a complete Hub folder of a HyenaDNA checkpoint in any published layout.",
-        epilog="Example: hyenadna convert weights.ckpt my-hyenadna --config config.json",
+def parser():
+    """The arguments of `hyenadna convert`."""
+    parser = CommandParser(
+        "convert",
+        [],
+        "Make a complete Hub folder of a HyenaDNA checkpoint in any published layout.",
+        "SOURCE DESTINATION [ARGUMENT ...]",
+        [
+            "weights.ckpt my-hyenadna --config config.json",
+            "my-hyenadna for-old-code --to published",
+        ],
     )
     parser.add_argument(
         "source", help="folder or file (.safetensors, .bin, .ckpt, .pt): Lightning, standalone, Hub, or ours"
@@ -67,7 +72,12 @@ def main(argv):
     parser.add_argument(
         "--special-tokens", choices=tuple(SPECIAL_TOKENS_MODES), help="mode of the tokenizer (default: none)"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv):
+    """Run `hyenadna convert` with the arguments `argv` (a list of `str`)."""
+    (args,) = parser().parse(argv)
     found = convert(
         args.source,
         args.destination,
@@ -83,6 +93,7 @@ def main(argv):
     for key, value in found.items():
         table.add_row(key, escape(str(value)))
     Console().print(table)
+    return {"destination": args.destination, **found}
 
 
 def convert(

@@ -3,16 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..errors import InputError
-from .command import (
-    ScoringArguments,
-    file_identity,
-    job,
-    load_language_model,
-    output_path,
-    parse,
-)
+from .command import ScoringArguments, file_identity, job, load_language_model, output_path
 from .score_table import ABSENT, COLUMNS, score_to_file, summary, write_tsv
 from .variants import WINDOW, Variant, score_variants
 
@@ -31,20 +25,27 @@ class ScoreVariantsArguments(ScoringArguments):
     window: int = field(default=WINDOW, metadata={"help": "Bases of the reference around a variant."})
 
 
-def main(argv):
-    """Run `hyenadna score-variants` with the arguments `argv` (a list of `str`)."""
-    args = parse(
-        ScoreVariantsArguments,
+def parser():
+    """The arguments of `hyenadna score-variants`."""
+    return CommandParser(
         "score-variants",
-        argv,
+        ScoreVariantsArguments,
         "Log-likelihood ratio, in nats, of each alternate allele against the reference, as the mean of both strands. "
         "A killed run goes on where it was when it is started again. For several devices: accelerate launch -m "
         "hyenadna_hf score-variants ...",
         "--vcf IN.vcf --fasta REFERENCE.fa --model MODEL --out OUT.tsv [ARGUMENT ...]",
+        [
+            "--vcf in.vcf.gz --fasta ref.fa --model my-lm --out out.tsv",
+            "--vcf in.vcf.gz --fasta ref.fa --model my-lm --window 4096 --out out.vcf.gz --json",
+        ],
     )
+
+
+def main(argv):
+    """Run `hyenadna score-variants` with the arguments `argv` (a list of `str`)."""
+    args, _ = parser().parse(argv)
     reasons = score_vcf(args)
-    if reasons is not None:
-        print(summary(reasons, args.out))
+    return None if reasons is None else summary(reasons, args.out)
 
 
 def score_vcf(args):

@@ -15,13 +15,13 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
-    HfArgumentParser,
     Trainer,
     TrainingArguments,
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..arguments import CommandParser
 from ..baselines.kmer import kmer_classifier
 from ..data.files import HUB_ID
 from ..data.labelled import BUNDLED
@@ -85,18 +85,25 @@ class FinetuneArguments(TrainingArguments):
         super().__post_init__()
 
 
+def parser():
+    """The arguments of `hyenadna finetune`."""
+    return CommandParser(
+        "finetune",
+        [ModelArguments, DataArguments, FinetuneArguments],
+        "Fine-tune a sequence classifier and compare it with simple baselines on held-out sequences.",
+        "[--dataset DATA] [--model MODEL] [--output_dir FOLDER] [ARGUMENT ...]",
+        [
+            "",
+            "--dataset my_data/ --num_train_epochs 10 --output_dir my_model",
+            "--dataset my_data/ --model hyenadna-tiny-1k-seqlen --bf16",
+        ],
+    )
+
+
 def main(argv):
     """Run `hyenadna finetune` with the arguments `argv` (a list of `str`)."""
-    parser = HfArgumentParser(
-        (ModelArguments, DataArguments, FinetuneArguments),
-        prog="hyenadna finetune",
-        usage="hyenadna finetune [--dataset DATA] [--model MODEL] [--output_dir FOLDER] [ARGUMENT ...]",
-        description="Fine-tune a sequence classifier and compare it with simple baselines on held-out sequences.",
-    )
-    *arguments, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    if unknown:
-        raise InputError(f"unknown argument {unknown[0]}; hyenadna finetune --help lists them all.")
-    finetune(*arguments)
+    *arguments, _ = parser().parse(argv)
+    return finetune(*arguments)
 
 
 def finetune(model_args, data_args, training_args):
