@@ -42,7 +42,7 @@ def test_the_command_and_the_module_are_the_same():
     for arguments, status in ((["--help"], 0), (["--version"], 0), (["fly"], 2), ([], 0)):
         by_module = run(sys.executable, "-m", "hyenadna_hf", *arguments)
         assert by_module.returncode == status
-        script = "import sys; from hyenadna_cli import main; sys.exit(main(sys.argv[1:]))"
+        script = "import sys; from hyenadna_hf.cli import main; sys.exit(main(sys.argv[1:]))"
         by_function = run(sys.executable, "-c", script, *arguments)
         assert (by_function.returncode, by_function.stdout, by_function.stderr) == (
             by_module.returncode,
@@ -56,7 +56,7 @@ def test_a_missing_extra_is_named():
     script = """
 import sys
 sys.modules["datasets"] = None
-from hyenadna_cli import main
+from hyenadna_hf.cli import main
 sys.exit(main(["finetune"]))
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

@@ -24,7 +24,7 @@ from hyenadna_hf import (
     HyenaDNAForTokenClassification,
     HyenaDNAModel,
 )
-from hyenadna_cli import main
+from hyenadna_hf.cli import main
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.hub.convert import convert
 from hyenadna_hf.hub.sizes import published_config

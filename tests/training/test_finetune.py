@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
 from hyenadna_hf.baselines.kmer import kmer_classifier
-from hyenadna_cli import main
+from hyenadna_hf.cli import main
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 from hyenadna_hf.training.metrics import classification_metrics
 
