@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..arguments import CommandParser
-from ..data.fasta import Fasta
+from ..data.fasta import Fasta, packing_of
 from ..errors import InputError
 from .command import ScoringArguments, file_identity, job, load_language_model, output_path
 from .score_table import ABSENT, COLUMNS, score_to_file, summary, write_tsv
@@ -18,7 +18,7 @@ INFO = {
 
 @dataclass(kw_only=True)
 class ScoreVariantsArguments(ScoringArguments):
-    vcf: str = field(metadata={"help": "The variants: VCF, plain or compressed, or BCF."})
+    vcf: str = field(metadata={"help": "The variants: VCF, plain or bgzip, or BCF."})
     out: str = field(
         metadata={"help": "What to write: .tsv, a row an alternate allele; .vcf or .vcf.gz, the records with INFO."}
     )
@@ -81,7 +81,7 @@ def read_vcf(path):
     The alternate alleles of a VCF or BCF file, in its order.
 
     Args:
-        path (`str` or `Path`): Plain, gzip, bgzip, or BCF.
+        path (`str` or `Path`): Plain, bgzip, or BCF.
 
     Yields:
         [`Variant`]; for a record without alternate one whose `alternate` is `None`.
@@ -132,8 +132,10 @@ def write_vcf(source, path, rows):
 def _open(path):
     import pysam
 
-    if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such file; check the path.")
+    if packing_of(Path(path)) == "gzip":
+        raise InputError(
+            f"{path}: this is packed by gzip, where bgzip is wanted; gunzip -c {path} | bgzip > new.vcf.gz."
+        )
     try:
         return pysam.VariantFile(str(path))
     except (OSError, ValueError) as error:
