@@ -159,7 +159,7 @@ def merge_config(config, tensors):
         raise InputError("neither a configuration nor the weights tell max_seq_len; give --config config.json.")
     try:
         return HyenaDNAConfig(**{**given, **sizes})
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # many kinds, for transformers reads fields of its own
         raise InputError(f"the configuration is of no HyenaDNA: {error}") from error
 
 

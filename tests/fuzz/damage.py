@@ -36,7 +36,7 @@ TOKENS += [
 
 
 @st.composite
-def damage(draw, content):
+def damage(draw, content, tokens=TOKENS):
     """Bytes that are almost those of a file: flipped, cut, doubled, replaced, its lines in another order."""
     for _ in range(draw(st.integers(1, 4))):
         first, second = sorted(draw(st.tuples(*[st.integers(0, len(content))] * 2)))
@@ -44,9 +44,9 @@ def damage(draw, content):
         if way == "flip" and first < len(content):
             content = content[:first] + bytes([draw(st.integers(0, 255))]) + content[first + 1 :]
         elif way == "token":
-            content = content[:first] + draw(st.sampled_from(TOKENS)) + content[first:]
+            content = content[:first] + draw(st.sampled_from(tokens)) + content[first:]
         elif way == "field":
-            content = _with_another_field(content, first, draw(st.sampled_from(TOKENS)))
+            content = _with_another_field(content, first, draw(st.sampled_from(tokens)))
         elif way == "cut":
             content = content[:first] + content[second:]
         elif way == "truncate":
