@@ -202,6 +202,11 @@ def read_tensors(file):
         if not tensors and isinstance(inner, dict):
             tensors = {key: value for key, value in inner.items() if isinstance(value, torch.Tensor)}
         tensors = tensors or module_tensors(inner)
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided:
+            raise InputError(f"{name} is a sparse tensor, which no HyenaDNA has.")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():  # would swell when used
+            raise InputError(f"{name} claims {tensor.numel():,} numbers, more than the file holds.")
     return tensors, None, remarks
 
 

@@ -158,9 +158,11 @@ def merge_config(config, tensors):
     if "max_seq_len" not in given and "max_seq_len" not in sizes:
         raise InputError("neither a configuration nor the weights tell max_seq_len; give --config config.json.")
     try:
-        return HyenaDNAConfig(**{**given, **sizes})
+        merged = HyenaDNAConfig(**{**given, **sizes})
+        merged.to_json_string()  # as it will be saved
     except Exception as error:  # many kinds, for transformers reads fields of its own
         raise InputError(f"the configuration is of no HyenaDNA: {error}") from error
+    return merged
 
 
 def split_constants(config, tensors):

@@ -146,7 +146,10 @@ def _records(path, file):
     position = "the first record"
     try:
         for record in file:
+            str(record)  # refuses what is no UTF-8 before it is scored and cannot be written
             yield record
             position = f"the record behind {record.contig}:{record.pos:,}"
+        position = "the header, with what the records add to it,"
+        str(file.header)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {position} cannot be read ({error}).") from error

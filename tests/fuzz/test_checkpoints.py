@@ -130,10 +130,10 @@ def test_own_fields_of_a_configuration(fields):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_loading_in_many_ways(name, checkpoint, tmp_path):
-    fuzz_loading(name, checkpoint, 500, tmp_path)
+    fuzz_loading(name, checkpoint, 200, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json"])
 def test_converting_in_many_ways(name, checkpoint, tmp_path):
-    fuzz_converting(name, checkpoint, 1000, tmp_path)
+    fuzz_converting(name, checkpoint, 500, tmp_path)

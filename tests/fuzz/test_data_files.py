@@ -143,4 +143,4 @@ def test_damaged_files(name, content, read, pack, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "content", "read", "pack"), CASES)
 def test_files_damaged_in_many_ways(name, content, read, pack, tmp_path):
-    fuzz(name, content, read, pack, 1000, tmp_path)
+    fuzz(name, content, read, pack, 300, tmp_path)
