@@ -1,11 +1,12 @@
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import hyenadna_cli
 from hyenadna_cli import COMMANDS, main
 from hyenadna_hf.errors import InputError
 
@@ -63,7 +64,7 @@ def test_every_command_has_help_with_examples_and_defaults(name, capsys):
     assert f"usage: hyenadna {name}" in text
     assert "example" in text.lower() and text.count(f"hyenadna {name}") > 1
     assert "(default: None)" not in text
-    parser = hyenadna_cli.importlib.import_module(COMMANDS[name][0]).parser()
+    parser = importlib.import_module(COMMANDS[name][0]).parser()
     assert [action.dest for action in parser._actions if not action.help] == []
 
 
@@ -130,7 +131,8 @@ def test_doctor_finds_what_is_missing(capsys, monkeypatch):
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
     assert "problem: torch >=2.4 is wanted, 2.0 is installed; pip install 'torch>=2.4'" in text
-    assert "problem: datasets: missing, not all commands work; pip install 'hyenadna_hf[all]'" in text
+    assert re.search(r"problem: datasets.*: missing, not all commands work; pip install 'hyenadna_hf\[all\]'", text)
+    assert not re.search("problem: .*anndata", text)  # for one kind of file only
 
 
 def test_doctor_works_where_torch_does_not():
