@@ -282,6 +282,8 @@ def _unpack(path, target):
             shutil.copyfileobj(packed, file, 1 << 20)
     except DAMAGED_GZIP as error:
         raise InputError(f"{path}: the gzip file is damaged ({error}); fetch it again.") from error
+    if not target.stat().st_size:
+        raise InputError(f"{path}: the file is empty.")
 
 
 def _remove(folder, process):

@@ -1,5 +1,6 @@
 """`hyenadna score-variants`: the variants of a VCF file, each with its log-likelihood ratio or why there is none."""
 
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,6 +130,7 @@ def write_vcf(source, path, rows):
                 result.write(str(record).encode())
 
 
+@contextmanager
 def _open(path):
     import pysam
 
@@ -136,10 +138,21 @@ def _open(path):
         raise InputError(
             f"{path}: this is packed by gzip, where bgzip is wanted; gunzip -c {path} | bgzip > new.vcf.gz."
         )
+    unreadable = f"{path}: this is not a readable VCF or BCF file"
     try:
-        return pysam.VariantFile(str(path))
+        file = pysam.VariantFile(str(path))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: this is not a readable VCF or BCF file ({error}).") from error
+        raise InputError(f"{unreadable} ({error}).") from error
+    try:
+        yield file
+    except BaseException:
+        with suppress(OSError):  # a damaged file cannot be closed either
+            file.close()
+        raise
+    try:
+        file.close()
+    except OSError as error:
+        raise InputError(f"{unreadable} ({error}).") from error
 
 
 def _records(path, file):

@@ -304,7 +304,17 @@ def test_a_configuration_that_contradicts_the_weights(change, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("change", [{"dtype": []}, {"dtype": ""}, {"id2label": "x"}, {"architectures": [None]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": []},
+        {"dtype": ""},
+        {"id2label": "x"},
+        {"architectures": [None]},
+        {"pad_token_id": "x"},
+        {"architectures": -1, "classifier_pooling": "mean"},
+    ],
+)
 def test_a_configuration_that_transformers_cannot_read_or_save(change, tmp_path):
     tensors, config, _ = read_golden("hub_o2_L65")
     write(tmp_path / "source", tensors, {**config, **change})
