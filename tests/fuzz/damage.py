@@ -1,6 +1,11 @@
 """Ways to damage a file, for hypothesis."""
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+# The former tries the same damage each time, the latter other damage.
+QUICK = settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 
 # What breaks parsers: ends, signs, numbers beyond 32 and 64 bits, bytes that are no UTF-8, brackets.
 TOKENS = [

@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 import torch
-from fuzz.damage import TOKENS, damage
-from hypothesis import HealthCheck, given, settings
+from fuzz.damage import QUICK, THOROUGH, TOKENS, damage
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
@@ -65,10 +65,10 @@ def damaged(name, content):
     return damage(content) | pickles(content) if name.endswith(".bin") else damage(content)
 
 
-def fuzz_loading(name, checkpoint, examples, folder):
+def fuzz_loading(name, checkpoint, profile, folder):
     shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @profile
     @given(damaged(name, (checkpoint / name).read_bytes()))
     def run(content):
         (folder / name).write_bytes(content)
@@ -83,14 +83,14 @@ def fuzz_loading(name, checkpoint, examples, folder):
     run()
 
 
-def fuzz_converting(name, checkpoint, examples, folder):
+def fuzz_converting(name, checkpoint, profile, folder):
     source = folder / "source"
     source.mkdir()
     weights = name if name.endswith(".bin") else "model.safetensors"
     shutil.copy(checkpoint / weights, source)
     shutil.copy(checkpoint / "config.json", source)
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @profile
     @given(damaged(name, (checkpoint / name).read_bytes()))
     def run(content):
         (source / name).write_bytes(content)
@@ -108,12 +108,12 @@ def fuzz_converting(name, checkpoint, examples, folder):
 
 @pytest.mark.parametrize("name", FILES)
 def test_loading(name, checkpoint, tmp_path):
-    fuzz_loading(name, checkpoint, 20, tmp_path)
+    fuzz_loading(name, checkpoint, QUICK, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json"])
 def test_converting(name, checkpoint, tmp_path):
-    fuzz_converting(name, checkpoint, 40, tmp_path)
+    fuzz_converting(name, checkpoint, QUICK, tmp_path)
 
 
 @settings(max_examples=200, deadline=None)
@@ -130,10 +130,10 @@ def test_own_fields_of_a_configuration(fields):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_loading_in_many_ways(name, checkpoint, tmp_path):
-    fuzz_loading(name, checkpoint, 200, tmp_path)
+    fuzz_loading(name, checkpoint, THOROUGH, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json"])
 def test_converting_in_many_ways(name, checkpoint, tmp_path):
-    fuzz_converting(name, checkpoint, 500, tmp_path)
+    fuzz_converting(name, checkpoint, THOROUGH, tmp_path)

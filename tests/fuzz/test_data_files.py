@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pysam
 import pytest
-from fuzz.damage import damage, damage_packed
-from hypothesis import HealthCheck, given, settings
+from fuzz.damage import QUICK, THOROUGH, damage, damage_packed
+from hypothesis import given
 
 from hyenadna_hf.data.biotypes import load_biotypes
 from hyenadna_hf.data.fasta import Fasta
@@ -112,11 +112,11 @@ CASES = [
 ]
 
 
-def fuzz(name, content, read, pack, examples, folder):
+def fuzz(name, content, read, pack, profile, folder):
     """Read a file that is damaged in many ways."""
     (folder / "genome.fa").write_text(FASTA)
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @profile
     @given(damage_packed(content, pack) if pack else damage(content))
     def run(content):
         for old in folder.glob(f"{name}*"):  # an index, too
@@ -137,10 +137,10 @@ def fuzz(name, content, read, pack, examples, folder):
 
 @pytest.mark.parametrize(("name", "content", "read", "pack"), CASES)
 def test_damaged_files(name, content, read, pack, tmp_path):
-    fuzz(name, content, read, pack, 40, tmp_path)
+    fuzz(name, content, read, pack, QUICK, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "content", "read", "pack"), CASES)
 def test_files_damaged_in_many_ways(name, content, read, pack, tmp_path):
-    fuzz(name, content, read, pack, 300, tmp_path)
+    fuzz(name, content, read, pack, THOROUGH, tmp_path)
