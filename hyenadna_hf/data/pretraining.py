@@ -134,14 +134,15 @@ class PretrainingCollator(CausalCollator):
     """
     As [`CausalCollator`], and windows with a `cut_to` become rows of that length: `(batch * pieces, cut_to)`.
 
-    The first label of a row is -100: nothing predicts it, and so the Trainer does not count it either.
+    The first label behind the padding is -100: nothing predicts it, and so the Trainer does not count it either.
     """
 
     def __call__(self, examples):
         lengths = {example.get("cut_to") for example in examples}
         (cut_to,) = lengths if len(lengths) == 1 else (min(lengths),)
         batch = super().__call__([piece for example in examples for piece in _pieces(example, cut_to)])
-        batch["labels"][:, 0] = IGNORED
+        first = batch["attention_mask"].argmax(1, keepdim=True)
+        batch["labels"].scatter_(1, first, IGNORED)
         return batch
 
 
