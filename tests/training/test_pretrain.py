@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 import math
 import random
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from hyenadna_hf import HyenaDNAConfig
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
 from hyenadna_hf.cli import main
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.sequence import token_ids
@@ -80,6 +81,21 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(files):
     assert lengths == ["8"] * 3 + ["16"] * 3 + ["32"] * 2 + ["64"] * 4
 
 
+def test_the_model_sees_the_lengths_that_the_log_names(files, monkeypatch):
+    seen = []
+    forward = HyenaDNAForCausalLM.forward
+
+    @functools.wraps(forward)
+    def noting(self, input_ids=None, **inputs):
+        if self.training:
+            seen.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(HyenaDNAForCausalLM, "forward", noting)
+    assert main(arguments(files, "out", "--initial_length", "16", "--length_warmup_steps", "4")) == 0
+    assert seen == [(16, 16)] * 2 + [(8, 32)] * 2 + [(4, 64)] * 8
+
+
 def test_two_processes_train_as_one_does(files):
     """Equal global batches, in two processes and in one, with warm-up and with accumulated gradients."""
     warmup = ("--initial_length", "16", "--length_warmup_steps", "6", "--reverse_complement")
@@ -118,6 +134,7 @@ def test_several_genomes_and_bed_files(files, capsys):
     ("more", "words"),
     [
         (["--max_length", "67"], "--max_length 67"),
+        (["--initial_length", "32", "--max_length", "64", "--append_sep"], "--append_sep"),
         (["--initial_length", "24"], "initial_length=24"),
         (["--validation", "three"], "three"),
         (["--test", "one:1-9000"], "one:1-9000"),
