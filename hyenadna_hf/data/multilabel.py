@@ -80,7 +80,7 @@ def _with_all_splits(source, data, fractions, seed):
     for split, fraction in fractions.items():
         if split not in splits:
             try:
-                halves = splits["train"].train_test_split(fraction, seed=seed)
+                halves = splits["train"].train_test_split(fraction, seed=seed, keep_in_memory=True)
             except ValueError as error:
                 raise InputError(f"{source}: cannot hold a {split} split out of train ({error}).") from error
             splits["train"], splits[split] = halves["train"], halves["test"]

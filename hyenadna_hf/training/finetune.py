@@ -35,7 +35,7 @@ from .finetune_arguments import RESULTS_FILE, check_arguments, check_metric, par
 from .loss import WeightedLoss, balanced_weights
 from .metrics import metric_names, metrics_of_scores
 from .optimizer import optimizer_cls_and_kwargs
-from .recipes import recipe_of, recipe_tables
+from .recipes import print_recipes, recipe_of
 from .runs import checkpoint_to_resume
 
 LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
@@ -60,10 +60,9 @@ def main(argv):
     """Run `hyenadna finetune` with the arguments `argv` (a list of `str`)."""
     arguments = parse_arguments(argv)
     if arguments[1].recipe == "list":
-        for table in recipe_tables():
-            Console().print(table, "")
-        return
-    finetune(*arguments)
+        print_recipes(Console())
+    else:
+        finetune(*arguments)
 
 
 def finetune(model_args, data_args, training_args):

@@ -2,8 +2,9 @@
 Published settings of fine-tuning, one recipe a data set, which `hyenadna finetune --recipe` takes in place of defaults.
 
 The numbers are those of the HyenaDNA paper (Nguyen, Poli, Faizi et al. 2023) and of its configurations; where the paper
-gives a range, the value of the configuration. Its schedule warms up from 1e-6, ours from 0. Biotypes and soft prompts
-have no recipe: the one embeds without training, the other trains no weight of the model.
+gives a range, the value of the configuration; for the epochs of species, which are not published, those of the others.
+The published schedule warms up from 1e-6, ours from 0. Biotypes and soft prompts have no recipe: the one embeds without
+training, the other trains no weight of the model.
 """
 
 import os
@@ -98,19 +99,20 @@ NUCLEOTIDE_TRANSFORMER_RECIPES = {
 }
 # GUE came after the paper: it gets the recipe of the Nucleotide Transformer tasks.
 GUE_RECIPES = {name: Recipe(task.length, task.metric) for name, task in GUE_TASKS.items()}
-OTHER_RECIPES = {
+CHROMATIN_RECIPES = {
     "chromatin_1k": _CHROMATIN,
     "chromatin_8k": replace(_CHROMATIN, max_length=8_000, classifier_pooling="last"),
-    **{
-        f"species_{name}": Recipe(length, classifier_pooling="mean" if length < 250_000 else "last")
-        for name, length in _SPECIES_LENGTHS.items()
-    },
+}
+SPECIES_RECIPES = {
+    f"species_{name}": Recipe(length, classifier_pooling="mean" if length < 250_000 else "last")
+    for name, length in _SPECIES_LENGTHS.items()
 }
 COLLECTIONS = {
     "GenomicBenchmarks": GENOMIC_BENCHMARKS_RECIPES,
     "Nucleotide Transformer": NUCLEOTIDE_TRANSFORMER_RECIPES,
-    "GUE, with the recipe of the Nucleotide Transformer tasks (not published)": GUE_RECIPES,
-    "Chromatin profiles, species": OTHER_RECIPES,
+    "GUE (not published: as Nucleotide Transformer)": GUE_RECIPES,
+    "Chromatin profiles": CHROMATIN_RECIPES,
+    "Species": SPECIES_RECIPES,
 }
 RECIPES = {name: recipe for recipes in COLLECTIONS.values() for name, recipe in recipes.items()}
 
@@ -135,21 +137,16 @@ def find_recipe(name):
     return RECIPES[name]
 
 
-def recipe_tables():
-    """All recipes, as a `rich` table for each collection; what is the same throughout one stands in its caption."""
-    return [_table(title, recipes) for title, recipes in COLLECTIONS.items()]
-
-
-def _table(title, recipes):
-    values = {field.name: {getattr(recipe, field.name) for recipe in recipes.values()} for field in fields(Recipe)}
-    varied = [name for name, found in values.items() if len(found) > 1]
-    common = (f"{name} {found.pop()}" for name, found in values.items() if len(found) == 1 and found != {None})
-    table = Table(
-        title=title, caption=f"all: {', '.join(common)}", caption_justify="left", title_justify="left", box=None
-    )
-    table.add_column("recipe", no_wrap=True)
-    for name in varied:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, recipe in recipes.items():
-        table.add_row(name, *(str(getattr(recipe, column)) for column in varied))
-    return table
+def print_recipes(console):
+    """Print all recipes on a `rich.Console`: a table a collection, below it what is the same throughout."""
+    for title, recipes in COLLECTIONS.items():
+        values = {field.name: {getattr(recipe, field.name) for recipe in recipes.values()} for field in fields(Recipe)}
+        varied = [name for name, found in values.items() if len(found) > 1]
+        common = (f"{name} {found.pop()}" for name, found in values.items() if len(found) == 1 and found != {None})
+        table = Table(title=title, title_justify="left", box=None)
+        for number, name in enumerate(["recipe", *varied]):
+            table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        for name, recipe in recipes.items():
+            table.add_row(name, *(str(getattr(recipe, column)) for column in varied))
+        console.print(table)
+        console.print(f"All: {', '.join(common)}.\n", highlight=False)
