@@ -79,9 +79,12 @@ def _with_all_splits(source, data, fractions, seed):
     splits = dict(data)
     for split, fraction in fractions.items():
         if split not in splits:
-            try:
-                halves = splits["train"].train_test_split(fraction, seed=seed, keep_in_memory=True)
-            except ValueError as error:
-                raise InputError(f"{source}: cannot hold a {split} split out of train ({error}).") from error
-            splits["train"], splits[split] = halves["train"], halves["test"]
+            rows = len(splits["train"])
+            count = round(fraction * rows)
+            if not 0 < count < rows:
+                raise InputError(f"{source}: cannot hold a {split} split of {fraction:.0%} out of {rows:,} train rows.")
+            order = np.random.default_rng(seed).permutation(rows)
+            # In memory: `datasets` would write the choice into the folder of a saved data set.
+            splits[split] = splits["train"].select(np.sort(order[:count]), keep_in_memory=True)
+            splits["train"] = splits["train"].select(np.sort(order[count:]), keep_in_memory=True)
     return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})

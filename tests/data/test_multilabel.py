@@ -66,7 +66,7 @@ def test_other_bad_input(tmp_path):
     with gzip.open(tmp_path / "train.csv.gz", "wt") as file:
         file.write("sequence,a,b\nACGT,1,0\n")
     (tmp_path / "test.csv").unlink()
-    with pytest.raises(InputError, match="cannot hold a test split out of train"):
+    with pytest.raises(InputError, match="cannot hold a test split of 20% out of 1 train rows"):
         load_multilabel_sequences(tmp_path, ["a", "b"])
     DatasetDict({"train": Dataset.from_dict({"sequence": ["A"], "label": [0]})}).save_to_disk(tmp_path / "saved")
     with pytest.raises(InputError, match="its columns are sequence, label; give sequence and labels"):
