@@ -69,6 +69,8 @@ def finetune(model_args, data_args, training_args):
     """
     Train, evaluate on the test split, save, load back and classify one sequence.
 
+    `finetune(*parse_arguments(["--dataset", "my_data", "--recipe", "H3"]))` is what the command does.
+
     Everything that can be wrong with the arguments is checked before anything is written. `output_dir` receives the
     model, the tokenizer, the code to load them anywhere, and `results.json`.
 

@@ -106,7 +106,7 @@ class FinetuneArguments(TrainingArguments):
     weight_decay: float = field(default=0.1, metadata={"help": "Not of HyenaDNA's filters, nor of biases and norms."})
     lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "Learning rate schedule."})
     min_lr_rate: float = field(
-        default=0.1, metadata={"help": "Where cosine_with_min_lr ends, as a share of the peak, 0 to 1."}
+        default=0.0, metadata={"help": "Where cosine_with_min_lr ends, as a share of the peak, 0 to 1."}
     )
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
     ema_decay: float | None = field(
@@ -181,7 +181,7 @@ def parse_arguments(argv):
 
 
 def check_arguments(model_args, data_args, args):
-    """Refuse what can be seen to be wrong before any work."""
+    """Refuse, by an `InputError`, what can be seen to be wrong before any work; [`finetune`] calls it."""
     if model_args.kmer is not None and model_args.kmer < 1:
         raise InputError(f"--kmer {model_args.kmer}: a word has at least one base.")
     if model_args.special_tokens_mode not in SPECIAL_TOKENS_MODES:
@@ -197,9 +197,11 @@ def check_arguments(model_args, data_args, args):
         if source is not None and not Path(source).is_dir() and not HUB_ID.fullmatch(source):
             raise InputError(f"--{name} {source}: there is no such folder, and it is no Hub id; check the path.")
     at_least_one = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-    for name, least in {**dict.fromkeys(at_least_one, 1), "learning_rate": 0, "weight_decay": 0}.items():
-        if not getattr(args, name) >= least:
-            raise InputError(f"--{name} {getattr(args, name)}: give {least} or more.")
+    at_least_zero = ("learning_rate", "filter_learning_rate", "weight_decay")
+    for name, least in {**dict.fromkeys(at_least_one, 1), **dict.fromkeys(at_least_zero, 0)}.items():
+        value = getattr(args, name)
+        if value is not None and not value >= least:
+            raise InputError(f"--{name} {value}: give {least} or more.")
     if not (args.num_train_epochs > 0 or args.max_steps > 0):
         raise InputError(f"--num_train_epochs {args.num_train_epochs}: give more than 0, or --max_steps.")
     for name, value in (("reverse_complement", data_args.reverse_complement), ("min_lr_rate", args.min_lr_rate)):
@@ -222,6 +224,7 @@ def check_arguments(model_args, data_args, args):
 
 
 def check_metric(args, names):
+    """Refuse to choose checkpoints by what is not among the metrics `names` (a list of `str`)."""
     metric = args.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in ("loss", *names):
         raise InputError(

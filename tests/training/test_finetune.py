@@ -203,6 +203,7 @@ def run(dataset, model, out, *options):
 
 def test_filters_do_not_decay_learn_at_their_rate_and_the_schedule_ends_at_its_floor(composition, untrained, tmp_path):
     options = ["--max_steps", 10, "--learning_rate", 0.01, "--filter_learning_rate", 0.002, "--logging_steps", 1]
+    options += ["--min_lr_rate", 0.1]
     options += ["--embed_dropout", 0.2, "--resid_dropout", 0.3, "--classifier_pooling", "max", "--save_strategy", "no"]
     trainer, _ = run(composition, untrained, tmp_path / "out", *options)
     settings = {id(p): group for group in trainer.optimizer.param_groups for p in group["params"]}
