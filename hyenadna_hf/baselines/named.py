@@ -16,6 +16,7 @@ _CONFIGS = {
     **_FIXED_LENGTH,
     "gpt": tiny_gpt_config,
     "hyenadna-kmer": lambda **fields: published_config(SIZE, vocab_size=len(VOCABULARY) + 4**K, **fields),
+    "hyenadna-bidirectional": lambda **fields: published_config(SIZE, bidirectional=True, **fields),
 }
 BASELINE_NAMES = tuple(_CONFIGS)
 
