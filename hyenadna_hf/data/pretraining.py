@@ -103,7 +103,7 @@ class LengthWarmup(TrainerCallback):
 
     def cut(self, stream, batch_size, batches_per_step):
         """
-        The examples of a stream, each with the `cut_to` that belongs to its step, which [`PretrainingCollator`] obeys.
+        The examples of a stream, each cut as belongs to its step, for [`PretrainingCollator`].
 
         Args:
             stream (`IterableDataset`): Gives examples of `length` tokens, without end.
@@ -127,30 +127,28 @@ class _Cut(IterableDataset):
         first, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for number, example in enumerate(self.stream):
             batch = number // self.batch_size * workers + first  # dataloaders take a batch of each worker in turn
-            yield {**example, "cut_to": self.warmup.at(batch // self.batches_per_step)}
+            length = self.warmup.at(batch // self.batches_per_step)
+            yield {name: torch.as_tensor(values).split(length) for name, values in example.items()}
 
 
 class PretrainingCollator(CausalCollator):
     """
-    As [`CausalCollator`], and windows with a `cut_to` become rows of that length: `(batch * pieces, cut_to)`.
+    As [`CausalCollator`], and every piece of a window that was cut becomes a row: `(batch * pieces, length)`.
 
-    The first label of a row is -100: nothing predicts it, and so the Trainer does not count it either.
+    The first label behind the padding is -100: nothing predicts it, and so the Trainer does not count it either.
     """
 
     def __call__(self, examples):
-        lengths = {example.get("cut_to") for example in examples}
-        (cut_to,) = lengths if len(lengths) == 1 else (min(lengths),)
-        batch = super().__call__([piece for example in examples for piece in _pieces(example, cut_to)])
-        batch["labels"][:, 0] = IGNORED
+        batch = super().__call__([piece for example in examples for piece in _pieces(example)])
+        first = batch["attention_mask"].argmax(1, keepdim=True)
+        batch["labels"].scatter_(1, first, IGNORED)
         return batch
 
 
-def _pieces(example, length):
-    tensors = {name: torch.as_tensor(value) for name, value in example.items() if name != "cut_to"}
-    if length is None:
-        return [tensors]
-    parts = {name: tensor.split(length) for name, tensor in tensors.items()}
-    return [dict(zip(parts, piece)) for piece in zip(*parts.values())]
+def _pieces(example):
+    if not isinstance(example["input_ids"], tuple):
+        return [example]
+    return [dict(zip(example, piece)) for piece in zip(*example.values())]
 
 
 def without(pieces, removed):

@@ -174,6 +174,8 @@ def pretrain(genome_args, model_args, training_args, command=None):
         training_args.max_steps = math.ceil(windows * training_args.num_train_epochs / windows_per_step)
     callbacks = []
     if model_args.initial_length is not None:
+        if genome_args.append_sep:
+            raise InputError("--append_sep and --initial_length: cut windows have no [SEP]; leave out one of them.")
         steps = model_args.length_warmup_steps
         steps = math.ceil(steps * training_args.max_steps) if steps < 1 else int(steps)
         warmup = LengthWarmup(length, model_args.initial_length, steps)
