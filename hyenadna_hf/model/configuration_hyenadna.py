@@ -50,6 +50,11 @@ class HyenaDNAConfig(PretrainedConfig):
             from the formula. For checkpoints that were fine-tuned so; takes `max_seq_len * emb_dim` numbers a layer.
         use_bias (`bool`, defaults to `True`):
             Whether each long convolution has a skip term `bias * input`.
+        bidirectional (`bool`, defaults to `False`):
+            Whether each long convolution also reads the positions to come, by filters of their own from lag 1 on (lag
+            0 is that of the others). The short convolution looks back in either case. Such a model has no causal
+            language-model head, but a masked one. (The published code's option of this name has other arithmetic: one
+            filter, over an input shifted by half its length in a circular convolution.)
         embed_dropout (`float`, defaults to 0.1):
             Dropout on the embeddings, before the first residual.
         resid_dropout (`float`, defaults to 0.0):
@@ -108,6 +113,7 @@ class HyenaDNAConfig(PretrainedConfig):
         train_freq=True,
         trained_positions=False,
         use_bias=True,
+        bidirectional=False,
         embed_dropout=0.1,
         resid_dropout=0.0,
         hyena_dropout=0.0,
@@ -146,6 +152,7 @@ class HyenaDNAConfig(PretrainedConfig):
         self.train_freq = _boolean("train_freq", train_freq)
         self.trained_positions = _boolean("trained_positions", trained_positions)
         self.use_bias = _boolean("use_bias", use_bias)
+        self.bidirectional = _boolean("bidirectional", bidirectional)
         self.embed_dropout = _probability("embed_dropout", embed_dropout)
         self.resid_dropout = _probability("resid_dropout", resid_dropout)
         self.hyena_dropout = _probability("hyena_dropout", hyena_dropout)
@@ -190,6 +197,7 @@ class HyenaDNAConfig(PretrainedConfig):
             "AutoTokenizer": ["tokenization_hyenadna.HyenaDNATokenizer", None],
             "AutoModel": "modeling_hyenadna.HyenaDNAModel",
             "AutoModelForCausalLM": "modeling_hyenadna.HyenaDNAForCausalLM",
+            "AutoModelForMaskedLM": "modeling_hyenadna.HyenaDNAForMaskedLM",
             "AutoModelForSequenceClassification": "modeling_hyenadna.HyenaDNAForSequenceClassification",
             "AutoModelForTokenClassification": "modeling_hyenadna.HyenaDNAForTokenClassification",
         }

@@ -150,13 +150,19 @@ class HyenaDNAPositions(nn.Module):
 
 
 class HyenaDNAFilter(nn.Module):
-    """The `hyena_order - 1` implicit long filters of a layer: a sine MLP of the position under an exponential decay."""
+    """
+    The `hyena_order - 1` implicit long filters of a layer: a sine MLP of the position under an exponential decay.
 
-    def __init__(self, config):
+    Args:
+        config ([`HyenaDNAConfig`]): Of the model.
+        skip (`bool`, defaults to `True`): Whether there may be skip terms; filters over the future have none.
+    """
+
+    def __init__(self, config, skip=True):
         super().__init__()
         self.config = config
         channels = config.d_model * (config.hyena_order - 1)
-        self.bias = nn.Parameter(torch.randn(channels)) if config.use_bias else None
+        self.bias = nn.Parameter(torch.randn(channels)) if config.use_bias and skip else None
         self.pos_emb = HyenaDNAPositions(config) if config.trained_positions else None
         # Numbered as published, where the activation stands between the linear layers as "1", "3", "5", ...
         width = config.filter_order

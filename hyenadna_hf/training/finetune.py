@@ -29,7 +29,8 @@ from ..data.sequence import NUCLEOTIDE_IDS
 from ..errors import InputError
 from ..hub.card import model_card
 from ..model.configuration_hyenadna import HyenaDNAConfig
-from .classifier import load_classifier, longest_input, tokenize, words
+from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
+from .classifier import is_baseline, load_classifier, longest_input, tokenize, words
 from .ema import EMACallback
 from .finetune_arguments import RESULTS_FILE, check_arguments, check_metric, parse_arguments
 from .loss import WeightedLoss, balanced_weights
@@ -90,7 +91,8 @@ def finetune(model_args, data_args, training_args):
     set_seed(training_args.seed)
     problem_type = "multi_label_classification" if multi_label else "single_label_classification"
     fields = model_args.config_fields()
-    model, tokenizer, origin = load_classifier(model_args, names, problem_type=problem_type, **fields)
+    length = data_args.max_length or _longest(data, model_args)
+    model, tokenizer, origin = load_classifier(model_args, names, length, problem_type=problem_type, **fields)
     tokenizer.padding_side = data_args.padding_side or tokenizer.padding_side
     is_hyenadna = model.config.model_type == HyenaDNAConfig.model_type
     max_length = _max_length(data_args, model_args, longest_input(model.config, tokenizer))
@@ -163,7 +165,7 @@ def finetune(model_args, data_args, training_args):
     output_dir = Path(training_args.output_dir)
     (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
-    if is_hyenadna:
+    if is_hyenadna and not is_baseline(model_args.model):
         listed = ", ".join(names) if len(names) <= 20 else f"{len(names):,} labels"
         note = f"Fine-tuned from {model_args.model} ({origin}) to tell {listed} apart."
         card = model_card(output_dir, output_dir.name, note=note, results=results)
@@ -239,6 +241,12 @@ def _groups(source, names, multi_label):
         raise InputError(
             f'--label_groups {source}: give a JSON file {{"group": ["label", ...]}} of the labels ({error}).'
         ) from error
+
+
+def _longest(data, model_args):
+    """The most tokens that a sequence becomes, at one token a base."""
+    special = len(SPECIAL_TOKENS_MODES[model_args.special_tokens_mode][0].split()) - 1
+    return special + max(len(sequence) for split in data.values() for sequence in split["sequence"])
 
 
 def _max_length(data_args, model_args, limit):
