@@ -30,7 +30,7 @@ def published_config(name, **overrides):
 
     Args:
         name (`str`): One of `SIZE_NAMES`, as `"hyenadna-tiny-1k-seqlen"` or `"hyenadna-1m"`.
-        overrides: Fields of [`HyenaDNAConfig`] to set besides.
+        overrides: Fields of [`HyenaDNAConfig`] to set, in place of the published ones or besides.
 
     Returns:
         [`HyenaDNAConfig`]
@@ -41,7 +41,7 @@ def published_config(name, **overrides):
     size = ALIASES.get(name, name)
     if size not in PUBLISHED_SIZES:
         raise ValueError(f"name={name!r}: the published sizes are {', '.join(SIZE_NAMES)}.")
-    return HyenaDNAConfig(**PUBLISHED_SIZES[size], **overrides)
+    return HyenaDNAConfig(**{**PUBLISHED_SIZES[size], **overrides})
 
 
 def parameter_count(config):

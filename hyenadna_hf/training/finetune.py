@@ -30,7 +30,7 @@ from ..errors import InputError
 from ..hub.card import model_card
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
-from .classifier import ModelArguments, load_classifier, longest_input, tokenize, words
+from .classifier import ModelArguments, is_baseline, load_classifier, longest_input, tokenize, words
 from .metrics import classification_metrics
 
 RESULTS_FILE = "results.json"
@@ -125,7 +125,7 @@ def finetune(model_args, data_args, training_args):
     )
     names = data["train"].features["label"].names
     set_seed(training_args.seed)
-    model, tokenizer, origin = load_classifier(model_args, names)
+    model, tokenizer, origin = load_classifier(model_args, names, data_args.max_length or _longest(data, model_args))
     limit = longest_input(model.config, tokenizer)
     max_length = limit if data_args.max_length is None else data_args.max_length
     if max_length is not None and not 1 <= max_length <= (limit or max_length):
@@ -178,7 +178,7 @@ def finetune(model_args, data_args, training_args):
     output_dir = Path(training_args.output_dir)
     (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
-    if trainer.model.config.model_type == HyenaDNAConfig.model_type:
+    if trainer.model.config.model_type == HyenaDNAConfig.model_type and not is_baseline(model_args.model):
         note = f"Fine-tuned from {model_args.model} ({origin}) to tell {', '.join(names)} apart."
         card = model_card(output_dir, output_dir.name, note=note, results=results)
         (output_dir / "README.md").write_text(card, encoding="utf-8")
@@ -247,6 +247,12 @@ def _checkpoint_to_resume(args):
     if str(asked).lower() == "true":
         return get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     return asked if Path(asked).is_dir() else None
+
+
+def _longest(data, model_args):
+    """The most tokens that a sequence becomes, at one token a base."""
+    special = len(SPECIAL_TOKENS_MODES[model_args.special_tokens_mode][0].split()) - 1
+    return special + max(len(sequence) for split in data.values() for sequence in split["sequence"])
 
 
 def _classes(predictions):

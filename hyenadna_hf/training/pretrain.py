@@ -18,6 +18,7 @@ from torch.utils.data import ConcatDataset
 from transformers import AutoConfig, AutoModelForCausalLM, HfArgumentParser, Trainer, TrainingArguments, set_seed
 
 from .. import __version__
+from ..baselines.named import baseline_config
 from ..data.fasta import Fasta
 from ..data.files import HUB_ID, SPLITS
 from ..data.genome import GenomeDataset
@@ -29,7 +30,7 @@ from ..hub.card import model_card
 from ..hub.sizes import SIZE_NAMES, published_config
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import HyenaDNATokenizer
-from .classifier import has_weights, is_size
+from .classifier import has_weights, is_baseline, is_size
 from .optimizer import optimizer_cls_and_kwargs
 from .runs import check_run_folder, checkpoint_to_resume
 
@@ -79,8 +80,9 @@ class PretrainedArguments:
     model: str = field(
         default="hyenadna-tiny-1k-seqlen",
         metadata={
-            "help": f"What to train: a published size, from scratch ({', '.join(SIZE_NAMES)}), or a folder or Hub id "
-            "of a language model with HyenaDNA's tokens, trained further if it has weights."
+            "help": f"What to train: a published size, from scratch ({', '.join(SIZE_NAMES)}), gpt (attention of the "
+            "size of hyenadna-tiny-1k-seqlen, from scratch), or a folder or Hub id of a language model with HyenaDNA's "
+            "tokens, trained further if it has weights."
         },
     )
     initial_length: int | None = field(
@@ -245,6 +247,8 @@ def load_language_model(model_args):
     source, remote = model_args.model, {"trust_remote_code": model_args.trust_remote_code}
     if is_size(source):
         return AutoModelForCausalLM.from_config(published_config(source)), "from scratch"
+    if source == "gpt" and is_baseline(source):
+        return AutoModelForCausalLM.from_config(baseline_config(source)), "from scratch"
     if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
         raise InputError(f"--model {source}: there is no such folder, and it is no Hub id; check the path.")
     try:
