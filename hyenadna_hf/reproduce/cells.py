@@ -39,7 +39,7 @@ class Step:
         arguments (`tuple[str, ...]`): Its arguments, but for `--output_dir`. [`FIRST_OUTPUT`] stands for the folder
             that the first step of the cell has made.
         results (`str`): The JSON file that it leaves in `--output_dir`.
-        resumes (`bool`): Whether it goes on from a checkpoint in there.
+        resumes (`bool`): Whether it is a training run, which goes on from a checkpoint if it is told to.
     """
 
     command: str
@@ -69,14 +69,19 @@ class Cell:
     @property
     def key(self):
         """Of all that its result depends on: arguments, the content of data and model, and the version."""
-        stands_for = {self.data.argument: "DATA", self.source: "MODEL"}
         what = {
             "version": __version__,
             "data": self.data.fingerprint,
             "model": _content(self.source),
-            "steps": [[stands_for.get(word, word) for word in step.words()] for step in self.steps],
+            "steps": [[self._portable(word) for word in step.words()] for step in self.steps],
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _portable(self, word):
+        """A word of a command without where data and model are."""
+        if word == self.source:
+            return "MODEL"
+        return word.replace(self.data.argument, "DATA") if word.startswith(self.data.argument) else word
 
     def path(self, out):
         """The file of its result."""
@@ -145,19 +150,25 @@ def metrics(command, results):
         return results["test"]["model"]
     if command == "pretrain":
         return {"pretraining_seconds": results["train_seconds"]}
+    if command in ("soft-prompt", "few-shot"):
+        return {_setting(row): row["accuracy"] for row in results["rows"] if "accuracy" in row}
     return results["metrics"]
 
 
+def _setting(row):
+    (length, shots) = ((name, row[name]) for name in ("prompt_tokens", "tuning_samples", "shots") if name in row)
+    return f"accuracy, {length[1]:,} {length[0].replace('_', ' ')}, {shots[1]:,} shots"
+
+
 def _run_step(step, folder, number, device):
-    """The results of a step, which it leaves in `folder/number`."""
-    output = folder / str(number)
-    results = output / step.results
-    if not results.is_file():
+    """The results of a step, which it leaves in `folder/number`; what is done already is not done again."""
+    output, done = folder / str(number), folder / f"{number}.done"
+    if not done.is_file():
         words = [*step.words(str(folder / "0")), "--output_dir", str(output)]
         if step.resumes and output.is_dir() and get_last_checkpoint(output):
             words += ["--resume_from_checkpoint", "true"]
-        else:
-            shutil.rmtree(output, ignore_errors=True)
+        elif step.resumes:
+            shutil.rmtree(output, ignore_errors=True)  # what was killed before its first checkpoint
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "log.txt", "w", encoding="utf-8") as log:
             status = subprocess.run(
@@ -169,7 +180,8 @@ def _run_step(step, folder, number, device):
             ).returncode
         if status:
             raise InputError(f"{step.command}: {_last_words(folder / 'log.txt')} (exit status {status})")
-    return json.loads(results.read_text(encoding="utf-8"))
+        done.touch()
+    return json.loads((output / step.results).read_text(encoding="utf-8"))
 
 
 def _environment(device):

@@ -13,12 +13,15 @@ from transformers import HfArgumentParser
 from ..data.named import BENCHMARKS
 from ..errors import InputError
 from ..inference.command import processes
+from ..training.recipes import RECIPES
 from . import report
 from .cells import FIRST_OUTPUT, Cell, Step, run, share
 from .data import prepare, train_fasta
 from .tables import MODELS, TABLES, WINDOW_LENGTHS, Model, Row
 
-WARMUP_STAGES = 16  # how much longer the last sequences are than the first ones
+WARMUP_FACTOR = 16  # how much longer the last sequences are than the first ones
+# The recipe of a data set, by kind of data.
+RECIPE_NAMES = {"labelled": "{}", "species": "species_{}", "chromatin": "chromatin_{}"}
 
 
 @dataclass
@@ -29,8 +32,8 @@ class ReproduceArguments:
     data: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of local files: NAME/ or NAME_train.csv.gz and NAME_test.csv.gz for each data set; a genome "
-            "for each species; a GTF file and its genome (default: the Hub)."
+            "help": "Folder of local files: NAME/ or NAME_train.csv.gz and NAME_test.csv.gz for each data set; "
+            "a genome for each species; a GTF file and its genome (default: the Hub)."
         },
     )
     datasets: list[str] = field(
@@ -161,40 +164,31 @@ def _cells(table, sources, models, args, rest, work):
                     why = reason or no_weights
                     absent.append({"dataset": dataset, "model": name, "seed": seed, "seconds": 0.0, "reason": why})
                     continue
-                steps = _steps(table, name, dataset, data, where, model.arguments, seed, args.epochs, rest)
+                steps = _steps(table, dataset, data, name, model, seed, args.epochs, rest)
                 cells.append(Cell(dataset, name, where, seed, steps, data, _evaluated(steps)))
     return cells, absent
 
 
-def _steps(table, name, dataset, data, source, arguments, seed, epochs, rest):
+def _steps(table, dataset, data, name, model, seed, epochs, rest):
     """The commands of a cell."""
-    passes = () if epochs is None else ("--num_train_epochs", str(epochs))
-    common = ("--dataset", data.argument, "--model", source, "--seed", str(seed))
-    if table.kind == "probe":
-        kept = tuple(_without(arguments, "--learning_rate"))
-        return (Step("probe", (*common, *kept, *table.arguments, *rest)),)
-    if table.kind in ("soft-prompt", "few-shot"):
-        return (Step(table.kind, (*common, *passes, *arguments, *table.arguments, *rest)),)
-    finetune = (*arguments, *table.arguments, "--no_baselines", *passes, *rest)
+    source = model.source_for(dataset)
+    common = ("--dataset", data.argument, "--model", source, "--seed", str(seed), *model.arguments)
+    passes = () if epochs is None else ("--num_train_epochs", f"{epochs:g}")
+    if table.kind in ("probe", "few-shot"):
+        return (Step(table.kind, (*common, *table.arguments, *rest)),)
+    if table.kind == "soft-prompt":
+        return (Step(table.kind, (*common, *passes, *rest)),)
+    recipe = RECIPE_NAMES[table.data].format(dataset.lower() if table.data == "species" else dataset)
+    training = (*(("--recipe", recipe) if recipe in RECIPES else ()), *model.training, *table.arguments)
+    training = (*training, "--no_baselines", *passes, *rest)
     if table.kind == "finetune":
-        return (Step("finetune", (*common, *finetune), resumes=True),)
+        return (Step("finetune", (*common, *training), resumes=True),)
     length = WINDOW_LENGTHS[dataset]
-    genomes = ("--fasta", train_fasta(data.argument), "--max_length", str(length), "--model", source)
-    warm = ("--initial_length", str(length // WARMUP_STAGES)) if name == "warm-up" else ()
-    return (
-        Step("pretrain", (*genomes, "--seed", str(seed), *passes, *warm), "pretraining.json", resumes=True),
-        Step(
-            "finetune",
-            ("--dataset", data.argument, "--model", FIRST_OUTPUT, "--seed", str(seed), *finetune),
-            resumes=True,
-        ),
-    )
-
-
-def _without(arguments, option):
-    """Arguments but for one option and its value."""
-    at = arguments.index(option) if option in arguments else len(arguments)
-    return [*arguments[:at], *arguments[at + 2 :]]
+    warm_up = ("--initial_length", str(length // WARMUP_FACTOR)) if name == "warm-up" else ()
+    windows = ("--fasta", train_fasta(data.argument), "--max_length", str(length))
+    pretraining = (*windows, "--model", source, "--seed", str(seed), *passes, *warm_up)
+    tuning = ("--dataset", data.argument, "--model", FIRST_OUTPUT, "--seed", str(seed), *training)
+    return (Step("pretrain", pretraining, "pretraining.json", resumes=True), Step("finetune", tuning, resumes=True))
 
 
 def _evaluated(steps):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset, Features, Value
+from datasets import Dataset, DatasetDict, Features, Value
 
 from ..data.biotypes import load_biotypes
+from ..data.chromatin import CHROMATIN_GROUPS, chromatin_from_peaks, load_chromatin_mat
 from ..data.fasta import fasta_files
 from ..data.files import FORMATS, split_paths
 from ..data.named import BENCHMARKS, load_labelled
@@ -21,6 +22,7 @@ from .tables import WINDOW_LENGTHS
 SPLIT_SEED = 2222  # of what is held out and of what a limit leaves
 TEST_SHARE = 0.25  # of a single file
 SPECIES_WINDOWS = {"train": 2_000, "validation": 200, "test": 500}  # unless a limit says otherwise
+CHROMATIN_CONTEXT = {"8k": 8_000}
 _MOST_N = 0.5  # of a window
 _LETTERS = np.frombuffer(b"NNNNNNNACGTN", dtype="S1")  # by token
 
@@ -82,13 +84,17 @@ def prepare(kind, name, source, folder, limit, work):
     elif kind == "biotypes":
         data, split = _biotypes(Path(where)), "genes held out at random, not the published split"
     else:
-        raise InputError(f"{name}: chromatin profiles have many labels, which cannot be run from here yet.")
+        data, split = _chromatin(Path(where), name)
     if limit is not None:
         split = f"{split}; limited to {limit:,} a split"
         data = {part: _limited(name, part, rows, limit) for part, rows in data.items()}
     fingerprint = _fingerprint(data)
     made = work / f"{name}-{fingerprint[:12]}"
-    _write(data, made)
+    if "labels" in data["train"].column_names:
+        if not (made / "dataset_dict.json").is_file():
+            DatasetDict(data).save_to_disk(made)
+    else:
+        _write(data, made)
     return Data(str(made), where, split, _sizes(data), _bases(data), fingerprint)
 
 
@@ -148,9 +154,9 @@ def species_windows(folder, length, windows):
 
 def train_fasta(folder):
     """The train split of a folder that [`prepare`] has made, as the path of a FASTA file for pretraining."""
-    path = Path(folder) / "train.fa"
+    path = Path(folder) / "windows.fa"
     if not path.is_file():
-        sequences = pd.read_parquet(path.with_suffix(".parquet"), columns=["sequence"])["sequence"]
+        sequences = pd.read_parquet(path.with_name("train.parquet"), columns=["sequence"])["sequence"]
         text = "".join(f">window{number}\n{sequence}\n" for number, sequence in enumerate(sequences))
         replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return str(path)
@@ -171,6 +177,22 @@ def _biotypes(folder):
         )
     data = load_biotypes(annotations[0], genomes[0], seed=SPLIT_SEED)
     return {split: rows.select_columns(["sequence", "label"]) for split, rows in data.items()}
+
+
+def _chromatin(folder, name):
+    """DeepSEA's files for windows of 1,000 bases; for longer ones its peaks, in the order of its labels."""
+    if name == "1k":
+        return load_chromatin_mat(folder), "published split"
+    order, genomes = folder / "labels.txt", fasta_files(folder)
+    if not order.is_file() or len(genomes) != 1:
+        raise InputError(
+            f"--data {folder}: windows of {name} are made of labels.txt (the paths of DeepSEA's 919 BED files in the "
+            f"order of its labels, one a line) and one FASTA file; here are {len(genomes)} of the latter."
+        )
+    peaks = {line: folder / line for line in order.read_text(encoding="utf-8").split()}
+    factors = [label for column, label in enumerate(peaks) if column in CHROMATIN_GROUPS["TF"]]
+    data = chromatin_from_peaks(peaks, genomes[0], CHROMATIN_CONTEXT[name], must_have=factors)
+    return data, "chromosomes 8 and 9 for test, as published"
 
 
 def _stem(path):
@@ -194,6 +216,8 @@ def _split(name, where, data):
 def _limited(name, split, rows, limit):
     if len(rows) <= limit:
         return rows
+    if "labels" in rows.column_names:
+        return rows.shuffle(seed=SPLIT_SEED).select(range(limit))
     try:
         return rows.train_test_split(train_size=limit, seed=SPLIT_SEED, stratify_by_column="label")["train"]
     except ValueError as error:
@@ -209,10 +233,11 @@ def _bases(data):
 
 
 def _fingerprint(data):
-    digest = hashlib.sha256(repr(data["train"].features["label"].names).encode())
+    column = "label" if "label" in data["train"].column_names else "labels"
+    digest = hashlib.sha256(repr(getattr(data["train"].features[column], "names", None)).encode())
     for split in sorted(data):
         digest.update(split.encode())
-        for sequence, label in zip(data[split]["sequence"], data[split]["label"]):
+        for sequence, label in zip(data[split]["sequence"], data[split][column]):
             digest.update(f"{sequence},{label}\n".encode())
     return digest.hexdigest()
 

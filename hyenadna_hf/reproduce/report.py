@@ -79,8 +79,9 @@ def write(table, found, out, command):
         out (`Path`): The folder.
         command (`str`): What made them.
     """
-    frame = pd.DataFrame(found)
-    replace_file(out / "table.csv", lambda path: frame.to_csv(path, index=False, float_format="%.4f"))
+    rounded = [{name: round(x, 4) if isinstance(x, float) else x for name, x in line.items()} for line in found]
+    frame = pd.DataFrame(rounded, dtype=object)  # whole numbers stay whole beside empty cells
+    replace_file(out / "table.csv", lambda path: frame.to_csv(path, index=False))
     text = markdown(table, found, command)
     replace_file(out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
     if frame["mean"].notna().any() or frame["published"].notna().any():
@@ -115,8 +116,8 @@ def markdown(table, found, command):
             "",
             f"`{command}`",
             "",
-            "Mean ± standard deviation over seeds (number of runs), in percent unless a unit is named; published figures "
-            f"in brackets. {table.note}".rstrip(),
+            "Mean ± standard deviation over seeds (number of runs), in percent unless a unit is named; published "
+            f"figures in brackets. {table.note}".rstrip(),
             "",
             *_grid(["", *models], figures),
             "",

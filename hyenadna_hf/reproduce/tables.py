@@ -15,10 +15,12 @@ class Model:
         source (`str` or `dict[str, str]`, *optional*): What `--model` gets, or that by data set; `None` if there are no
             public weights.
         arguments (`tuple[str, ...]`): What it needs besides.
+        training (`tuple[str, ...]`): What it needs besides to be fine-tuned.
     """
 
     source: str | dict[str, str] | None
     arguments: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
 
     def source_for(self, dataset):
         """What `--model` gets on a data set, or `None`."""
@@ -129,8 +131,8 @@ _BIOTYPES = _figures("""
 biotypes 64.6    66.5    72.0
 """)
 
-# Attention models are fine-tuned at a lower rate than HyenaDNA's; special tokens are as they were trained.
-_ATTENTION = ("--learning_rate", "3e-5", "--trust_remote_code")
+# Encoders are fine-tuned at a lower rate than HyenaDNA, and count positions from the left.
+_ENCODER = {"arguments": ("--trust_remote_code",), "training": ("--learning_rate", "3e-5", "--padding_side", "right")}
 
 MODELS = {
     "cnn": Model("cnn"),
@@ -141,11 +143,11 @@ MODELS = {
     "hyenadna-pretrained": Model("LongSafari/hyenadna-tiny-1k-seqlen-hf"),
     "hyenadna-kmer": Model("hyenadna-kmer"),
     "hyenadna-bidirectional": Model("hyenadna-bidirectional"),
-    "dnabert": Model("zhihan1996/DNA_bert_6", ("--kmer", "6", *_ATTENTION)),
-    "nt-500m": Model("InstaDeepAI/nucleotide-transformer-500m-human-ref", _ATTENTION),
-    "nt-2.5b-human": Model("InstaDeepAI/nucleotide-transformer-2.5b-1000g", _ATTENTION),
-    "nt-2.5b-species": Model("InstaDeepAI/nucleotide-transformer-2.5b-multi-species", _ATTENTION),
-    "bigbird": Model("AIRI-Institute/gena-lm-bigbird-base-t2t", _ATTENTION),
+    "dnabert": Model("zhihan1996/DNA_bert_6", ("--kmer", "6", "--trust_remote_code"), _ENCODER["training"]),
+    "nt-500m": Model("InstaDeepAI/nucleotide-transformer-500m-human-ref", **_ENCODER),
+    "nt-2.5b-human": Model("InstaDeepAI/nucleotide-transformer-2.5b-1000g", **_ENCODER),
+    "nt-2.5b-species": Model("InstaDeepAI/nucleotide-transformer-2.5b-multi-species", **_ENCODER),
+    "bigbird": Model("AIRI-Institute/gena-lm-bigbird-base-t2t", **_ENCODER),
 }
 # Bases in a window of each data set of species.
 WINDOW_LENGTHS = {"1k": 1_024, "32k": 32_768, "250k": 250_000, "450k": 450_000, "1M": 1_000_000}
@@ -208,6 +210,7 @@ TABLES = {
         _models("deepsea-cnn", "bigbird")
         | {"hyenadna": Model({"1k": "hyenadna-tiny-1k-seqlen", "8k": "hyenadna-small-32k-seqlen"})},
         _CHROMATIN,
+        ("--label_groups", "deepsea"),
         note="The published HyenaDNA has 7 M parameters at 1k and 3.5 M at 8k; its BigBird was trained on 8,000 bases, "
         "the one that is to be had on the Hub is GENA-LM's.",
     ),
