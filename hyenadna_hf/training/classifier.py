@@ -45,7 +45,7 @@ class ModelArguments:
     trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
 
 
-def load_classifier(model_args, names, length=None):
+def load_classifier(model_args, names, length=None, **config_fields):
     """
     The model and tokenizer of `--model`, with one output a class.
 
@@ -53,6 +53,7 @@ def load_classifier(model_args, names, length=None):
         model_args ([`ModelArguments`]): Which.
         names (`list[str]`): Names of the classes, in the order of their numbers.
         length (`int`, *optional*): Longest sequence, in tokens, for baselines that are made for one length.
+        config_fields: Fields of the configuration to set besides (`problem_type`, `embed_dropout`, ...).
 
     Returns:
         `tuple`: the model, its tokenizer, and where its weights come from, as a phrase.
@@ -61,7 +62,7 @@ def load_classifier(model_args, names, length=None):
         InputError: if they cannot be loaded.
     """
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-    labels["problem_type"] = "single_label_classification"
+    labels = {**labels, "problem_type": "single_label_classification", **config_fields}
     source = BUNDLED_CHECKPOINTS.get(model_args.model, model_args.model)
     remote = {"trust_remote_code": model_args.trust_remote_code}
     try:
