@@ -229,17 +229,20 @@ class _Rates:
 
 
 def _run_all(console, cells, out, work, device, rates):
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the command of a cell is ended too
-    for number, cell in enumerate(cells, start=1):
-        left = [rates.seconds(later) for later in cells[number - 1 :]]
-        eta = f"; about {_time(sum(left))} left" if None not in left else ""
-        title = escape(f"[{number}/{len(cells)}] {_title(cell)}")
-        console.print(f"{title}: {cell.data.bases:,} bases to train on{eta}")
-        with console.status(title):
-            result = run(cell, out, work, device)
-        rates.add(result)
-        what = ", ".join(f"{name} {value:.4g}" for name, value in result.get("metrics", {}).items())
-        console.print(f"  {escape(what or 'no result: ' + result['reason'])} ({_time(result['seconds'])})")
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the command of a cell is ended too
+    try:
+        for number, cell in enumerate(cells, start=1):
+            left = [rates.seconds(later) for later in cells[number - 1 :]]
+            eta = f"; about {_time(sum(left))} left" if None not in left else ""
+            title = escape(f"[{number}/{len(cells)}] {_title(cell)}")
+            console.print(f"{title}: {cell.data.bases:,} bases to train on{eta}")
+            with console.status(title):
+                result = run(cell, out, work, device)
+            rates.add(result)
+            what = ", ".join(f"{name} {value:.4g}" for name, value in result.get("metrics", {}).items())
+            console.print(f"  {escape(what or 'no result: ' + result['reason'])} ({_time(result['seconds'])})")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell(console, cells, rates, state):
