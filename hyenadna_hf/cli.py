@@ -13,6 +13,7 @@ COMMANDS = {
     "embed": ("hyenadna_hf.inference.embed_fasta", "embed the sequences of a FASTA file, or intervals of it"),
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
     "mutagenesis": ("hyenadna_hf.inference.mutagenesis", "score every single-base change of a region"),
+    "pretrain": ("hyenadna_hf.training.pretrain", "train a language model on genomes, nucleotide by nucleotide"),
     "publish": ("hyenadna_hf.hub.publish", "upload a folder to the Hub, with all that a stranger needs"),
     "score-variants": ("hyenadna_hf.inference.score_variants", "score the variants of a VCF file"),
     "track": ("hyenadna_hf.inference.tracks", "write the log-likelihood of every base as bedGraph or bigWig"),

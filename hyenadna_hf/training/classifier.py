@@ -62,12 +62,12 @@ def load_classifier(model_args, names):
     source = BUNDLED_CHECKPOINTS.get(model_args.model, model_args.model)
     remote = {"trust_remote_code": model_args.trust_remote_code}
     try:
-        if _is_size(model_args.model):
+        if is_size(model_args.model):
             config = published_config(model_args.model, **labels)
         else:
             config = AutoConfig.from_pretrained(source, **labels, **remote)
         tokenizer = _load_tokenizer(model_args, source, config)
-        if _is_size(source) or model_args.from_scratch or not _has_weights(source):
+        if is_size(source) or model_args.from_scratch or not has_weights(source):
             model = AutoModelForSequenceClassification.from_config(config, **remote)
             return model, tokenizer, "from scratch"
         # Another number of classes means a new head: the only weights that may not fit.
@@ -99,7 +99,7 @@ def quiet():
 
 def _load_tokenizer(model_args, source, config):
     source = model_args.tokenizer or source
-    if _is_size(source):
+    if is_size(source):
         return HyenaDNATokenizer(config.max_seq_len, special_tokens_mode=model_args.special_tokens_mode)
     remote = {"trust_remote_code": model_args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(source, **remote)
@@ -110,12 +110,13 @@ def _load_tokenizer(model_args, source, config):
     return tokenizer
 
 
-def _is_size(model):
+def is_size(model):
+    """Whether this names a published size, and not a folder of that name."""
     return model in SIZE_NAMES and not Path(model).is_dir()
 
 
-def _has_weights(source):
-    # A Hub id has weights for all we know; from_pretrained says so if not.
+def has_weights(source):
+    """Whether a folder has weights. A Hub id has, for all we know; from_pretrained says so if not."""
     return not Path(source).is_dir() or any(file for pattern in WEIGHT_FILES for file in Path(source).glob(pattern))
 
 
