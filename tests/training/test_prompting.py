@@ -17,6 +17,8 @@ from hyenadna_hf.training.prompt_grid import draw, write_tables
 from hyenadna_hf.training.prompting import Prompts, ShowSteps
 from hyenadna_hf.training.soft_prompt import prompted
 
+pytest.importorskip("matplotlib")
+
 A, C, G, T, N = range(7, 12)
 
 
@@ -135,7 +137,7 @@ def test_soft_prompts_from_the_command_line_and_back(dataset, language_model, tm
     assert table["left_out"].isna().tolist() == [True] * 4 + [False] * 2 and table["accuracy"].isna().sum() == 2
     assert "512 prompt tokens, 0 shots: left out, 525 tokens, but the model reads 100" in printed
     losses = table["validation_loss"]
-    assert losses[2] < losses[0] - 0.5 and losses[3] < losses[1] - 0.5
+    assert losses[2] < losses[0] - 0.3 and losses[3] < losses[1] - 0.3
     assert table["parameters"].tolist()[:4] == [0, 0, 256, 256]
     assert (tmp_path / "out" / "table.md").read_text().count("\n") == 8
     assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
@@ -151,7 +153,7 @@ def test_soft_prompts_from_the_command_line_and_back(dataset, language_model, tm
 
 
 def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, monkeypatch):
-    options = {"prompt_tokens": [4, 8], "shots": [0], "num_train_epochs": 4, "limit": 48, "patience": 9}
+    options = {"prompt_tokens": [4, 8], "shots": [0], "num_train_epochs": 4, "limit": 32, "patience": 9}
     folders = {name: tmp_path / name for name in ("whole", "killed")}
     args = {
         name: arguments(soft_prompt.SoftPromptArguments, dataset, language_model, folder, **options)
@@ -163,7 +165,7 @@ def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, m
 
     def killed(self, args, state, control, **kwargs):
         steps.append(state.global_step)
-        if len(steps) == 12 + 8:  # in the third epoch of the second prompt
+        if len(steps) == 8 + 5:  # in the third epoch of the second prompt
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -172,7 +174,7 @@ def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, m
     steps.clear()
     monkeypatch.setattr(ShowSteps, "on_step_end", lambda self, a, state, *rest, **more: steps.append(state.global_step))
     resumed = soft_prompt.soft_prompt(args["killed"])
-    assert steps == list(range(7, 13))
+    assert steps == list(range(5, 9))
     for one, other in zip(whole["rows"], resumed["rows"], strict=True):
         assert one.items() - {("seconds", one["seconds"])} == other.items() - {("seconds", other["seconds"])}
     steps.clear()
