@@ -322,6 +322,18 @@ def test_a_prompt_of_known_length_is_left_out_of_the_pooling(make_model, config,
     assert ((counted - left_out).abs().max() < 1e-6) == (pooling == "last")
 
 
+def test_the_length_of_a_prompt_is_given_again_on_loading(make_model, config, tmp_path):
+    make_model(HyenaDNAForSequenceClassification, config).save_pretrained(tmp_path / "base")
+    base = HyenaDNAForSequenceClassification.from_pretrained(tmp_path / "base", num_prompt_tokens=PROMPT)
+    model = with_method(base, "prompt_tuning", "SEQ_CLS")
+    model.save_pretrained(tmp_path / "adapter")
+    inputs, load = batch("SEQ_CLS"), peft.AutoPeftModelForSequenceClassification.from_pretrained
+    again, without = load(tmp_path / "adapter", num_prompt_tokens=PROMPT), load(tmp_path / "adapter")
+    expected = model(**inputs).logits
+    torch.testing.assert_close(again.eval()(**inputs).logits, expected, rtol=0, atol=1e-5)
+    assert (without.eval()(**inputs).logits - expected).abs().max() > 1e-3
+
+
 SIZES = {"d_model": 8, "n_layer": 2, "max_seq_len": 50, "filter_order": 8, "embed_dropout": 0.0}
 
 

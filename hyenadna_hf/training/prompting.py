@@ -185,6 +185,7 @@ def load_task(args):
         AutoModelForCausalLM, args.model, tokenizer=args.tokenizer, trust_remote_code=args.trust_remote_code
     )
     check_tokenizer(tokenizer)
+    tokenizer.padding_side = "left"  # so that every row ends with the answer
     letters = [VOCABULARY[letter] for letter in CLASS_LETTERS[len(names)]]
     digest, splits = hashlib.sha256(), {}
     for name, split in data.items():
@@ -260,10 +261,20 @@ def _answers(logits, labels):
 
 
 class ShowSteps(TrainerCallback):
-    """Tells a function how many of how many steps are done."""
+    """Tells a function how many of how many steps are done, of training or of an evaluation."""
 
     def __init__(self, show):
         self.show = show
+        self.evaluated = 0
 
     def on_step_end(self, args, state, control, **kwargs):
         self.show(state.global_step, state.max_steps)
+
+    def on_prediction_step(self, args, state, control, eval_dataloader, **kwargs):
+        self.evaluated += 1
+        self.show(self.evaluated, len(eval_dataloader))
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.evaluated = 0
+
+    on_predict = on_evaluate

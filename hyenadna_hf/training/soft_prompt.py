@@ -92,7 +92,8 @@ def train_prompt(args, task, prompt_tokens, shots, show):
     folder = Path(args.output_dir) / f"prompt-{prompt_tokens}-shots-{shots}"
     validation, test = (task.prompts(split, shots, args.seed) for split in ("validation", "test"))
     if prompt_tokens == 0:
-        trainer = make_trainer(task, args, task.model, validation=validation, output_dir=args.output_dir)
+        show_steps = [ShowSteps(show)]
+        trainer = make_trainer(task, args, task.model, None, validation, show_steps, output_dir=args.output_dir)
         loss = trainer.evaluate()["eval_loss"]
         accuracy = trainer.predict(test).metrics["test_accuracy"]
         return {"accuracy": accuracy, "validation_loss": loss, "epochs": 0, "parameters": 0}
