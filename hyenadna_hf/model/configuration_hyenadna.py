@@ -7,6 +7,10 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+NO_PREFIX_TUNING = (
+    "Prefix tuning trains keys and values of attention, and HyenaDNA has none; use prompt tuning (PromptTuningConfig) "
+    "or p-tuning (PromptEncoderConfig)."
+)
 CLASSIFIER_POOLINGS = ("mean", "last", "first", "max")
 
 
@@ -75,6 +79,9 @@ class HyenaDNAConfig(PretrainedConfig):
             Whether the head `score` has a bias. Defaults to `True`; in a published classifier's config to `False`.
         classifier_dropout (`float`, defaults to 0.0):
             Dropout on what a classification head reads.
+        num_prompt_tokens (`int`, defaults to 0):
+            How many real positions at the front of each row a sequence classifier leaves out of its pooling. A soft
+            prompt counts like any position unless its length stands here. They are read all the same.
         compat_padding (`bool`, defaults to `False`):
             Ignore `attention_mask`, so that padding is read and pooled like any token. This is how published
             classifiers were trained and run; new models have no reason to.
@@ -123,6 +130,7 @@ class HyenaDNAConfig(PretrainedConfig):
         classifier_pooling=None,
         classifier_bias=None,
         classifier_dropout=0.0,
+        num_prompt_tokens=0,
         compat_padding=False,
         tie_word_embeddings=False,
         pad_token_id=4,
@@ -178,11 +186,14 @@ class HyenaDNAConfig(PretrainedConfig):
             classifier_bias = not published_classifier
         self.classifier_bias = _boolean("classifier_bias", classifier_bias)
         self.classifier_dropout = _probability("classifier_dropout", classifier_dropout)
+        self.num_prompt_tokens = _integer("num_prompt_tokens", num_prompt_tokens, least=0)
         self.compat_padding = _boolean("compat_padding", compat_padding)
 
-        # HyenaDNA has no heads; PEFT's prompt learning reads this field from the stored config.
+        # HyenaDNA has no heads; PEFT's prompt learning reads these fields from the stored config.
         kwargs.pop("num_attention_heads", None)
         self.num_attention_heads = 1
+        kwargs.pop("num_key_value_heads", None)
+        self.num_key_value_heads = NoKeysAndValues()
 
         filter_dropout = kwargs.pop("hyena_filter_dropout", 0.0)
         if filter_dropout:
@@ -208,6 +219,19 @@ class HyenaDNAConfig(PretrainedConfig):
             tie_word_embeddings=tie_word_embeddings,
             **kwargs,
         )
+
+
+class NoKeysAndValues(int):
+    """
+    The number of heads with keys and values: 0, which cannot be multiplied with.
+
+    PEFT multiplies with it to size the keys and values of prefix tuning, and only there.
+    """
+
+    def __mul__(self, other):
+        raise ValueError(NO_PREFIX_TUNING)
+
+    __rmul__ = __mul__
 
 
 def _round_up(value, multiple):

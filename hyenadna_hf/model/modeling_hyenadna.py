@@ -23,7 +23,7 @@ from transformers.utils import can_return_tuple
 
 from .blocked_hyenadna import BLOCKED_FROM, POSITIONS, TRANSFORMS, BlockedInference, has_hooks
 from .cache_hyenadna import HyenaDNACache
-from .configuration_hyenadna import HyenaDNAConfig
+from .configuration_hyenadna import NO_PREFIX_TUNING, HyenaDNAConfig
 from .fftconv_hyenadna import bidirectional_conv_fft, causal_conv_fft
 from .filter_hyenadna import (
     PUBLISHED_CONSTANT,
@@ -34,7 +34,7 @@ from .filter_hyenadna import (
     check_published_constants,
     positional_features,
 )
-from .padding_hyenadna import packing_for, pool_positions
+from .padding_hyenadna import behind_prompt, packing_for, pool_positions
 
 try:
     from transformers import initialization as init
@@ -447,6 +447,11 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
     def _cache_for(self, past_key_values, use_cache):
         if past_key_values is None and not use_cache:
             return None
+        if not isinstance(past_key_values, HyenaDNACache | None):
+            raise ValueError(
+                f"past_key_values is a {type(past_key_values).__name__}, but this model's state is a HyenaDNACache; "
+                f"pass what an earlier call with use_cache=True returned. {NO_PREFIX_TUNING}"
+            )
         if self.config.bidirectional:
             raise ValueError(
                 "use_cache=True and past_key_values: a bidirectional model has no state to continue from, for every "
@@ -457,14 +462,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
                 "use_cache=True and past_key_values are for inference: no gradient flows into a cache. Leave them out, "
                 "or call model.eval() or torch.no_grad() first."
             )
-        if past_key_values is None:
-            return HyenaDNACache(self.config)
-        if not isinstance(past_key_values, HyenaDNACache):
-            raise ValueError(
-                f"past_key_values is a {type(past_key_values).__name__}, but this model's state is a HyenaDNACache; "
-                "pass what an earlier call with use_cache=True returned."
-            )
-        return past_key_values
+        return HyenaDNACache(self.config) if past_key_values is None else past_key_values
 
 
 # The special tokens but [SEP], and the rows of the embedding that belong to no token.
@@ -723,6 +721,7 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
             real = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
         else:
             real = attention_mask != 0
+        real = behind_prompt(real, self.config.num_prompt_tokens)
         pooled = pool_positions(hidden, real, self.config.classifier_pooling)
         logits = self.score(self.dropout(pooled))
         loss = None
@@ -760,7 +759,8 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
         """
         Args:
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
-                The class of each position. -100 is ignored, and so are masked positions.
+                The class of each position. -100 is ignored, and so are masked positions. With `inputs_embeds` there
+                may be fewer than positions, for the last ones: PEFT puts a soft prompt before the others.
             kwargs: For the loss, as `num_items_in_batch` of the Trainer.
 
         The other arguments are those of [`HyenaDNAModel.forward`].
@@ -779,6 +779,8 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
         logits = self.score(self.dropout(outputs.last_hidden_state))
         loss = None
         if labels is not None:
+            if inputs_embeds is not None and labels.shape[1] < logits.shape[1]:
+                labels = F.pad(labels, (logits.shape[1] - labels.shape[1], 0), value=-100)
             if attention_mask is not None and not self.config.compat_padding:
                 labels = labels.masked_fill(attention_mask == 0, -100)
             loss = self.loss_function(logits, labels, self.config, **kwargs)
