@@ -426,12 +426,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         packing = packing_for(self.config, attention_mask)
         if packing is not None:
             inputs = packing.pack(inputs)
-        if inputs.shape[1] > self.config.max_seq_len:
-            raise ValueError(
-                f"The input has {inputs.shape[1]:,} positions, but this model's max_seq_len is "
-                f"{self.config.max_seq_len:,}. Shorten it (truncation=True, max_length={self.config.max_seq_len}) or "
-                "take a checkpoint made for longer sequences."
-            )
+        self.check_length(inputs.shape[1])
         if cache is not None:
             cache.begin(columns, inputs.shape[1], inputs.shape[0], None if packing is None else packing.real)
         embeds = self.backbone.embeddings(inputs) if inputs_embeds is None else inputs
@@ -443,6 +438,15 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
             if hidden_states is not None:
                 hidden_states = (*map(packing.unpack, hidden_states[:-1]), last)
         return BaseModelOutputWithPast(last_hidden_state=last, past_key_values=cache, hidden_states=hidden_states)
+
+    def check_length(self, positions):
+        """Raise `ValueError` if a row of so many real positions is more than this model reads."""
+        if positions > self.config.max_seq_len:
+            raise ValueError(
+                f"The input has {positions:,} positions, but this model's max_seq_len is "
+                f"{self.config.max_seq_len:,}. Shorten it (truncation=True, max_length={self.config.max_seq_len}) or "
+                "take a checkpoint made for longer sequences."
+            )
 
     def _cache_for(self, past_key_values, use_cache):
         if past_key_values is None and not use_cache:
@@ -677,6 +681,7 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
 
     # The loss is a mean over the batch, which the Trainer scales under gradient accumulation.
     accepts_loss_kwargs = False
+    pool_positions = staticmethod(pool_positions)  # a model whose sequences are sharded has its own
 
     def __init__(self, config):
         super().__init__(config)
@@ -722,7 +727,7 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
         else:
             real = attention_mask != 0
         real = behind_prompt(real, self.config.num_prompt_tokens)
-        pooled = pool_positions(hidden, real, self.config.classifier_pooling)
+        pooled = self.pool_positions(hidden, real, self.config.classifier_pooling)
         logits = self.score(self.dropout(pooled))
         loss = None
         if labels is not None:
