@@ -12,18 +12,14 @@ import argparse
 import random
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.manifold import TSNE
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel
 
 from hyenadna_hf.baselines.kmer import kmer_classifier
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.inference.embed import embed
 from hyenadna_hf.inference.loading import load_trained
+from hyenadna_hf.reproduce.probe import PROBES, picture
 
 TRAIN_SHARE = 0.75
 
@@ -54,9 +50,7 @@ def main():
         split: np.stack(list(embed(model, tokenizer, windows, layer=args.layer)))
         for split, (windows, _) in splits.items()
     }
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(
-        embedded["train"], splits["train"][1]
-    )
+    probe = PROBES["linear"]().fit(embedded["train"], splits["train"][1])
     kmers = kmer_classifier(6).fit(*splits["train"])
     truth = np.array(splits["test"][1])
     names = sorted(set(truth))
@@ -71,13 +65,8 @@ def main():
     for name, accuracy in accuracies.items():
         print(f"{name:<34}{accuracy:.3f}")
 
-    flat = TSNE(random_state=args.seed).fit_transform(StandardScaler().fit_transform(embedded["test"]))
-    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
-    for name in names:
-        axes.scatter(*flat[truth == name].T, s=12, label=name)
-    axes.set(title=f"Held-out windows of {args.length:,} bases, t-SNE of mean embeddings", xticks=[], yticks=[])
-    axes.legend()
-    figure.savefig(args.out, dpi=150)
+    title = f"mean embeddings of held-out windows of {args.length:,} bases"
+    picture(embedded["test"], truth, args.out, args.seed, title)
 
 
 def draw_windows(genome, split, count, length, rng):

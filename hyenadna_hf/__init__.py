@@ -9,6 +9,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -18,6 +19,7 @@ from .model.cache_hyenadna import HyenaDNACache
 from .model.configuration_hyenadna import HyenaDNAConfig
 from .model.modeling_hyenadna import (
     HyenaDNAForCausalLM,
+    HyenaDNAForMaskedLM,
     HyenaDNAForSequenceClassification,
     HyenaDNAForTokenClassification,
     HyenaDNAModel,
@@ -33,6 +35,7 @@ AutoTokenizer.register(HyenaDNAConfig, fast_tokenizer_class=HyenaDNATokenizer, e
 for _auto_class, _model_class in (
     (AutoModel, HyenaDNAModel),
     (AutoModelForCausalLM, HyenaDNAForCausalLM),
+    (AutoModelForMaskedLM, HyenaDNAForMaskedLM),
     (AutoModelForSequenceClassification, HyenaDNAForSequenceClassification),
     (AutoModelForTokenClassification, HyenaDNAForTokenClassification),
 ):
@@ -45,6 +48,7 @@ __all__ = [
     "HyenaDNACache",
     "HyenaDNAConfig",
     "HyenaDNAForCausalLM",
+    "HyenaDNAForMaskedLM",
     "HyenaDNAForSequenceClassification",
     "HyenaDNAForTokenClassification",
     "HyenaDNAModel",

@@ -58,16 +58,27 @@ def hidden_states(p, config, input_ids):
         u = F.conv1d(F.pad(u, (size - 1, 0)), kernel, p[f"{layer}.mixer.short_filter.bias"], groups=len(kernel))
         *x, v = u.split(d, dim=1)
         filters = long_filters(p, config, f"{layer}.mixer.filter_fn", len(input_ids))
+        if config.bidirectional:
+            reverse = long_filters(p, config, f"{layer}.mixer.filter_fn_rev", len(input_ids))
         skip = p.get(f"{layer}.mixer.filter_fn.bias")
         for o in range(config.hyena_order - 1):
             bias = None if skip is None else skip[o * d : (o + 1) * d]
-            v = causal_conv_direct(v * x[config.hyena_order - 1 - o], filters[o], bias)
+            v = v * x[config.hyena_order - 1 - o]
+            past = causal_conv_direct(v, filters[o], bias)
+            v = past + future_conv_direct(v, reverse[o]) if config.bidirectional else past
         h = h + linear((v * x[0])[0].T, f"{layer}.mixer.out_proj")
         g = linear(norm(h, f"{layer}.norm2"), f"{layer}.mlp.fc1")
         h = h + linear(F.gelu(g, approximate="tanh"), f"{layer}.mlp.fc2")
         states.append(h)
     states[-1] = norm(states[-1], "backbone.ln_f")
     return states
+
+
+def future_conv_direct(v, k):
+    """`y[t] = sum over s > t of k[s - t] * v[s]`, by the definition."""
+    length = v.shape[-1]
+    lag = torch.arange(length)[None, :] - torch.arange(length)[:, None]  # [T, S]
+    return torch.einsum("cts,bcs->bct", k[:, lag.clamp(min=0)] * (lag > 0), v)
 
 
 def long_filters(p, config, name, length):

@@ -30,7 +30,9 @@ class PaddingCollator:
     def _inputs(self, examples):
         """`input_ids` and `attention_mask` of the batch, and which rows are reverse complements."""
         rows = [torch.as_tensor(example["input_ids"], dtype=torch.long) for example in examples]
-        flipped = (torch.rand(len(rows)) < self.reverse_complement).tolist()
+        flipped = [False] * len(rows)
+        if self.reverse_complement:  # no random number without need: resumed runs would miss it
+            flipped = (torch.rand(len(rows)) < self.reverse_complement).tolist()
         rows = [reverse_complement_ids(row) if flip else row for row, flip in zip(rows, flipped)]
         masks = [
             torch.as_tensor(example.get("attention_mask", torch.ones_like(row)), dtype=torch.long)

@@ -56,6 +56,7 @@ class GenomeDataset(WindowStream):
 
     Attributes:
         features (`datasets.Features`): Of an example.
+        regions (`list[Interval]`): What the windows are laid over; `None` with a BED file.
 
     Yields:
         `dict` with `input_ids` and `labels`, both `torch.LongTensor` of shape `(length,)`. Labels are the ids that
@@ -102,13 +103,14 @@ class GenomeDataset(WindowStream):
         self.n_policy, self.max_n, self.append_sep = n_policy, max_n, append_sep
         self.features = Features({name: Sequence(Value("int64")) for name in ("input_ids", "labels")})
         if bed is not None:
+            self.regions = None
             self._windows = _Intervals(bed, self.split, self.fasta, max_length)
         else:
             regions = list(self.fasta.lengths) if regions is None else regions
-            pieces = [parse_region(part, self.fasta) if isinstance(part, str) else part for part in regions]
-            if not pieces:
+            self.regions = [parse_region(part, self.fasta) if isinstance(part, str) else part for part in regions]
+            if not self.regions:
                 raise InputError("regions: there is not one; leave it out for the whole genome.")
-            self._windows = _Tiles(pieces, max_length, training)
+            self._windows = _Tiles(self.regions, max_length, training)
 
     def size(self):
         return len(self._windows)

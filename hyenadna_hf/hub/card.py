@@ -7,6 +7,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 TASKS = {
     "HyenaDNAForCausalLM": ("AutoModelForCausalLM", "text-generation"),
+    "HyenaDNAForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
     "HyenaDNAForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
     "HyenaDNAForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
     "HyenaDNAModel": ("AutoModel", "feature-extraction"),

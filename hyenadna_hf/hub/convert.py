@@ -21,8 +21,10 @@ from ..errors import InputError
 from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS
 from ..model.modeling_hyenadna import (
     HyenaDNAForCausalLM,
+    HyenaDNAForMaskedLM,
     HyenaDNAForSequenceClassification,
     HyenaDNAForTokenClassification,
+    HyenaDNALanguageModel,
     HyenaDNAModel,
 )
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES, HyenaDNATokenizer
@@ -247,14 +249,15 @@ def _prepare_head(config, tensors, pooling, pooling_there, compat_padding):
     if "score.weight" not in tensors:
         if pooling or compat_padding:
             raise InputError("the checkpoint has no classification head, to which pooling and padding would matter.")
+        language_model = HyenaDNAForMaskedLM if config.bidirectional else HyenaDNAForCausalLM
         embedding = tensors.get("hyena.backbone.embeddings.word_embeddings.weight")
         if (
             config.tie_word_embeddings
             and embedding is not None
-            and "HyenaDNAForCausalLM" in (config.architectures or ())
+            and language_model.__name__ in (config.architectures or ())
         ):
             tensors.setdefault("lm_head.weight", embedding)
-        return HyenaDNAForCausalLM if "lm_head.weight" in tensors else HyenaDNAModel
+        return language_model if "lm_head.weight" in tensors else HyenaDNAModel
     if tensors["score.weight"].dim() != 2:
         raise InputError(
             f"the head has weights of shape {tuple(tensors['score.weight'].shape)} and not of two dimensions."
@@ -301,15 +304,18 @@ def _describe_head(model, tensors):
         return f"classifier of {model.config.num_labels} classes {bias} bias, {pooling} pooling, {padding}"
     if isinstance(model, HyenaDNAForTokenClassification):
         return f"token classifier of {model.config.num_labels} classes"
-    if not isinstance(model, HyenaDNAForCausalLM):
+    if not isinstance(model, HyenaDNALanguageModel):
         return "none"
     same = torch.equal(tensors["lm_head.weight"], tensors["hyena.backbone.embeddings.word_embeddings.weight"])
     tied = "tied" if model.config.tie_word_embeddings else "untied"
-    return f"language model, {tied}{', with the same values as the embedding' if same else ''}"
+    kind = "masked language model" if model.config.bidirectional else "language model"
+    return f"{kind}, {tied}{', with the same values as the embedding' if same else ''}"
 
 
 def _check_fit_for_published(model):
     config = model.config
+    if config.bidirectional:
+        raise InputError("the published code has no filters over the future, which this bidirectional model needs.")
     if isinstance(model, HyenaDNAForTokenClassification):
         raise InputError("the published code has no token classification.")
     if isinstance(model, HyenaDNAForSequenceClassification) and (

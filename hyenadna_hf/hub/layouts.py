@@ -101,6 +101,7 @@ def sizes_of(tensors):
     layers = {int(match[1]) for name in shapes if (match := re.match(r"layers\.(\d+)\.", name))}
     sizes = {"n_layer": max(layers) + 1} if layers else {}
     sizes["use_bias"] = any(name.endswith("filter_fn.bias") for name in shapes)
+    sizes["bidirectional"] = any("filter_fn_rev." in name for name in shapes)
     sizes["train_freq"] = any(name.endswith("implicit_filter.1.freq") for name in shapes)
 
     def read(name, dimensions, **fields):
@@ -138,6 +139,12 @@ def merge_config(config, tensors):
         InputError: if they contradict each other, which lists all fields, or `max_seq_len` is nowhere to be found.
     """
     given, sizes = to_hub_config(config or {}), sizes_of(tensors)
+    layer = (config or {}).get("layer")
+    if isinstance(layer, dict) and layer.get("bidirectional"):
+        raise InputError(
+            "the configuration says layer.bidirectional: the original code then convolves with one filter around the "
+            "middle of the input, which is another model than bidirectional=True here; it cannot be converted."
+        )
     rows = sizes.get("vocab_size")
     if rows is not None:
         # Published configs give the tokens, the weights have the rows.

@@ -30,7 +30,7 @@ def published_config(name, **overrides):
 
     Args:
         name (`str`): One of `SIZE_NAMES`, as `"hyenadna-tiny-1k-seqlen"` or `"hyenadna-1m"`.
-        overrides: Fields of [`HyenaDNAConfig`] to set besides.
+        overrides: Fields of [`HyenaDNAConfig`] to set, in place of the published ones or besides.
 
     Returns:
         [`HyenaDNAConfig`]
@@ -41,7 +41,7 @@ def published_config(name, **overrides):
     size = ALIASES.get(name, name)
     if size not in PUBLISHED_SIZES:
         raise ValueError(f"name={name!r}: the published sizes are {', '.join(SIZE_NAMES)}.")
-    return HyenaDNAConfig(**PUBLISHED_SIZES[size], **overrides)
+    return HyenaDNAConfig(**{**PUBLISHED_SIZES[size], **overrides})
 
 
 def parameter_count(config):
@@ -51,7 +51,8 @@ def parameter_count(config):
     projections = (d + 1) * (order + 1) * d + (d + 1) * d
     short = (order + 1) * d * (config.short_filter_order + 1)
     filters = (config.emb_dim + 1) * width + config.num_inner_mlps * (width + 1) * width + width * convolved
-    filters += width * config.train_freq + convolved * config.use_bias
+    filters += width * config.train_freq
+    filters = filters * (1 + config.bidirectional) + convolved * config.use_bias
     mlp = (d + 1) * config.d_inner + (config.d_inner + 1) * d
     heads = config.vocab_size * d * (1 if config.tie_word_embeddings else 2)
     return layers * (projections + short + filters + mlp + 4 * d) + heads + 2 * d

@@ -25,10 +25,12 @@ class BlockedInference:
 
     Args:
         hidden (`torch.Tensor` of shape `(batch, length, d_model)`): The residual stream, in float32 or float64.
+        real (`torch.BoolTensor` of shape `(batch, length)`, *optional*): As `HyenaDNABlock` takes it.
     """
 
-    def __init__(self, hidden):
+    def __init__(self, hidden, real=None):
         self.hidden = hidden
+        self.real = real
         self.length = hidden.shape[1]
         self.size = fft_size(2 * self.length - 1)
         self.buffers = {}
@@ -40,11 +42,11 @@ class BlockedInference:
     def run(self, block):
         """Change the residual stream as `block` does."""
         if any(map(has_hooks, block.modules())):  # made for whole inputs
-            self.hidden.copy_(block(self.hidden))
+            self.hidden.copy_(block(self.hidden, real=self.real))
             return
         dtype = block.norm1.weight.dtype
         mixer, plain = block.mixer, block.mixer.is_plain()
-        mixed = self._mixed(block) if plain else mixer(block.norm1(self.hidden.to(dtype)))
+        mixed = self._mixed(block) if plain else mixer(block.norm1(self.hidden.to(dtype)), real=self.real)
         for row, hidden in enumerate(self.hidden):
             for stretch in self._stretches():
                 h = hidden[stretch]
@@ -61,7 +63,7 @@ class BlockedInference:
         weight = mixer.in_proj.weight.view(streams, width, width)
         bias = mixer.in_proj.bias.view(streams, width, 1)
         dtype = weight.dtype
-        filters = mixer.filter_fn.in_pieces(self.length, self.hidden.device)
+        filters = [filter_fn.in_pieces(self.length, self.hidden.device) for filter_fn in mixer.filter_fns()]
         gated = self._buffer("gated", (batch, width, self.length), dtype)
         for first in range(0, width, self.channels):
             some = slice(first, min(first + self.channels, width))
@@ -85,9 +87,14 @@ class BlockedInference:
         signal = self._buffer("signal", (count, self.size), wide)
         spectra = []
         scratch = self._buffer("scratch", (count, length), wide)
+        past, *future = filters
         for i in range(streams - 2):
-            filters(i, channels, signal[:, :length], scratch)
+            past(i, channels, signal[:, :length], scratch)
             signal[:, length:] = 0
+            for fill in future:  # as in `bidirectional_conv_fft`
+                reverse = self._buffer("reverse", (count, length), wide)
+                fill(i, channels, reverse, scratch)
+                signal[:, self.size - length + 1 :] = reverse[:, 1:].flip(-1)
             spectra.append(self._buffer(f"filter {i}", (count, self.size // 2 + 1), wide.to_complex()))
             torch.fft.rfft(signal, out=spectra[i])
         taps = mixer.short_filter.weight.view(streams, -1, mixer.short_filter.kernel_size[0])[:, channels].to(wide)
@@ -104,6 +111,8 @@ class BlockedInference:
             gate, *gates, v = short
             for other, filter_spectrum in zip(reversed(gates), spectra):
                 torch.mul(v, other, out=signal[:, :length])
+                if self.real is not None:
+                    signal[:, :length].masked_fill_(~self.real[row], 0)
                 signal[:, length:] = 0
                 torch.fft.rfft(signal, out=spectrum)
                 torch.fft.irfft(spectrum.mul_(filter_spectrum), n=self.size, out=signal)

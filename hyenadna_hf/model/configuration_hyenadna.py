@@ -7,6 +7,10 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+NO_PREFIX_TUNING = (
+    "Prefix tuning trains keys and values of attention, and HyenaDNA has none; use prompt tuning (PromptTuningConfig) "
+    "or p-tuning (PromptEncoderConfig)."
+)
 CLASSIFIER_POOLINGS = ("mean", "last", "first", "max")
 
 
@@ -50,6 +54,11 @@ class HyenaDNAConfig(PretrainedConfig):
             from the formula. For checkpoints that were fine-tuned so; takes `max_seq_len * emb_dim` numbers a layer.
         use_bias (`bool`, defaults to `True`):
             Whether each long convolution has a skip term `bias * input`.
+        bidirectional (`bool`, defaults to `False`):
+            Whether each long convolution also reads the positions to come, by filters of their own from lag 1 on (lag
+            0 is that of the others). The short convolution looks back in either case. Such a model has no causal
+            language-model head, but a masked one. (The published code's option of this name has other arithmetic: one
+            filter, over an input shifted by half its length in a circular convolution.)
         embed_dropout (`float`, defaults to 0.1):
             Dropout on the embeddings, before the first residual.
         resid_dropout (`float`, defaults to 0.0):
@@ -70,6 +79,9 @@ class HyenaDNAConfig(PretrainedConfig):
             Whether the head `score` has a bias. Defaults to `True`; in a published classifier's config to `False`.
         classifier_dropout (`float`, defaults to 0.0):
             Dropout on what a classification head reads.
+        num_prompt_tokens (`int`, defaults to 0):
+            How many real positions at the front of each row a sequence classifier leaves out of its pooling. A soft
+            prompt counts like any position unless its length stands here. They are read all the same.
         compat_padding (`bool`, defaults to `False`):
             Ignore `attention_mask`, so that padding is read and pooled like any token. This is how published
             classifiers were trained and run; new models have no reason to.
@@ -108,6 +120,7 @@ class HyenaDNAConfig(PretrainedConfig):
         train_freq=True,
         trained_positions=False,
         use_bias=True,
+        bidirectional=False,
         embed_dropout=0.1,
         resid_dropout=0.0,
         hyena_dropout=0.0,
@@ -117,6 +130,7 @@ class HyenaDNAConfig(PretrainedConfig):
         classifier_pooling=None,
         classifier_bias=None,
         classifier_dropout=0.0,
+        num_prompt_tokens=0,
         compat_padding=False,
         tie_word_embeddings=False,
         pad_token_id=4,
@@ -146,6 +160,7 @@ class HyenaDNAConfig(PretrainedConfig):
         self.train_freq = _boolean("train_freq", train_freq)
         self.trained_positions = _boolean("trained_positions", trained_positions)
         self.use_bias = _boolean("use_bias", use_bias)
+        self.bidirectional = _boolean("bidirectional", bidirectional)
         self.embed_dropout = _probability("embed_dropout", embed_dropout)
         self.resid_dropout = _probability("resid_dropout", resid_dropout)
         self.hyena_dropout = _probability("hyena_dropout", hyena_dropout)
@@ -171,11 +186,14 @@ class HyenaDNAConfig(PretrainedConfig):
             classifier_bias = not published_classifier
         self.classifier_bias = _boolean("classifier_bias", classifier_bias)
         self.classifier_dropout = _probability("classifier_dropout", classifier_dropout)
+        self.num_prompt_tokens = _integer("num_prompt_tokens", num_prompt_tokens, least=0)
         self.compat_padding = _boolean("compat_padding", compat_padding)
 
-        # HyenaDNA has no heads; PEFT's prompt learning reads this field from the stored config.
+        # HyenaDNA has no heads; PEFT's prompt learning reads these fields from the stored config.
         kwargs.pop("num_attention_heads", None)
         self.num_attention_heads = 1
+        kwargs.pop("num_key_value_heads", None)
+        self.num_key_value_heads = NoKeysAndValues()
 
         filter_dropout = kwargs.pop("hyena_filter_dropout", 0.0)
         if filter_dropout:
@@ -190,6 +208,7 @@ class HyenaDNAConfig(PretrainedConfig):
             "AutoTokenizer": ["tokenization_hyenadna.HyenaDNATokenizer", None],
             "AutoModel": "modeling_hyenadna.HyenaDNAModel",
             "AutoModelForCausalLM": "modeling_hyenadna.HyenaDNAForCausalLM",
+            "AutoModelForMaskedLM": "modeling_hyenadna.HyenaDNAForMaskedLM",
             "AutoModelForSequenceClassification": "modeling_hyenadna.HyenaDNAForSequenceClassification",
             "AutoModelForTokenClassification": "modeling_hyenadna.HyenaDNAForTokenClassification",
         }
@@ -200,6 +219,19 @@ class HyenaDNAConfig(PretrainedConfig):
             tie_word_embeddings=tie_word_embeddings,
             **kwargs,
         )
+
+
+class NoKeysAndValues(int):
+    """
+    The number of heads with keys and values: 0, which cannot be multiplied with.
+
+    PEFT multiplies with it to size the keys and values of prefix tuning, and only there.
+    """
+
+    def __mul__(self, other):
+        raise ValueError(NO_PREFIX_TUNING)
+
+    __rmul__ = __mul__
 
 
 def _round_up(value, multiple):

@@ -1,6 +1,7 @@
 """Causal long convolution: a direct reference and the FFT.
 
-Both compute, for every channel, `y[t] = sum over s <= t of k[t - s] * v[s]`, plus the skip term `bias * v[t]`.
+Both compute, for every channel, `y[t] = sum over s <= t of k[t - s] * v[s]`, plus the skip term `bias * v[t]`. In both
+directions it is that plus `sum over s > t of reverse[s - t] * v[s]`.
 """
 
 import torch
@@ -40,8 +41,31 @@ def causal_conv_fft(v, k, bias=None):
     Returns:
         `torch.Tensor` of shape `(batch, channels, length)` and the dtype of `v`.
     """
+    return _circular_conv(v, k, bias, fft_size(2 * v.shape[-1] - 1))
+
+
+def bidirectional_conv_fft(v, k, reverse, bias=None):
+    """
+    [`causal_conv_fft`] over what was, and another filter over what is to come, at the price of one.
+
+    Args:
+        v (`torch.Tensor` of shape `(batch, channels, length)`): The signal.
+        k (`torch.Tensor` of shape `(channels, length)`): The filter over the past, lag 0 first.
+        reverse (`torch.Tensor` of shape `(channels, length)`): The filter over the future; its lag 0 is not used.
+        bias (`torch.Tensor` of shape `(channels,)`, *optional*): Weight of the skip term.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, channels, length)` and the dtype of `v`.
+    """
     length = v.shape[-1]
     size = fft_size(2 * length - 1)
+    # Lag -s of a circular filter stands at size - s; all 2 * length - 1 lags have places of their own.
+    around = torch.cat([k, k.new_zeros(len(k), size - 2 * length + 1), reverse[:, 1:].flip(-1)], dim=-1)
+    return _circular_conv(v, around, bias, size)
+
+
+def _circular_conv(v, k, bias, size):
+    length = v.shape[-1]
     dtype = torch.promote_types(v.dtype, torch.float32)
     with torch.autocast(v.device.type, enabled=False):
         signal = v.to(dtype)

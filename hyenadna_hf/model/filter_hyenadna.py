@@ -8,14 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def positional_features(length, config, device, dtype):
+def positional_features(length, config, device, dtype, start=0):
     """
-    What the implicit filters are functions of, for the first `length` positions; computed in float64.
+    What the implicit filters are functions of, for `length` positions from `start` on; computed in float64.
 
     Args:
-        length (`int`): Number of positions, at most `config.max_seq_len`.
+        length (`int`): Number of positions.
         config ([`HyenaDNAConfig`]): Gives `max_seq_len` and `emb_dim`.
         device, dtype: Of the result.
+        start (`int`, defaults to 0): The first position.
 
     Returns:
         `tuple(torch.Tensor)`: time `t`, which runs from 0 to 1 over max_seq_len, of shape `(length, 1)`, and features
@@ -23,7 +24,7 @@ def positional_features(length, config, device, dtype):
     """
     precise = {"dtype": _most_precise(device), "device": device}
     bands = (config.emb_dim - 1) // 2
-    position = torch.arange(length, **precise)[:, None]
+    position = torch.arange(start, start + length, **precise)[:, None]
     t = position / (config.max_seq_len - 1)
     w = 2 * math.pi * position / config.max_seq_len
     f = torch.linspace(1e-4, bands - 1, bands, **precise)
@@ -145,18 +146,26 @@ class HyenaDNAPositions(nn.Module):
         super().__init__()
         self.z = nn.Parameter(torch.empty(1, config.max_seq_len, config.emb_dim))
 
-    def forward(self, length):
-        return self.z[0, :length]
+    def forward(self, length, start=0):
+        """Those of `length` positions from `start` on; behind the last trained one, zeros."""
+        z = self.z[0, start : start + length]
+        return F.pad(z, (0, 0, 0, length - len(z)))
 
 
 class HyenaDNAFilter(nn.Module):
-    """The `hyena_order - 1` implicit long filters of a layer: a sine MLP of the position under an exponential decay."""
+    """
+    The `hyena_order - 1` implicit long filters of a layer: a sine MLP of the position under an exponential decay.
 
-    def __init__(self, config):
+    Args:
+        config ([`HyenaDNAConfig`]): Of the model.
+        skip (`bool`, defaults to `True`): Whether there may be skip terms; filters over the future have none.
+    """
+
+    def __init__(self, config, skip=True):
         super().__init__()
         self.config = config
         channels = config.d_model * (config.hyena_order - 1)
-        self.bias = nn.Parameter(torch.randn(channels)) if config.use_bias else None
+        self.bias = nn.Parameter(torch.randn(channels)) if config.use_bias and skip else None
         self.pos_emb = HyenaDNAPositions(config) if config.trained_positions else None
         # Numbered as published, where the activation stands between the linear layers as "1", "3", "5", ...
         width = config.filter_order
@@ -167,9 +176,9 @@ class HyenaDNAFilter(nn.Module):
         layers[self.last] = HyenaDNAFilterLinear(width, channels, bias=False)
         self.implicit_filter = nn.ModuleDict(layers)
 
-    def forward(self, length, device):
+    def forward(self, length, device, start=0):
         """
-        The filters for the first `length` lags, at least in float32, and the weights of their skip terms.
+        The filters for `length` lags from `start` on, at least in float32, and the weights of their skip terms.
 
         Everything that reads a parameter is in here, so that hooks may bring it from elsewhere (offloading, sharding).
 
@@ -177,16 +186,16 @@ class HyenaDNAFilter(nn.Module):
             `tuple`: filters of shape `(hyena_order - 1, d_model, length)`, and for each of them its skip weights, of
             shape `(d_model,)`, or `None`.
         """
-        t, features = self.features(length, device)
+        t, features = self.features(length, device, start)
         with torch.autocast(device.type, enabled=False):
             decay = torch.exp(-t * decay_rates(self.config, device, t.dtype)) + 0.05
             h = self.implicit_filter[self.last](features) * decay  # [L, C]
         filters = h.T.reshape(-1, self.config.d_model, length)
         return filters, [None] * len(filters) if self.bias is None else self.bias.view(len(filters), -1)
 
-    def _positions(self, length, device, dtype):
-        t, z = positional_features(length, self.config, device, dtype)
-        return t, z if self.pos_emb is None else self.pos_emb(length).to(dtype)
+    def _positions(self, length, device, dtype, start=0):
+        t, z = positional_features(length, self.config, device, dtype, start)
+        return t, z if self.pos_emb is None else self.pos_emb(length, start).to(dtype)
 
     def _features(self, z):
         """What the last layer reads: `(length, emb_dim)` to `(length, filter_order)`."""
@@ -196,11 +205,11 @@ class HyenaDNAFilter(nn.Module):
             h = sine(layer(h))
         return h
 
-    def features(self, length, device):
+    def features(self, length, device, start=0):
         """Times, `(length, 1)`, and what the last layer reads, `(length, filter_order)`, at least in float32."""
         dtype = torch.promote_types(self.implicit_filter[self.last].weight.dtype, torch.float32)
         with torch.autocast(device.type, enabled=False):
-            t, z = self._positions(length, device, dtype)
+            t, z = self._positions(length, device, dtype, start)
             return t, self._features(z)
 
     def piece(self, t, features, channels):

@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
+    MaskedLMOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
@@ -22,8 +23,8 @@ from transformers.utils import can_return_tuple
 
 from .blocked_hyenadna import BLOCKED_FROM, POSITIONS, TRANSFORMS, BlockedInference, has_hooks
 from .cache_hyenadna import HyenaDNACache
-from .configuration_hyenadna import HyenaDNAConfig
-from .fftconv_hyenadna import causal_conv_fft
+from .configuration_hyenadna import NO_PREFIX_TUNING, HyenaDNAConfig
+from .fftconv_hyenadna import bidirectional_conv_fft, causal_conv_fft
 from .filter_hyenadna import (
     PUBLISHED_CONSTANT,
     HyenaDNAFilter,
@@ -33,7 +34,7 @@ from .filter_hyenadna import (
     check_published_constants,
     positional_features,
 )
-from .padding_hyenadna import packing_for, pool_positions
+from .padding_hyenadna import behind_prompt, packing_for, pool_positions
 
 try:
     from transformers import initialization as init
@@ -65,8 +66,26 @@ def recomputed(function, *inputs, random):
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=random)
 
 
+def long_convolutions(filters):
+    """
+    Functions of a signal, one a long convolution, of what [`HyenaDNAFilter`] gives.
+
+    Args:
+        filters (iterable of `tuple`): Filters and skip weights over the past, then perhaps those over the future.
+    """
+    (past, skips), *future = filters
+    if not future:
+        return [partial(causal_conv_fft, k=k, bias=skip) for k, skip in zip(past, skips)]
+    ((reverses, _),) = future
+    return [partial(bidirectional_conv_fft, k=k, reverse=r, bias=skip) for k, r, skip in zip(past, reverses, skips)]
+
+
 class HyenaDNAOperator(nn.Module):
-    """The Hyena recurrence: projections, a short convolution, then gates and long convolutions in turn."""
+    """
+    The Hyena recurrence: projections, a short convolution, then gates and long convolutions in turn.
+
+    What only a bidirectional model needs is `real`, of shape `(batch, length)`: where it is false there is no signal.
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -77,21 +96,26 @@ class HyenaDNAOperator(nn.Module):
             width, width, config.short_filter_order, groups=width, padding=config.short_filter_order - 1
         )
         self.filter_fn = HyenaDNAFilter(config)
+        self.filter_fn_rev = HyenaDNAFilter(config, skip=False) if config.bidirectional else None
         self.dropout = nn.Dropout(config.hyena_dropout)
         self.out_proj = nn.Linear(config.d_model, config.d_model)
         self.out_proj.closes_residual_branch = True
 
     def is_plain(self):
         """Whether the weights say all, so that they may be used in pieces; an adapter wants its module called."""
-        last = self.filter_fn.implicit_filter[self.filter_fn.last]
-        expected = {nn.Linear: self.in_proj, nn.Conv1d: self.short_filter, HyenaDNAFilterLinear: last}
-        return all(type(module) is kind for kind, module in expected.items())
+        last = [filter_fn.implicit_filter[filter_fn.last] for filter_fn in self.filter_fns()]
+        plain = type(self.in_proj) is nn.Linear and type(self.short_filter) is nn.Conv1d
+        return plain and all(type(module) is HyenaDNAFilterLinear for module in last)
 
-    def forward(self, u, cache=None):
+    def filter_fns(self):
+        """What gives the filters over the past, and if there are any, what gives those over the future."""
+        return [self.filter_fn] if self.filter_fn_rev is None else [self.filter_fn, self.filter_fn_rev]
+
+    def forward(self, u, cache=None, real=None):
         length = u.shape[1]
         u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
         if cache is None and runs_in_pieces(self, u.shape[0] * length) and self.is_plain():
-            return self.out_proj(self._in_pieces(u).transpose(1, 2))
+            return self.out_proj(self._in_pieces(u, real).transpose(1, 2))
         before = 0
         if cache is not None:
             u = cache.recall(u)
@@ -99,42 +123,44 @@ class HyenaDNAOperator(nn.Module):
         u = self.short_filter(u)[..., before : before + length]
         streams = u.split(self.d_model, dim=1)
         if cache is None:
-            filters, skips = self.filter_fn(length, u.device)
-            convolutions = [partial(causal_conv_fft, k=k, bias=skip) for k, skip in zip(filters, skips)]
+            convolutions = long_convolutions(filter_fn(length, u.device) for filter_fn in self.filter_fns())
         else:
             convolutions = cache.convolutions(self.filter_fn, streams[-1])
-        y = self._gated(streams, convolutions)
+        y = self._gated(streams, convolutions, real)
         if cache is not None:
             cache.advance()
         return self.out_proj(y.transpose(1, 2))
 
-    def _gated(self, streams, convolutions):
+    def _gated(self, streams, convolutions, real=None):
         gate, *gates, v = streams
         for x, convolve in zip(reversed(gates), convolutions):
-            v = convolve(self.dropout(v * x))
+            v = self.dropout(v * x)
+            v = convolve(v if real is None else v.masked_fill(~real[:, None], 0))
         return v * gate
 
-    def _in_pieces(self, u):
+    def _in_pieces(self, u, real):
         """What `out_proj` reads, of projections `(batch, (order + 1) * d_model, length)`, some channels at a time."""
         streams = u.unflatten(1, (-1, self.d_model))
-        t, features = self.filter_fn.features(u.shape[-1], u.device)
+        made_of = [filter_fn.features(u.shape[-1], u.device) for filter_fn in self.filter_fns()]
+        t, features = made_of[0][0], [features for _, features in made_of]
         first, pieces = 0, []
         for some in streams.split(TRANSFORMS, dim=2):
             channels = slice(first, first + some.shape[2])
-            run = partial(self._piece, channels=channels)
-            pieces.append(recomputed(run, some, t, features, random=self.training and self.dropout.p > 0))
+            run = partial(self._piece, channels=channels, real=real)
+            pieces.append(recomputed(run, some, t, *features, random=self.training and self.dropout.p > 0))
             first = channels.stop
         return torch.cat(pieces, dim=1)
 
-    def _piece(self, u, t, features, channels):
+    def _piece(self, u, t, *features, channels, real):
         """The channels of one piece, `(batch, order + 1, channels, length)` to `(batch, channels, length)`."""
         weight = self.short_filter.weight.unflatten(0, (-1, self.d_model))[:, channels].flatten(0, 1)
         bias = self.short_filter.bias.unflatten(0, (-1, self.d_model))[:, channels].flatten()
         padding = self.short_filter.padding
         short = F.conv1d(u.flatten(1, 2), weight, bias, padding=padding, groups=len(weight))[..., : u.shape[-1]]
-        filters, skips = self.filter_fn.piece(t, features, channels)
-        convolutions = [partial(causal_conv_fft, k=k, bias=skip) for k, skip in zip(filters, skips)]
-        return self._gated(short.split(u.shape[2], dim=1), convolutions)
+        convolutions = long_convolutions(
+            filter_fn.piece(t, its_features, channels) for filter_fn, its_features in zip(self.filter_fns(), features)
+        )
+        return self._gated(short.split(u.shape[2], dim=1), convolutions, real)
 
 
 class HyenaDNAMLP(nn.Module):
@@ -159,8 +185,8 @@ class HyenaDNABlock(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.dropout = nn.Dropout(config.resid_dropout)
 
-    def forward(self, hidden, cache=None):
-        hidden = hidden + self.dropout(self.mixer(self.norm1(hidden.to(self.norm1.weight.dtype)), cache))
+    def forward(self, hidden, cache=None, real=None):
+        hidden = hidden + self.dropout(self.mixer(self.norm1(hidden.to(self.norm1.weight.dtype)), cache, real))
         if runs_in_pieces(self, hidden.shape[0] * hidden.shape[1]):
             random = self.training and self.dropout.p > 0
             pieces = [recomputed(self._add_mlp, piece, random=random) for piece in hidden.split(POSITIONS, dim=1)]
@@ -181,7 +207,7 @@ class HyenaDNAEmbeddings(nn.Module):
 
 
 class HyenaDNABackbone(nn.Module):
-    """Embeddings, blocks and the final norm, over rows without padding."""
+    """Embeddings, blocks and the final norm, over rows without padding, or with `real` for a bidirectional model."""
 
     def __init__(self, config):
         super().__init__()
@@ -190,7 +216,7 @@ class HyenaDNABackbone(nn.Module):
         self.layers = nn.ModuleList(HyenaDNABlock(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
 
-    def forward(self, inputs_embeds, cache=None, output_hidden_states=False, overwrite=False):
+    def forward(self, inputs_embeds, cache=None, output_hidden_states=False, overwrite=False, real=None):
         hidden = self.dropout(inputs_embeds)
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         hidden_states = []
@@ -198,12 +224,12 @@ class HyenaDNABackbone(nn.Module):
         if self._runs_blocked(hidden, cache):
             if not overwrite and hidden.data_ptr() == inputs_embeds.data_ptr():
                 hidden = hidden.clone()
-            blocked = BlockedInference(hidden)
+            blocked = BlockedInference(hidden, real)
         for i, layer in enumerate(self.layers):
             if output_hidden_states:
                 hidden_states.append(hidden if blocked is None else hidden.clone())
             if blocked is None:
-                hidden = layer(hidden, None if cache is None else cache.layers[i])
+                hidden = layer(hidden, None if cache is None else cache.layers[i], real)
             else:
                 blocked.run(layer)
         del blocked  # and its work space
@@ -400,54 +426,57 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         packing = packing_for(self.config, attention_mask)
         if packing is not None:
             inputs = packing.pack(inputs)
-        if inputs.shape[1] > self.config.max_seq_len:
-            raise ValueError(
-                f"The input has {inputs.shape[1]:,} positions, but this model's max_seq_len is "
-                f"{self.config.max_seq_len:,}. Shorten it (truncation=True, max_length={self.config.max_seq_len}) or "
-                "take a checkpoint made for longer sequences."
-            )
+        self.check_length(inputs.shape[1])
         if cache is not None:
             cache.begin(columns, inputs.shape[1], inputs.shape[0], None if packing is None else packing.real)
         embeds = self.backbone.embeddings(inputs) if inputs_embeds is None else inputs
-        last, hidden_states = self.backbone(embeds, cache, output_hidden_states, overwrite=inputs_embeds is None)
+        # A causal model never sees what is packed behind the real positions.
+        real = packing.real if packing is not None and self.config.bidirectional else None
+        last, hidden_states = self.backbone(embeds, cache, output_hidden_states, inputs_embeds is None, real)
         if packing is not None:
             last = packing.unpack(last)
             if hidden_states is not None:
                 hidden_states = (*map(packing.unpack, hidden_states[:-1]), last)
         return BaseModelOutputWithPast(last_hidden_state=last, past_key_values=cache, hidden_states=hidden_states)
 
+    def check_length(self, positions):
+        """Raise `ValueError` if a row of so many real positions is more than this model reads."""
+        if positions > self.config.max_seq_len:
+            raise ValueError(
+                f"The input has {positions:,} positions, but this model's max_seq_len is "
+                f"{self.config.max_seq_len:,}. Shorten it (truncation=True, max_length={self.config.max_seq_len}) or "
+                "take a checkpoint made for longer sequences."
+            )
+
     def _cache_for(self, past_key_values, use_cache):
         if past_key_values is None and not use_cache:
             return None
+        if not isinstance(past_key_values, HyenaDNACache | None):
+            raise ValueError(
+                f"past_key_values is a {type(past_key_values).__name__}, but this model's state is a HyenaDNACache; "
+                f"pass what an earlier call with use_cache=True returned. {NO_PREFIX_TUNING}"
+            )
+        if self.config.bidirectional:
+            raise ValueError(
+                "use_cache=True and past_key_values: a bidirectional model has no state to continue from, for every "
+                "position depends on those to come; leave them out."
+            )
         if self.training and torch.is_grad_enabled():
             raise ValueError(
                 "use_cache=True and past_key_values are for inference: no gradient flows into a cache. Leave them out, "
                 "or call model.eval() or torch.no_grad() first."
             )
-        if past_key_values is None:
-            return HyenaDNACache(self.config)
-        if not isinstance(past_key_values, HyenaDNACache):
-            raise ValueError(
-                f"past_key_values is a {type(past_key_values).__name__}, but this model's state is a HyenaDNACache; "
-                "pass what an earlier call with use_cache=True returned."
-            )
-        return past_key_values
+        return HyenaDNACache(self.config) if past_key_values is None else past_key_values
 
 
 # The special tokens but [SEP], and the rows of the embedding that belong to no token.
 NOT_GENERATED = (0, 2, 3, 4, 5, 6, 12, 13, 14, 15)
 
 
-class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
-    """
-    The language model: logits of the next nucleotide at every position.
-
-    `generate` carries a [`HyenaDNACache`] from base to base. Unless `suppress_tokens` says otherwise, it makes
-    nucleotides, N and [SEP] (at which it stops), and no other special token.
-    """
+class HyenaDNALanguageModel(HyenaDNAPreTrainedModel):
+    """What the causal and the masked language model have in common: a head with logits of every token."""
 
     _tied_weights_keys = TIED_WEIGHTS_KEYS
-    _is_stateful = True  # no assisted generation: the cache cannot be shortened
 
     def __init__(self, config):
         super().__init__(config)
@@ -460,6 +489,25 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
 
     def set_output_embeddings(self, new_embeddings):
         self.lm_head = new_embeddings
+
+
+class HyenaDNAForCausalLM(HyenaDNALanguageModel, GenerationMixin):
+    """
+    The language model: logits of the next nucleotide at every position. Refuses a bidirectional configuration.
+
+    `generate` carries a [`HyenaDNACache`] from base to base. Unless `suppress_tokens` says otherwise, it makes
+    nucleotides, N and [SEP] (at which it stops), and no other special token.
+    """
+
+    _is_stateful = True  # no assisted generation: the cache cannot be shortened
+
+    def __init__(self, config):
+        if config.bidirectional:
+            raise ValueError(
+                "bidirectional=True: such a model sees the next nucleotide, so it can neither be trained to predict it "
+                "nor generate. Take HyenaDNAForMaskedLM (AutoModelForMaskedLM), or bidirectional=False."
+            )
+        super().__init__(config)
 
     def prepare_inputs_for_generation(
         self,
@@ -573,11 +621,67 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
         )
 
 
+class HyenaDNAForMaskedLM(HyenaDNALanguageModel):
+    """
+    The masked language model: logits of the token at every position itself. Refuses a causal configuration.
+
+    (Its head and that of a causal language model have the same name, and other meanings.)
+    """
+
+    def __init__(self, config):
+        if not config.bidirectional:
+            raise ValueError(
+                "bidirectional=False: a masked language model reads both sides of a position. Set bidirectional=True, "
+                "or take HyenaDNAForCausalLM (AutoModelForCausalLM)."
+            )
+        super().__init__(config)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        inputs_embeds=None,
+        labels=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        **kwargs,
+    ):
+        """
+        Args:
+            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                The tokens that were there before masking. -100 is ignored, and so are masked positions.
+            kwargs: For the loss, as `num_items_in_batch` of the Trainer.
+
+        The other arguments are those of [`HyenaDNAModel.forward`].
+
+        Returns:
+            `MaskedLMOutput` with `logits` of shape `(batch, length, vocab_size)` (zeros at positions that
+            `attention_mask` excludes), and `loss` if there are labels.
+        """
+        outputs = self.hyena(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.lm_head(outputs.last_hidden_state)
+        loss = None
+        if labels is not None:
+            if attention_mask is not None and not self.config.compat_padding:
+                labels = labels.masked_fill(attention_mask == 0, -100)
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
 class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
     """One prediction a sequence, from pooled hidden states: see `classifier_pooling` in the config."""
 
     # The loss is a mean over the batch, which the Trainer scales under gradient accumulation.
     accepts_loss_kwargs = False
+    pool_positions = staticmethod(pool_positions)  # a model whose sequences are sharded has its own
 
     def __init__(self, config):
         super().__init__(config)
@@ -622,7 +726,8 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
             real = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
         else:
             real = attention_mask != 0
-        pooled = pool_positions(hidden, real, self.config.classifier_pooling)
+        real = behind_prompt(real, self.config.num_prompt_tokens)
+        pooled = self.pool_positions(hidden, real, self.config.classifier_pooling)
         logits = self.score(self.dropout(pooled))
         loss = None
         if labels is not None:
@@ -631,7 +736,11 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
 
 
 class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
-    """One prediction a position. The model is causal: each sees its own position and what stands before it."""
+    """
+    One prediction a position.
+
+    Each sees its own position and what stands before it; with `bidirectional=True` what stands behind it, too.
+    """
 
     def __init__(self, config):
         super().__init__(config)
@@ -655,7 +764,8 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
         """
         Args:
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
-                The class of each position. -100 is ignored, and so are masked positions.
+                The class of each position. -100 is ignored, and so are masked positions. With `inputs_embeds` there
+                may be fewer than positions, for the last ones: PEFT puts a soft prompt before the others.
             kwargs: For the loss, as `num_items_in_batch` of the Trainer.
 
         The other arguments are those of [`HyenaDNAModel.forward`].
@@ -674,6 +784,8 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
         logits = self.score(self.dropout(outputs.last_hidden_state))
         loss = None
         if labels is not None:
+            if inputs_embeds is not None and labels.shape[1] < logits.shape[1]:
+                labels = F.pad(labels, (logits.shape[1] - labels.shape[1], 0), value=-100)
             if attention_mask is not None and not self.config.compat_padding:
                 labels = labels.masked_fill(attention_mask == 0, -100)
             loss = self.loss_function(logits, labels, self.config, **kwargs)
@@ -683,6 +795,7 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
 __all__ = [
     "HyenaDNACache",
     "HyenaDNAForCausalLM",
+    "HyenaDNAForMaskedLM",
     "HyenaDNAForSequenceClassification",
     "HyenaDNAForTokenClassification",
     "HyenaDNAModel",

@@ -50,6 +50,20 @@ def packing_for(config, attention_mask):
     return Packing(attention_mask)
 
 
+def behind_prompt(real, prompt_tokens):
+    """
+    The real positions of each row but the first `prompt_tokens` of them, wherever padding stands.
+
+    Args:
+        real (`torch.BoolTensor` of shape `(batch, length)`): Which positions exist.
+        prompt_tokens (`int`): How many to leave out.
+
+    Returns:
+        `torch.BoolTensor` of shape `(batch, length)`.
+    """
+    return real & (real.cumsum(1) > prompt_tokens) if prompt_tokens else real
+
+
 def pool_positions(hidden, real, how):
     """
     Pool `(batch, length, d_model)` over the positions where `real`, of shape `(batch, length)`, is true.

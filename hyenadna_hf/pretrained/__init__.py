@@ -2,4 +2,6 @@
 
 from pathlib import Path
 
-BUNDLED_CHECKPOINTS = {"hyenadna-tiny-1k-remag": Path(__file__).parent / "hyenadna-tiny-1k-remag"}
+BUNDLED_CHECKPOINTS = {
+    name: Path(__file__).parent / name for name in ("hyenadna-tiny-1k-chr20", "hyenadna-tiny-1k-remag")
+}

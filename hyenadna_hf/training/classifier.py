@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
+from ..baselines.named import BASELINE_NAMES, baseline_config, baseline_tokenizer
 from ..errors import InputError
 from ..hub.sizes import SIZE_NAMES, published_config
 from ..model.tokenization_hyenadna import HyenaDNATokenizer
@@ -23,7 +24,8 @@ class ModelArguments:
         metadata={
             "help": "What to start from: a checkpoint that ships with the package "
             f"({', '.join(BUNDLED_CHECKPOINTS)}), a folder or Hub id of any Hugging Face model (a folder with a config "
-            f"but no weights is trained from scratch), or a published size, from scratch ({', '.join(SIZE_NAMES)})."
+            f"but no weights is trained from scratch), a published size, from scratch ({', '.join(SIZE_NAMES)}), or "
+            f"a baseline, from scratch ({', '.join(BASELINE_NAMES)})."
         },
     )
     from_scratch: bool = field(
@@ -43,13 +45,15 @@ class ModelArguments:
     trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
 
 
-def load_classifier(model_args, names):
+def load_classifier(model_args, names, length=None, **config_fields):
     """
     The model and tokenizer of `--model`, with one output a class.
 
     Args:
         model_args ([`ModelArguments`]): Which.
         names (`list[str]`): Names of the classes, in the order of their numbers.
+        length (`int`, *optional*): Longest sequence, in tokens, for baselines that are made for one length.
+        config_fields: Fields of the configuration to set besides (`problem_type`, `embed_dropout`, ...).
 
     Returns:
         `tuple`: the model, its tokenizer, and where its weights come from, as a phrase.
@@ -58,16 +62,18 @@ def load_classifier(model_args, names):
         InputError: if they cannot be loaded.
     """
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-    labels["problem_type"] = "single_label_classification"
+    labels = {**labels, "problem_type": "single_label_classification", **config_fields}
     source = BUNDLED_CHECKPOINTS.get(model_args.model, model_args.model)
     remote = {"trust_remote_code": model_args.trust_remote_code}
     try:
-        if _is_size(model_args.model):
+        if is_size(model_args.model):
             config = published_config(model_args.model, **labels)
+        elif is_baseline(model_args.model):
+            config = baseline_config(model_args.model, length, **labels)
         else:
             config = AutoConfig.from_pretrained(source, **labels, **remote)
         tokenizer = _load_tokenizer(model_args, source, config)
-        if _is_size(source) or model_args.from_scratch or not _has_weights(source):
+        if is_size(source) or is_baseline(source) or model_args.from_scratch or not has_weights(source):
             model = AutoModelForSequenceClassification.from_config(config, **remote)
             return model, tokenizer, "from scratch"
         # Another number of classes means a new head: the only weights that may not fit.
@@ -99,8 +105,10 @@ def quiet():
 
 def _load_tokenizer(model_args, source, config):
     source = model_args.tokenizer or source
-    if _is_size(source):
+    if is_size(source):
         return HyenaDNATokenizer(config.max_seq_len, special_tokens_mode=model_args.special_tokens_mode)
+    if is_baseline(source):
+        return baseline_tokenizer(source, config.max_position_embeddings, model_args.special_tokens_mode)
     remote = {"trust_remote_code": model_args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(source, **remote)
     if hasattr(tokenizer, "special_tokens_mode"):
@@ -110,12 +118,18 @@ def _load_tokenizer(model_args, source, config):
     return tokenizer
 
 
-def _is_size(model):
+def is_size(model):
+    """Whether this names a published size, and not a folder of that name."""
     return model in SIZE_NAMES and not Path(model).is_dir()
 
 
-def _has_weights(source):
-    # A Hub id has weights for all we know; from_pretrained says so if not.
+def is_baseline(model):
+    """Whether this names a baseline, and not a folder of that name."""
+    return model in BASELINE_NAMES and not Path(model).is_dir()
+
+
+def has_weights(source):
+    """Whether a folder has weights. A Hub id has, for all we know; from_pretrained says so if not."""
     return not Path(source).is_dir() or any(file for pattern in WEIGHT_FILES for file in Path(source).glob(pattern))
 
 

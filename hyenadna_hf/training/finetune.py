@@ -3,11 +3,12 @@
 import inspect
 import json
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from datasets import Sequence, Value
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,100 +16,63 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
+    EarlyStoppingCallback,
     Trainer,
-    TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
-from ..arguments import CommandParser
 from ..baselines.kmer import kmer_classifier
-from ..data.files import HUB_ID
-from ..data.labelled import BUNDLED
+from ..data.chromatin import CHROMATIN_GROUPS
+from ..data.collators import ClassificationCollator
+from ..data.multilabel import is_saved_dataset, load_multilabel_sequences
 from ..data.named import load_labelled
+from ..data.sequence import NUCLEOTIDE_IDS
 from ..errors import InputError
 from ..hub.card import model_card
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
-from .classifier import ModelArguments, load_classifier, longest_input, tokenize, words
-from .metrics import classification_metrics
+from .classifier import is_baseline, load_classifier, longest_input, tokenize, words
+from .ema import EMACallback
+from .finetune_arguments import RESULTS_FILE, check_arguments, check_metric, parse_arguments
+from .finetune_arguments import parser as parser
+from .loss import WeightedLoss, balanced_weights
+from .metrics import metric_names, metrics_of_scores
+from .optimizer import optimizer_cls_and_kwargs
+from .recipes import RECIPES, print_recipes, recipe_of
+from .runs import checkpoint_to_resume
 
-RESULTS_FILE = "results.json"
-
-
-@dataclass
-class DataArguments:
-    dataset: str = field(
-        default="splice_sites_chr20",
-        metadata={
-            "help": "Labelled sequences: a folder with files train, validation, test; the common beginning of files "
-            "named so (x for x_train.csv.gz and x_test.csv.gz); one file; a set that ships with the package "
-            f"({', '.join(BUNDLED)}); a set of GenomicBenchmarks or a task of the Nucleotide Transformer paper or of "
-            "GUE, by its name (hyenadna data info lists them); or a Hub data set. CSV, TSV, Parquet, or FASTA with "
-            "headers >name|label."
-        },
-    )
-    sequence_column: str | None = field(default=None, metadata={"help": "Default: sequence, seq or dna."})
-    label_column: str | None = field(default=None, metadata={"help": "Default: label, class or target."})
-    max_length: int | None = field(
-        default=None,
-        metadata={"help": "Longest input, in tokens; the rest is cut off (default: the model's longest)."},
-    )
-    validation_fraction: float = field(default=0.1, metadata={"help": "Held out of train if there is no validation."})
-    test_fraction: float = field(default=0.2, metadata={"help": "Held out of train if there is no test split."})
-    baselines: bool = field(
-        default=True, metadata={"help": "Also score the majority class and a linear model on 6-mer counts."}
-    )
+LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
 
 
-@dataclass
-class FinetuneArguments(TrainingArguments):
-    """Those of transformers, with defaults for HyenaDNA. (DNABERT and its kin want a learning rate of about 3e-5.)"""
+class FinetuneTrainer(Trainer):
+    """The stock Trainer, with a collator of its own for training, which may augment."""
 
-    output_dir: str = field(default="hyenadna-finetuned", metadata={"help": "Where the checkpoint goes."})
-    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training split."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Sequences a step and device."})
-    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Sequences a step and device, evaluating."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint to resume from."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "How many of them to keep."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
-    report_to: str | None = field(default="none", metadata={"help": "Trackers to report to."})
-    dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin memory for the GPU."})
+    def __init__(self, *args, train_collator, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.train_collator = train_collator
 
-    def __post_init__(self):
-        if 0 < self.warmup_steps < 1 and hasattr(self, "warmup_ratio"):  # transformers 4
-            self.warmup_ratio, self.warmup_steps = self.warmup_steps, 0
-        super().__post_init__()
-
-
-def parser():
-    """The arguments of `hyenadna finetune`."""
-    return CommandParser(
-        "finetune",
-        [ModelArguments, DataArguments, FinetuneArguments],
-        "Fine-tune a sequence classifier and compare it with simple baselines on held-out sequences.",
-        "[--dataset DATA] [--model MODEL] [--output_dir FOLDER] [ARGUMENT ...]",
-        [
-            "",
-            "--dataset my_data/ --num_train_epochs 10 --output_dir my_model",
-            "--dataset my_data/ --model hyenadna-tiny-1k-seqlen --bf16",
-        ],
-    )
+    def get_train_dataloader(self):
+        collator, self.data_collator = self.data_collator, self.train_collator
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
 
 
 def main(argv):
     """Run `hyenadna finetune` with the arguments `argv` (a list of `str`)."""
-    *arguments, _ = parser().parse(argv)
+    arguments = parse_arguments(argv)
+    if arguments[1].recipe == "list":
+        print_recipes(Console())
+        return {name: asdict(recipe) for name, recipe in RECIPES.items()}
     return finetune(*arguments)
 
 
 def finetune(model_args, data_args, training_args):
     """
     Train, evaluate on the test split, save, load back and classify one sequence.
+
+    `finetune(*parse_arguments(["--dataset", "my_data", "--recipe", "H3"]))` is what the command does.
 
     Everything that can be wrong with the arguments is checked before anything is written. `output_dir` receives the
     model, the tokenizer, the code to load them anywhere, and `results.json`.
@@ -121,32 +85,34 @@ def finetune(model_args, data_args, training_args):
     """
     started = time.monotonic()
     console = Console(quiet=training_args.process_index > 0)
-    _check_arguments(model_args, training_args)
-    data = load_labelled(
-        data_args.dataset,
-        data_args.sequence_column,
-        data_args.label_column,
-        data_args.validation_fraction,
-        data_args.test_fraction,
-        training_args.seed,
-    )
-    names = data["train"].features["label"].names
+    check_arguments(model_args, data_args, training_args)
+    data, names = _load(data_args, training_args.seed)
+    multi_label = "labels" in data["train"].column_names
+    groups = _groups(data_args.label_groups, names, multi_label)
+    check_metric(training_args, metric_names(multi_label, groups))
     set_seed(training_args.seed)
-    model, tokenizer, origin = load_classifier(model_args, names)
-    limit = longest_input(model.config, tokenizer)
-    max_length = limit if data_args.max_length is None else data_args.max_length
-    if max_length is not None and not 1 <= max_length <= (limit or max_length):
-        raise InputError(
-            f"--max_length {max_length}: give 1 to {limit or 'any number of'} tokens; more does not go into "
-            f"{model_args.model}."
-        )
+    problem_type = "multi_label_classification" if multi_label else "single_label_classification"
+    fields = model_args.config_fields()
+    length = data_args.max_length or _longest(data, model_args)
+    model, tokenizer, origin = load_classifier(model_args, names, length, problem_type=problem_type, **fields)
+    tokenizer.padding_side = data_args.padding_side or tokenizer.padding_side
+    is_hyenadna = model.config.model_type == HyenaDNAConfig.model_type
+    max_length = _max_length(data_args, model_args, longest_input(model.config, tokenizer))
+    collator, train_collator = _collators(data_args, model_args, tokenizer)
 
     console.print(
         f"[bold]Data[/bold] {escape(data_args.dataset)}: "
         + ", ".join(f"{len(split):,} {name}" for name, split in data.items())
-        + f"; classes {escape(', '.join(names))}"
+        + (f"; {len(names):,} labels" if multi_label else f"; classes {escape(', '.join(names))}")
     )
     console.print(f"[bold]Model[/bold] {escape(model_args.model)} ({origin}), {model.num_parameters():,} parameters")
+    if data_args.recipe:
+        console.print(f"[bold]Recipe[/bold] {data_args.recipe}")
+    elif published := recipe_of(data_args.dataset):
+        console.print(f"There are published settings for {published}; --recipe auto takes them.")
+    if fields and not is_hyenadna:
+        ignored = ", ".join(f"--{name}" for name in fields)
+        console.print(f"{ignored}: without effect, for this is no HyenaDNA but a {model.config.model_type} model.")
     tokens = tokenize(data, tokenizer, max_length, model_args.kmer)
     full = sum(length == max_length for split in tokens.values() for length in map(len, split["input_ids"]))
     if full:
@@ -154,39 +120,56 @@ def finetune(model_args, data_args, training_args):
             f"{full:,} sequences fill the {max_length:,} tokens of the model; what is longer is cut at the end."
         )
 
-    trainer = Trainer(
+    if multi_label:
+        tokens = tokens.cast_column("labels", Sequence(Value("float32")))  # as the loss wants them
+    loss = WeightedLoss(balanced_weights(_targets(data["train"]), len(names))) if training_args.class_weights else None
+    checkpoint = checkpoint_to_resume(training_args)
+
+    def compute_metrics(output):
+        return metrics_of_scores(_first(output.predictions), output.label_ids, groups)
+
+    trainer = FinetuneTrainer(
         model=model,
         args=training_args,
         train_dataset=tokens["train"],
         eval_dataset=tokens["validation"],
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=lambda output: classification_metrics(_classes(output.predictions), output.label_ids),
+        data_collator=collator,
+        train_collator=train_collator,
+        compute_metrics=compute_metrics,
+        compute_loss_func=loss,
+        callbacks=_callbacks(training_args, checkpoint),
+        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, training_args, training_args.filter_learning_rate),
     )
-    trainer.train(resume_from_checkpoint=_checkpoint_to_resume(training_args))
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
-    test = trainer.predict(tokens["test"], metric_key_prefix="test")
     trainer.compute_metrics = None  # one row has no metrics worth the name
+    test = trainer.predict(tokens["test"])
     first = _first(trainer.predict(tokens["test"].select([0])).predictions)[0]
     results = {
         "dataset": data_args.dataset,
         "model": model_args.model,
         "start": origin,
+        "recipe": data_args.recipe,
         "seed": training_args.seed,
-        "epochs": training_args.num_train_epochs,
+        "epochs": round(trainer.state.epoch, 2),
+        "weights": f"best {training_args.metric_for_best_model} on validation"
+        if training_args.load_best_model_at_end
+        else "last epoch",
         "sequences": {name: len(split) for name, split in data.items()},
-        "test": {"model": {name: test.metrics[f"test_{name}"] for name in ("accuracy", "mcc", "f1")}},
+        "test": {"model": compute_metrics(test)},
     }
     if not trainer.is_world_process_zero():
         return results
     if data_args.baselines:
-        results["test"].update(baseline_metrics(data))
+        results["test"].update(baseline_metrics(data, groups))
     results["seconds"] = round(time.monotonic() - started, 1)
     output_dir = Path(training_args.output_dir)
     (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
-    if trainer.model.config.model_type == HyenaDNAConfig.model_type:
-        note = f"Fine-tuned from {model_args.model} ({origin}) to tell {', '.join(names)} apart."
+    if is_hyenadna and not is_baseline(model_args.model):
+        listed = ", ".join(names) if len(names) <= 20 else f"{len(names):,} labels"
+        note = f"Fine-tuned from {model_args.model} ({origin}) to tell {listed} apart."
         card = model_card(output_dir, output_dir.name, note=note, results=results)
         (output_dir / "README.md").write_text(card, encoding="utf-8")
 
@@ -202,62 +185,103 @@ def finetune(model_args, data_args, training_args):
     return results
 
 
-def baseline_metrics(data, k=6):
-    """Test metrics of the majority class and of a linear model on k-mer counts, as `dict[str, dict[str, float]]`."""
-    train, test = data["train"], data["test"]
-    (majority, _), *_ = Counter(train["label"]).most_common()
-    kmers = kmer_classifier(k).fit(list(train["sequence"]), list(train["label"]))
+def baseline_metrics(data, groups=None, k=6):
+    """
+    Test metrics of the majority class and of a linear model on k-mer counts.
+
+    Args:
+        data (`DatasetDict`): With columns `sequence` and `label`, or `labels`.
+        groups (`dict[str, list[int]]`, *optional*): Groups of labels.
+        k (`int`, defaults to 6): Length of the k-mers, in bases.
+
+    Returns:
+        `dict[str, dict[str, float]]`
+    """
+    train, test = _targets(data["train"]), _targets(data["test"])
+    multi_label = train.ndim > 1
+    majority = train.mean(0) - 0.5 if multi_label else np.bincount(train)  # the same scores for every row
+    kmers = kmer_classifier(k, multi_label).fit(list(data["train"]["sequence"]), train)
+    scores = kmers.decision_function(list(data["test"]["sequence"]))
+    if scores.ndim == 1:  # two classes have one score in scikit-learn
+        scores = scores[:, None] if multi_label else np.stack([-scores, scores], axis=1)
     return {
-        "majority class": classification_metrics([majority] * len(test), list(test["label"])),
-        f"{k}-mer counts, linear": classification_metrics(
-            kmers.predict(list(test["sequence"])).tolist(), list(test["label"])
-        ),
+        "majority class": metrics_of_scores(np.tile(majority, (len(test), 1)), test, groups),
+        f"{k}-mer counts, linear": metrics_of_scores(scores, test, groups),
     }
 
 
-def _check_arguments(model_args, args):
-    """Refuse what can be seen to be wrong before any work."""
-    if model_args.kmer is not None and model_args.kmer < 1:
-        raise InputError(f"--kmer {model_args.kmer}: a word has at least one base.")
-    if model_args.special_tokens_mode not in SPECIAL_TOKENS_MODES:
-        raise InputError(
-            f"--special_tokens_mode {model_args.special_tokens_mode}: it is one of {', '.join(SPECIAL_TOKENS_MODES)}."
-        )
-    for name in ("model", "tokenizer"):
-        source = getattr(model_args, name)
-        if source is not None and not Path(source).is_dir() and not HUB_ID.fullmatch(source):
-            raise InputError(f"--{name} {source}: there is no such folder, and it is no Hub id; check the path.")
-    at_least_one = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-    for name, least in {**dict.fromkeys(at_least_one, 1), "learning_rate": 0, "weight_decay": 0}.items():
-        if not getattr(args, name) >= least:
-            raise InputError(f"--{name} {getattr(args, name)}: give {least} or more.")
-    if not (args.num_train_epochs > 0 or args.max_steps > 0):
-        raise InputError(f"--num_train_epochs {args.num_train_epochs}: give more than 0, or --max_steps.")
-    path = Path(args.output_dir)
-    if path.is_file():
-        raise InputError(f"--output_dir {path}: this is a file; name a folder.")
-    if path.is_dir() and any(path.iterdir()) and not _is_run(path):
-        raise InputError(f"--output_dir {path}: the folder holds something else; name an empty or a new one.")
-    if args.resume_from_checkpoint and not _checkpoint_to_resume(args):
-        raise InputError(f"--resume_from_checkpoint {args.resume_from_checkpoint}: there is no such checkpoint.")
+def _load(args, seed):
+    """The data set, with a column `label` or `labels`, and the names of the classes or labels."""
+    fractions = (args.validation_fraction, args.test_fraction, seed)
+    columns = (args.label_column or "").split(",")
+    if len(columns) > 1 or is_saved_dataset(args.dataset):
+        return load_multilabel_sequences(args.dataset, columns, args.sequence_column, *fractions)
+    data = load_labelled(args.dataset, args.sequence_column, args.label_column, *fractions)
+    return data, data["train"].features["label"].names
 
 
-def _is_run(path):
-    return (path / RESULTS_FILE).is_file() or get_last_checkpoint(path) is not None
+def _targets(split):
+    """Its labels, of shape `(rows,)` or `(rows, labels)`."""
+    return np.asarray(split["labels" if "labels" in split.column_names else "label"])
 
 
-def _checkpoint_to_resume(args):
-    """The folder to resume from, or `None`; `--resume_from_checkpoint true` means the last one in `output_dir`."""
-    asked = args.resume_from_checkpoint
-    if not asked:
+def _groups(source, names, multi_label):
+    """The columns of each group of labels, or `None` if no groups are asked for."""
+    if source is None:
         return None
-    if str(asked).lower() == "true":
-        return get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    return asked if Path(asked).is_dir() else None
+    if not multi_label:
+        raise InputError(f"--label_groups {source}: these sequences have one class each; leave it out.")
+    if source in LABEL_GROUPS:
+        groups = LABEL_GROUPS[source]
+        if len(names) != sum(map(len, groups.values())):
+            raise InputError(f"--label_groups {source}: these data have {len(names):,} labels, not those of DeepSEA.")
+        return groups
+    try:
+        groups = json.loads(Path(source).read_text(encoding="utf-8"))
+        return {group: [names.index(label) for label in labels] for group, labels in groups.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # not there, not JSON, or no such label
+        raise InputError(
+            f'--label_groups {source}: give a JSON file {{"group": ["label", ...]}} of the labels ({error}).'
+        ) from error
 
 
-def _classes(predictions):
-    return _first(predictions).argmax(-1)
+def _longest(data, model_args):
+    """The most tokens that a sequence becomes, at one token a base."""
+    special = len(SPECIAL_TOKENS_MODES[model_args.special_tokens_mode][0].split()) - 1
+    return special + max(len(sequence) for split in data.values() for sequence in split["sequence"])
+
+
+def _max_length(data_args, model_args, limit):
+    """The longest input, in tokens; `None` for a model without limit."""
+    length = data_args.max_length
+    if length is not None and not 1 <= length <= (limit or length):
+        raise InputError(
+            f"--max_length {length}: give 1 to {limit or 'any number of'} tokens; more does not go into "
+            f"{model_args.model}."
+        )
+    return limit if length is None else length
+
+
+def _collators(data_args, model_args, tokenizer):
+    """What makes batches for evaluation, and for training."""
+    probability = data_args.reverse_complement
+    if tokenizer("ACGTN", add_special_tokens=False)["input_ids"] == list(NUCLEOTIDE_IDS):
+        return ClassificationCollator(tokenizer), ClassificationCollator(tokenizer, reverse_complement=probability)
+    if probability:
+        raise InputError(
+            f"--reverse_complement {probability}: the tokens of {model_args.model} are not those of HyenaDNA, one a "
+            "nucleotide; leave it out."
+        )
+    return (DataCollatorWithPadding(tokenizer),) * 2
+
+
+def _callbacks(args, checkpoint):
+    callbacks = []
+    if args.ema_decay is not None:
+        callbacks.append(EMACallback(args.ema_decay, checkpoint))
+    if args.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+    return callbacks
 
 
 def _first(predictions):
@@ -268,11 +292,12 @@ def _first(predictions):
 def _results_table(results, model, size):
     table = Table(title=f"Held-out test split: {size:,} sequences")
     table.add_column("")
-    for metric in ("accuracy", "MCC", "macro F1"):
-        table.add_column(metric, justify="right")
-    for name, metrics in sorted(results["test"].items(), key=lambda item: -item[1]["accuracy"]):
+    metrics = [metric for metric, value in results["test"]["model"].items() if isinstance(value, float)]
+    for metric in metrics:
+        table.add_column({"mcc": "MCC", "f1": "macro F1", "auroc": "AUROC"}.get(metric, metric), justify="right")
+    for name, found in sorted(results["test"].items(), key=lambda item: -item[1][metrics[0]]):
         label = f"{Path(model).name}, {results['start'].partition(';')[0]}" if name == "model" else name
-        table.add_row(escape(label), *(f"{metrics[key]:.4f}" for key in ("accuracy", "mcc", "f1")))
+        table.add_row(escape(label), *(f"{found[metric]:.4f}" for metric in metrics))
     return table
 
 
@@ -295,11 +320,15 @@ def _classify_one(console, folder, example, model_args, max_length, expected_log
         raise RuntimeError(
             f"The checkpoint in {folder} gives other logits than the trained model, by {difference:.3g}."
         )
-    probability, predicted = logits.softmax(-1).max(-1)
     names = model.config.id2label
+    if "labels" in example:
+        probability, predicted = logits.sigmoid().max(-1)
+        truth = ", ".join(names[number] for number, is_one in enumerate(example["labels"]) if is_one) or "none"
+    else:
+        probability, predicted = logits.softmax(-1).max(-1)
+        truth = names[example["label"]]
     console.print(
         f"Loaded back by AutoModelForSequenceClassification: {example['sequence'][:24]}... is [bold]"
-        f"{escape(names[int(predicted)])}[/bold] with probability {probability:.3f} (truth: "
-        f"{escape(names[example['label']])}); "
+        f"{escape(names[int(predicted)])}[/bold] with probability {probability:.3f} (truth: {escape(truth)}); "
         f"its logits differ from the trained model's by {difference:.1e}."
     )

@@ -1,4 +1,4 @@
-"""Metrics of classification."""
+"""Metrics of classification: the one place of their arithmetic."""
 
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, roc_auc_score
@@ -21,6 +21,56 @@ def classification_metrics(predictions, labels):
     }
 
 
+def multilabel_metrics(scores, labels, groups=None):
+    """
+    Metrics of multi-label classification over a whole split.
+
+    Args:
+        scores (`np.ndarray` of shape `(rows, labels)`): Logits.
+        labels (`np.ndarray` of shape `(rows, labels)`): 0 and 1.
+        groups (`dict[str, list[int]]`, *optional*): Columns of each group of labels.
+
+    Returns:
+        `dict[str, float]`: `auroc`, the median over the labels; macro-averaged `f1` of what has a logit above 0; and
+        what [`auroc_by_group`] gives, if there are groups.
+    """
+    labels = np.asarray(labels)
+    return {
+        "auroc": _median(label_aurocs(scores, labels)),
+        "f1": float(f1_score(labels, np.asarray(scores) > 0, average="macro", zero_division=0)),
+        **(auroc_by_group(scores, labels, groups) if groups else {}),
+    }
+
+
+def metrics_of_scores(scores, labels, groups=None):
+    """[`classification_metrics`] of the highest score for classes, [`multilabel_metrics`] for rows of 0 and 1."""
+    if np.ndim(labels) == 1:
+        return classification_metrics(scores.argmax(-1), labels)
+    return multilabel_metrics(scores, labels, groups)
+
+
+def metric_names(multi_label, groups=None):
+    """Names of what [`metrics_of_scores`] gives and is better the higher it is."""
+    if not multi_label:
+        return ["accuracy", "mcc", "f1"]
+    return ["auroc", "f1", *(f"auroc_{group}" for group in groups or ())]
+
+
+def label_aurocs(scores, labels):
+    """
+    Area under the ROC curve of each label.
+
+    Args:
+        scores, labels: As those of [`auroc_by_group`].
+
+    Returns:
+        `np.ndarray` of shape `(labels,)`, with `nan` for a label that is the same in every row.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    both = (labels.min(0) == 0) & (labels.max(0) == 1)
+    return np.array([roc_auc_score(labels[:, i], scores[:, i]) if both[i] else np.nan for i in range(len(both))])
+
+
 def auroc_by_group(scores, labels, groups):
     """
     Median area under the ROC curve over the labels of each group, as chromatin profiles are reported.
@@ -34,12 +84,12 @@ def auroc_by_group(scores, labels, groups):
         `dict[str, float]`: `auroc_GROUP` for each group, and `labels_without_auroc`, the number of labels that are the
         same in every row and left out. A group of which nothing is left is `nan`.
     """
-    labels = np.asarray(labels)
-    both = (labels.min(0) == 0) & (labels.max(0) == 1)
-    metrics = {}
-    for group, columns in groups.items():
-        kept = [column for column in columns if both[column]]
-        areas = [roc_auc_score(labels[:, column], scores[:, column]) for column in kept]
-        metrics[f"auroc_{group}"] = float(np.median(areas)) if areas else float("nan")
-    metrics["labels_without_auroc"] = int(sum(not both[column] for columns in groups.values() for column in columns))
-    return metrics
+    areas = label_aurocs(scores, labels)
+    metrics = {f"auroc_{group}": _median(areas[list(columns)]) for group, columns in groups.items()}
+    left_out = sum(int(np.isnan(areas[list(columns)]).sum()) for columns in groups.values())
+    return {**metrics, "labels_without_auroc": left_out}
+
+
+def _median(areas):
+    found = areas[~np.isnan(areas)]
+    return float(np.median(found)) if len(found) else float("nan")

@@ -2,6 +2,8 @@
 
 from transformers import Trainer
 
+FILTERS = {"filter_fn", "filter_fn_rev"}  # their modules in an operator
+
 
 def parameter_groups(model, weight_decay, filter_learning_rate=None):
     """
@@ -20,7 +22,8 @@ def parameter_groups(model, weight_decay, filter_learning_rate=None):
     filters, exempt, decayed = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = filters if "filter_fn" in name.split(".") else decayed if parameter.ndim > 1 else exempt
+            of_filter = not FILTERS.isdisjoint(name.split("."))
+            group = filters if of_filter else decayed if parameter.ndim > 1 else exempt
             group.append(parameter)
     rate = {} if filter_learning_rate is None else {"lr": filter_learning_rate}
     groups = [

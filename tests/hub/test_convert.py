@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 from hyenadna_hf import (
     HyenaDNAConfig,
     HyenaDNAForCausalLM,
+    HyenaDNAForMaskedLM,
     HyenaDNAForSequenceClassification,
     HyenaDNAForTokenClassification,
     HyenaDNAModel,
@@ -123,6 +124,28 @@ def test_sizes_are_read_off_the_tensors_where_there_is_no_configuration(tmp_path
     bare = {key: value for key, value in tensors.items() if "pos_emb" not in key}
     with pytest.raises(InputError, match=r"tell max_seq_len; give --config config\.json"):
         convert(write(tmp_path / "bare", bare), tmp_path / "made2")
+
+
+@pytest.mark.parametrize("model_class", [HyenaDNAForMaskedLM, HyenaDNAForTokenClassification, HyenaDNAModel])
+@pytest.mark.parametrize("tied", [False, True])
+def test_bidirectional_models_convert_to_ours_only(model_class, tied, tmp_path):
+    sizes = {"d_model": 8, "filter_order": 8, "max_seq_len": 30, "tie_word_embeddings": tied}
+    model = model_class(HyenaDNAConfig(bidirectional=True, **sizes)).eval()
+    model.save_pretrained(tmp_path / "source")
+    assert "size" in convert(tmp_path / "source", tmp_path / "made")
+    ids = torch.randint(7, 11, (1, 20))
+    with torch.no_grad():
+        torch.testing.assert_close(model_class.from_pretrained(tmp_path / "made").eval()(ids)[0], model(ids)[0])
+    with pytest.raises(InputError, match="the published code has no filters over the future"):
+        convert(tmp_path / "source", tmp_path / "published", to="published")
+    assert not (tmp_path / "published").exists()
+
+
+def test_bidirectional_models_of_the_original_code_are_refused(tmp_path):
+    tensors, config, _ = read_golden("original_o2_L65")
+    config["layer"]["bidirectional"] = True
+    with pytest.raises(InputError, match=r"says layer\.bidirectional"):
+        convert(write(tmp_path / "source", tensors, config), tmp_path / "made")
 
 
 @pytest.mark.parametrize("name", HUB)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAForMaskedLM
 from hyenadna_hf.hub.sizes import (
     ALIASES,
     PUBLISHED_SIZES,
@@ -36,6 +36,8 @@ def test_parameter_count_of_odd_sizes():
     ):
         config = HyenaDNAConfig(d_model=10, **fields)
         assert parameter_count(config) == HyenaDNAForCausalLM(config).num_parameters()
+    config = HyenaDNAConfig(d_model=10, hyena_order=3, bidirectional=True)
+    assert parameter_count(config) == HyenaDNAForMaskedLM(config).num_parameters()
 
 
 def test_published_values(shared):

@@ -75,6 +75,7 @@ def test_filter_dropout_is_dropped_with_a_word(caplog):
         ("trained_positions", None),
         ("use_bias", "no"),
         ("compat_padding", 0),
+        ("num_prompt_tokens", -1),
     ],
 )
 def test_a_value_out_of_range_is_named(field, value):
@@ -97,6 +98,7 @@ def test_every_field_matters():
         "pad_token_id",
         "auto_map",
         "num_attention_heads",
+        "num_key_value_heads",
         "tie_word_embeddings",
     }
     for field in fields - elsewhere:

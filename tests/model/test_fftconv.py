@@ -1,9 +1,15 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import future_conv_direct
 
-from hyenadna_hf.model.fftconv_hyenadna import causal_conv_direct, causal_conv_fft, fft_size
+from hyenadna_hf.model.fftconv_hyenadna import (
+    bidirectional_conv_fft,
+    causal_conv_direct,
+    causal_conv_fft,
+    fft_size,
+)
 
 
 def loops(v, k, bias):
@@ -37,6 +43,26 @@ def test_fft_equals_direct_in_values_and_gradients(length, with_bias):
         results.append((y, *gradients))
     for direct, fft in zip(*results, strict=True):
         torch.testing.assert_close(fft, direct, rtol=0, atol=1e-11 * max(1, float(direct.detach().abs().max())))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.booleans())
+def test_both_directions_in_values_and_gradients(length, with_bias):
+    make = torch.Generator().manual_seed(length)
+    shapes = [(2, 3, length), (3, length), (3, length), (3,)][: 3 + with_bias]
+    arguments = [torch.randn(shape, dtype=torch.float64, generator=make).requires_grad_() for shape in shapes]
+    weight = torch.randn(2, 3, length, dtype=torch.float64, generator=make)
+
+    def direct(v, k, reverse, bias=None):
+        return causal_conv_direct(v, k, bias) + future_conv_direct(v, reverse)
+
+    results = []
+    for conv in (direct, bidirectional_conv_fft):
+        y = conv(*arguments)
+        results.append((y, *torch.autograd.grad((y * weight).sum(), arguments)))
+    for expected, fft in zip(*results, strict=True):
+        torch.testing.assert_close(fft, expected, rtol=0, atol=1e-11 * max(1, float(expected.detach().abs().max())))
+    assert not results[1][3][:, 0].abs().max() > 1e-11  # lag 0 is the other filter's
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

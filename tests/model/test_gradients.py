@@ -12,6 +12,7 @@ CONFIGS = {
     "order 4, odd kernel, three bands": {"hyena_order": 4, "short_filter_order": 4, "emb_dim": 7, "max_seq_len": 80},
     "no inner layers, no bias, fixed frequency": {"num_inner_mlps": 0, "use_bias": False, "train_freq": False},
     "one band": {"emb_dim": 3, "num_inner_mlps": 1, "short_filter_order": 1, "max_seq_len": 200},
+    "bidirectional": {"bidirectional": True, "max_seq_len": 70},
 }
 
 

@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from datasets import DatasetDict
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
@@ -14,7 +15,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
 from hyenadna_hf.baselines.kmer import kmer_classifier
 from hyenadna_hf.cli import main
+from hyenadna_hf.data.chromatin import chromatin_from_arrays
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
+from hyenadna_hf.training import finetune as finetune_module
+from hyenadna_hf.training.ema import UNAVERAGED_FILE
 from hyenadna_hf.training.metrics import classification_metrics
 
 
@@ -139,6 +143,21 @@ def test_a_killed_run_goes_on_where_it_was(composition, untrained, tmp_path):
         (["--output_dir", "occupied"], "the folder holds something else"),
         (["--output_dir", "file"], "this is a file"),
         (["--kmer", "0"], "--kmer 0"),
+        (["--recipe", "human_enhancer_chon"], "the nearest are human_enhancers_cohn"),
+        (["--embed_dropout", "1.5"], "--embed_dropout=1.5: it must be a probability"),
+        (["--classifier_pooling", "median"], "--classifier_pooling='median'"),
+        (["--reverse_complement", "2"], "--reverse_complement 2.0: give 0 to 1"),
+        (["--padding_side", "top"], "--padding_side top"),
+        (["--class_weights", "even"], "--class_weights even"),
+        (["--ema_decay", "1"], "--ema_decay 1.0"),
+        (["--early_stopping_patience", "0"], "--early_stopping_patience 0"),
+        (["--early_stopping_patience", "1", "--eval_strategy", "no"], "requires the save and eval strategy to match"),
+        (
+            ["--metric_for_best_model", "auroc"],
+            "--metric_for_best_model auroc: for these data it is one of loss, accuracy",
+        ),
+        (["--label_groups", "deepsea"], "these sequences have one class each"),
+        (["--label_column", "sequence,label"], "sequence is"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -164,6 +183,163 @@ def test_metrics_and_kmers():
     assert metrics == {"accuracy": 0.75, "mcc": pytest.approx(0.5774, abs=1e-4), "f1": pytest.approx(0.7333, abs=1e-4)}
     sequences, labels = ["AAAAAAACC", "aaaaaaagg", "CCCCCCCTT", "ccccccctg"], [0, 0, 1, 1]
     assert kmer_classifier(3).fit(sequences, labels).predict(["AAAAATT", "CCCCCAA"]).tolist() == [0, 1]
+
+
+def run(dataset, model, out, *options):
+    """Runs the command without baselines and gives back the trainer, as it ended, and the results."""
+    trainers = []
+
+    class Kept(finetune_module.FinetuneTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            trainers.append(self)
+
+    arguments = ["--dataset", dataset, "--model", model, "--output_dir", out, "--no_baselines", *options]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune_module, "FinetuneTrainer", Kept)
+        assert main(["finetune", *map(str, arguments)]) == 0
+    return trainers[0], json.loads((out / "results.json").read_text())
+
+
+def test_filters_do_not_decay_learn_at_their_rate_and_the_schedule_ends_at_its_floor(composition, untrained, tmp_path):
+    options = ["--max_steps", 10, "--learning_rate", 0.01, "--filter_learning_rate", 0.002, "--logging_steps", 1]
+    options += ["--min_lr_rate", 0.1]
+    options += ["--embed_dropout", 0.2, "--resid_dropout", 0.3, "--classifier_pooling", "max", "--save_strategy", "no"]
+    trainer, _ = run(composition, untrained, tmp_path / "out", *options)
+    settings = {id(p): group for group in trainer.optimizer.param_groups for p in group["params"]}
+    for name, parameter in trainer.model.named_parameters():
+        group = settings[id(parameter)]
+        is_filter = "filter_fn" in name
+        assert group["initial_lr"] == (0.002 if is_filter else 0.01), name
+        assert group["weight_decay"] == (0 if is_filter or parameter.ndim == 1 else 0.1), name
+        assert group["lr"] == pytest.approx(0.1 * group["initial_lr"])
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert max(rates) == 0.01 and rates[-1] < 0.0013
+    config = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config
+    assert (config.embed_dropout, config.resid_dropout, config.classifier_pooling) == (0.2, 0.3, "max")
+    assert {m.p for m in trainer.model.modules() if isinstance(m, torch.nn.Dropout)} >= {0.2, 0.3}
+
+
+def test_a_recipe_ends_up_in_the_model_and_in_the_results(composition, untrained, tmp_path):
+    options = ["--recipe", "species_250k", "--max_length", 60, "--num_train_epochs", 1]
+    trainer, results = run(composition, untrained, tmp_path / "out", *options)
+    assert trainer.model.config.classifier_pooling == "last" and trainer.args.per_device_train_batch_size == 128
+    assert results["recipe"] == "species_250k" and results["seed"] == 2222 and results["epochs"] == 1
+
+
+def test_reverse_complements_are_for_training_only(composition, untrained, tmp_path):
+    trainer, _ = run(
+        composition, untrained, tmp_path / "out", "--max_steps", 1, "--reverse_complement", 1, "--padding_side", "right"
+    )
+    first = trainer.train_dataset.select([0])
+    trainer.train_dataset = first
+    ids = torch.tensor(first[0]["input_ids"])
+    (training,), (evaluating,) = trainer.get_train_dataloader(), trainer.get_eval_dataloader(first)
+    assert training["input_ids"][0].tolist() == (17 - ids.flip(0)).tolist()  # A, C, G, T are 7 to 10
+    assert evaluating["input_ids"][0].tolist() == ids.tolist()
+    assert trainer.processing_class.padding_side == "right"
+
+
+def test_early_stopping_stops_and_takes_the_best(composition, untrained, tmp_path):
+    # With a learning rate of 0 nothing gets better after the first evaluation.
+    options = ["--num_train_epochs", 50, "--learning_rate", 0, "--early_stopping_patience", 2]
+    options += ["--metric_for_best_model", "accuracy", "--per_device_train_batch_size", 160]
+    trainer, results = run(composition, untrained, tmp_path / "out", *options)
+    assert trainer.state.epoch == results["epochs"] == 3
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-1")
+    assert results["weights"] == "best accuracy on validation"
+
+
+def test_patience_goes_on_where_it_was(composition, untrained, tmp_path):
+    options = ["--learning_rate", 0, "--early_stopping_patience", 2, "--metric_for_best_model", "accuracy"]
+    options += ["--per_device_train_batch_size", 160, "--save_total_limit", 9]
+    run(composition, untrained, tmp_path / "out", "--num_train_epochs", 2, *options)
+    trainer, _ = run(
+        composition, untrained, tmp_path / "again", "--num_train_epochs", 50, *options,
+        "--resume_from_checkpoint", tmp_path / "out" / "checkpoint-2",
+    )  # fmt: skip
+    assert trainer.state.epoch == 3
+
+
+def test_averaged_weights_are_evaluated_saved_and_resumed(composition, untrained, tmp_path, capsys):
+    options = ["--max_steps", 6, "--ema_decay", 0.5, "--save_strategy", "steps", "--save_steps", 3]
+    options += ["--save_total_limit", 2, "--learning_rate", 0.01]
+    run(composition, untrained, tmp_path / "whole", *options)
+    checkpoint = tmp_path / "whole" / "checkpoint-3"
+    run(composition, untrained, tmp_path / "again", *options, "--resume_from_checkpoint", checkpoint)
+    saved, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "again"))
+    last, weights = (
+        load_file(tmp_path / "whole" / "checkpoint-6" / name) for name in ("model.safetensors", UNAVERAGED_FILE)
+    )
+    for name, value in saved.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=1e-6)
+        torch.testing.assert_close(last[name], value, rtol=0, atol=0)
+    assert any(not torch.equal(saved[name], value) for name, value in weights.items())
+    arguments = ["--dataset", composition, "--model", untrained, "--output_dir", tmp_path / "without"]
+    assert main(["finetune", *map(str, arguments), "--resume_from_checkpoint", str(checkpoint)]) == 2
+    assert "go on with --ema_decay as the run began" in capsys.readouterr().err
+
+
+def test_balanced_class_weights(composition, untrained, tmp_path):
+    table = pd.read_csv(composition / "train.csv")
+    table = table[(table.label == "GC") | (table.index < 20)]  # 80 of GC, 10 of AT
+    table.to_csv(composition / "train.csv", index=False)
+    trainer, _ = run(composition, untrained, tmp_path / "out", "--max_steps", 1, "--class_weights", "balanced")
+    assert trainer.compute_loss_func.weights.tolist() == pytest.approx([90 / 20, 90 / 160])
+    batch = next(iter(trainer.get_eval_dataloader()))
+    loss = trainer.compute_loss(trainer.model.eval(), dict(batch)).item()
+    with torch.no_grad():
+        logits = trainer.model(batch["input_ids"], batch["attention_mask"]).logits
+    each = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+    assert loss == pytest.approx((each * torch.tensor([4.5, 0.5625])[batch["labels"]]).mean().item(), rel=1e-5)
+
+
+@pytest.fixture
+def two_labels(tmp_path):
+    """Sequences with two labels each: rich in A or T, and rich in A or C."""
+    rng = random.Random(0)
+    folder = tmp_path / "two_labels"
+    folder.mkdir()
+    for split, count in (("train", 240), ("test", 60)):
+        rows = []
+        for _ in range(count):
+            at, ac = rng.random() < 0.5, rng.random() < 0.3
+            weights = [(4 if at else 1) * (4 if ac else 1), 4 * ac + 1 - ac, 1, 4 * at + 1 - at]
+            rows.append(("".join(rng.choices("ACGT", weights, k=50)), int(at), int(ac)))
+        pd.DataFrame(rows, columns=["sequence", "AT", "AC"]).to_csv(folder / f"{split}.csv", index=False)
+    return folder
+
+
+def test_several_labels_from_end_to_end(two_labels, untrained, tmp_path, capsys):
+    out, groups = tmp_path / "out", tmp_path / "groups.json"
+    groups.write_text('{"weak": ["AT"], "all": ["AT", "AC"]}')
+    options = ["--num_train_epochs", "8", "--per_device_train_batch_size", "16", "--learning_rate", "5e-3"]
+    options += ["--label_column", "AT,AC", "--label_groups", str(groups), "--class_weights", "balanced"]
+    arguments = ["--dataset", str(two_labels), "--model", str(untrained), "--output_dir", str(out)]
+    assert main(["finetune", *arguments, *options]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert results["sequences"] == {"train": 216, "validation": 24, "test": 60}
+    model, kmers = results["test"]["model"], results["test"]["6-mer counts, linear"]
+    assert set(model) == {"auroc", "f1", "auroc_weak", "auroc_all", "labels_without_auroc"}
+    assert model["auroc"] == model["auroc_all"] > 0.9 and model["auroc_weak"] > 0.9 and model["f1"] > 0.7
+    assert kmers["auroc"] > 0.55 and results["test"]["majority class"]["auroc"] == 0.5
+    assert "2 labels" in capsys.readouterr().out
+    trained = AutoModelForSequenceClassification.from_pretrained(out)
+    assert trained.config.problem_type == "multi_label_classification" and trained.config.id2label == {0: "AT", 1: "AC"}
+
+
+def test_labels_of_a_saved_data_set(two_labels, untrained, tmp_path):
+    tables = {split: pd.read_csv(two_labels / f"{split}.csv") for split in ("train", "test")}
+    data = DatasetDict(
+        {split: chromatin_from_arrays(list(t.sequence), t[["AT", "AC"]].to_numpy()) for split, t in tables.items()}
+    )
+    data.save_to_disk(tmp_path / "saved")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "saved").rglob("*")}
+    trainer, results = run(
+        tmp_path / "saved", untrained, tmp_path / "out", "--max_steps", 2, "--metric_for_best_model", "auroc"
+    )
+    assert trainer.model.config.id2label == {0: "0", 1: "1"} and set(results["test"]["model"]) == {"auroc", "f1"}
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "saved").rglob("*")} == before
 
 
 @pytest.mark.slow

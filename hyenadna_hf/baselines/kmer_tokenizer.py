@@ -1,0 +1,44 @@
+"""Tokens of k nucleotides, for the ablation of single-nucleotide tokens."""
+
+from itertools import product
+
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from ..model.tokenization_hyenadna import VOCABULARY, HyenaDNATokenizer
+
+
+def kmer_tokenizer(k=6, model_max_length=None, special_tokens_mode="none"):
+    """
+    A tokenizer into words of k nucleotides that do not overlap, from the left.
+
+    N, and bases that fill no word (up to k - 1 at the end or before an N), are one token each, with the ids of
+    [`HyenaDNATokenizer`]; the words AA...A to TT...T, in alphabetical order, follow behind those. Case, U, ambiguity
+    codes, special tokens and the padding side are as there. It is an ordinary fast tokenizer: what it saves loads by
+    `AutoTokenizer` without code of its own.
+
+    Args:
+        k (`int`, defaults to 6): Length of a word, in bases.
+        model_max_length (`int`, *optional*): Longest sequence of the model, in tokens.
+        special_tokens_mode (`str`, defaults to `"none"`): As that of [`HyenaDNATokenizer`].
+
+    Returns:
+        `transformers.PreTrainedTokenizerFast`
+    """
+    single = HyenaDNATokenizer(special_tokens_mode=special_tokens_mode)
+    words = ("".join(word) for word in product("ACGT", repeat=k))
+    vocabulary = {**VOCABULARY, **{word: len(VOCABULARY) + i for i, word in enumerate(words)}}
+    backend = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = single.backend_tokenizer.normalizer
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(f"[ACGT]{{{k}}}|(?m:.)"), "isolated")
+    backend.post_processor = single.backend_tokenizer.post_processor
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=model_max_length,
+        padding_side=single.padding_side,
+        clean_up_tokenization_spaces=False,
+        model_input_names=single.model_input_names,
+        **single.special_tokens_map,
+    )

@@ -1,0 +1,90 @@
+"""Sequences with several labels each, from tables with a column of 0 and 1 a label, or from saved data sets."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import DatasetDict, load_from_disk
+
+from ..errors import InputError
+from .chromatin import chromatin_from_arrays
+from .files import read_hub, read_split, row_name, split_paths
+from .labelled import checked
+
+
+def is_saved_dataset(source):
+    """Whether `source` is a folder that `DatasetDict.save_to_disk` made."""
+    return (Path(source).expanduser() / "dataset_dict.json").is_file()
+
+
+def load_multilabel_sequences(
+    source, label_columns=(), sequence_column=None, validation_fraction=0.1, test_fraction=0.2, seed=42
+):
+    """
+    Load sequences with several labels each, in train, validation and test splits.
+
+    Args:
+        source (`str`): Tables in any layout of `load_labelled_sequences`, or a folder with what
+            [`chromatin_from_peaks`] and its siblings give, saved by `save_to_disk`.
+        label_columns (`tuple[str, ...]`): In tables, the column of each label, with 0 and 1.
+        sequence_column, validation_fraction, test_fraction, seed: As those of `load_labelled_sequences`; what is held
+            out of train is a random choice.
+
+    Returns:
+        `tuple`: a `DatasetDict` with columns `sequence` (`string`) and `labels` (list of 0 and 1), and the names of the
+        labels (their numbers, for a saved data set).
+
+    Raises:
+        InputError: if a file cannot be read, a column is absent, or a label is neither 0 nor 1.
+    """
+    if is_saved_dataset(source):
+        data = load_from_disk(str(Path(source).expanduser()))
+        for split in data.values():
+            if not {"sequence", "labels"} <= set(split.column_names):
+                raise InputError(
+                    f"{source}: its columns are {', '.join(split.column_names)}; give sequence and labels."
+                )
+        names = [str(number) for number in range(len(next(iter(data.values()))[0]["labels"]))]
+    else:
+        names = list(label_columns)
+        if len(set(names)) < len(names) or not all(names):
+            raise InputError(f"label_column={','.join(names)}: name each label once.")
+        paths = split_paths(Path(source).expanduser())
+        tables = {split: read_split(path) for split, path in paths.items()} if paths else read_hub(str(source))
+        data = {
+            split: _dataset(paths.get(split, f"{source} ({split})"), table, names, sequence_column)
+            for split, table in tables.items()
+        }
+    return _with_all_splits(source, data, {"test": test_fraction, "validation": validation_fraction}, seed), names
+
+
+def _dataset(where, table, names, sequence_column):
+    labels = []
+    for name in names:
+        if name not in table.columns:
+            raise InputError(f"{where}: label_column={name!r} is not one of its columns: {', '.join(table.columns)}.")
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        wrong = ~numbers.isin((0, 1))
+        if wrong.any():
+            row = wrong.idxmax()
+            raise InputError(f"{where}, {row_name(row)}: {name} is {table[name][row]!r}; labels are 0 or 1.")
+        labels.append(numbers.to_numpy(np.uint8))
+    sequences = checked(where, table, sequence_column, names[0])["sequence"]
+    return chromatin_from_arrays(sequences, np.stack(labels, axis=1))
+
+
+def _with_all_splits(source, data, fractions, seed):
+    if "train" not in data:
+        raise InputError(f"{source}: there is no train split among {', '.join(data)}; name one file train.")
+    splits = dict(data)
+    for split, fraction in fractions.items():
+        if split not in splits:
+            rows = len(splits["train"])
+            count = round(fraction * rows)
+            if not 0 < count < rows:
+                raise InputError(f"{source}: cannot hold a {split} split of {fraction:.0%} out of {rows:,} train rows.")
+            order = np.random.default_rng(seed).permutation(rows)
+            # In memory: `datasets` would write the choice into the folder of a saved data set.
+            splits[split] = splits["train"].select(np.sort(order[:count]), keep_in_memory=True)
+            splits["train"] = splits["train"].select(np.sort(order[count:]), keep_in_memory=True)
+    return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})

@@ -1,0 +1,175 @@
+"""What pretraining reads: windows of several genomes, mixed, without end, and of growing length."""
+
+import random
+from copy import copy
+from itertools import count
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from transformers import TrainerCallback
+
+from ..errors import InputError
+from .collators import CausalCollator
+from .intervals import Interval
+from .sequence import IGNORED
+from .streams import mix
+
+
+class Windows(Dataset):
+    """The examples of one [`WindowStream`] by number, for evaluation: each comes once, whatever the number of ranks."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __len__(self):
+        return self.stream.size()
+
+    def __getitem__(self, index):
+        return self.stream.example(index)
+
+
+class Mixture(IterableDataset):
+    """
+    Examples of several streams in random turn, each stream epoch after epoch, without end.
+
+    Which stream comes next depends on `seed` and the worker alone, so that a run that is begun again and passes over
+    what it has read goes on exactly as it would have.
+
+    Args:
+        streams (`list[WindowStream]`): With `rank=0, world_size=1`: Trainer and Accelerate share the mixture out.
+        weights (`list[float]`, *optional*): How often each is chosen; by default as its share of all windows.
+        seed (`int`, defaults to 0): Of the choice.
+    """
+
+    def __init__(self, streams, weights=None, seed=0):
+        weights = [stream.size() for stream in streams] if weights is None else weights
+        if len(weights) != len(streams) or not all(weight > 0 for weight in weights):
+            raise InputError(f"weights={weights}: give a number above 0 for each of the {len(streams)} genomes.")
+        self.streams, self.weights, self.seed = streams, weights, seed
+
+    def __iter__(self):
+        worker = get_worker_info()
+        chance = random.Random(mix(self.seed, 0 if worker is None else worker.id))
+        sources = [_endless(stream) for stream in self.streams]
+        while True:
+            yield next(*chance.choices(sources, self.weights))
+
+
+def _endless(stream):
+    stream = copy(stream)
+    for epoch in count():
+        stream.set_epoch(epoch)
+        empty = True
+        for example in stream:
+            empty = False
+            yield example
+        if empty:
+            raise InputError("a genome has no window to train on: all are left out for their N.")
+
+
+class LengthWarmup(TrainerCallback):
+    """
+    Sequence-length warm-up: training begins with short sequences, which double in length stage by stage.
+
+    Each window of the full length is cut into shorter sequences, so that tokens a step, and which bases a step sees,
+    are the same as without warm-up. `max_seq_len` of the model stays what it is: the filters are functions of it. The
+    length belongs to the number of the example, not to a clock: runs with several processes or dataloader workers and
+    resumed runs see the same. As a callback of the Trainer it adds the `length` to every log entry.
+
+    Args:
+        length (`int`): Of the last stage and of the windows, in tokens.
+        initial_length (`int`): Of the first stage; `length` is 2, 4, 8, ... times as much.
+        steps (`int`): Optimizer steps of all stages before the last one, which they share equally.
+
+    Raises:
+        InputError: if doubling does not lead from `initial_length` to `length`.
+    """
+
+    def __init__(self, length, initial_length, steps):
+        factor = length // max(initial_length, 1)
+        if initial_length < 2 or initial_length * factor != length or factor & (factor - 1):
+            raise InputError(
+                f"initial_length={initial_length}: doubling it does not lead to windows of {length}; give "
+                f"{length} / 2, / 4, / 8, ..."
+            )
+        self.length, self.initial_length, self.steps = length, initial_length, steps
+        self.stages = factor.bit_length() - 1
+
+    def at(self, step):
+        """The length of sequences in an optimizer step, counted from 0."""
+        if step >= self.steps:
+            return self.length
+        return self.initial_length << step * self.stages // self.steps
+
+    def cut(self, stream, batch_size, batches_per_step):
+        """
+        The examples of a stream, each cut as belongs to its step, for [`PretrainingCollator`].
+
+        Args:
+            stream (`IterableDataset`): Gives examples of `length` tokens, without end.
+            batch_size (`int`): Examples that a dataloader takes at a time.
+            batches_per_step (`int`): Such batches in an optimizer step, over all processes.
+        """
+        return _Cut(self, stream, batch_size, batches_per_step)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs is not None and "loss" in logs:
+            logs["length"] = state.log_history[-1]["length"] = self.at(state.global_step - 1)
+
+
+class _Cut(IterableDataset):
+    def __init__(self, warmup, stream, batch_size, batches_per_step):
+        self.warmup, self.stream = warmup, stream
+        self.batch_size, self.batches_per_step = batch_size, batches_per_step
+
+    def __iter__(self):
+        worker = get_worker_info()
+        first, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for number, example in enumerate(self.stream):
+            batch = number // self.batch_size * workers + first  # dataloaders take a batch of each worker in turn
+            length = self.warmup.at(batch // self.batches_per_step)
+            yield {name: torch.as_tensor(values).split(length) for name, values in example.items()}
+
+
+class PretrainingCollator(CausalCollator):
+    """
+    As [`CausalCollator`], and every piece of a window that was cut becomes a row: `(batch * pieces, length)`.
+
+    The first label behind the padding is -100: nothing predicts it, and so the Trainer does not count it either.
+    """
+
+    def __call__(self, examples):
+        batch = super().__call__([piece for example in examples for piece in _pieces(example)])
+        first = batch["attention_mask"].argmax(1, keepdim=True)
+        batch["labels"].scatter_(1, first, IGNORED)
+        return batch
+
+
+def _pieces(example):
+    if not isinstance(example["input_ids"], tuple):
+        return [example]
+    return [dict(zip(example, piece)) for piece in zip(*example.values())]
+
+
+def without(pieces, removed):
+    """
+    What is left of some intervals when others are taken out of them.
+
+    Args:
+        pieces, removed (`list[Interval]`): In any order; they may overlap.
+
+    Returns:
+        `list[Interval]`, in the order of `pieces`.
+    """
+    for taken in removed:
+        pieces = [
+            Interval(piece.name, start, end)
+            for piece in pieces
+            for start, end in (
+                [(piece.start, min(piece.end, taken.start)), (max(piece.start, taken.end), piece.end)]
+                if piece.name == taken.name and taken.start < piece.end and piece.start < taken.end
+                else [piece[1:3]]
+            )
+            if start < end
+        ]
+    return pieces

@@ -1,0 +1,1 @@
+"""The published tables, run again with the figures of the paper beside ours."""

@@ -1,0 +1,120 @@
+"""`hyenadna few-shot`: demonstrations before the query, to a language model as it is or briefly tuned on prompts."""
+
+import copy
+import itertools
+import random
+from dataclasses import dataclass, field
+
+from torch.utils.data import Subset
+from transformers import set_seed
+
+from ..arguments import CommandParser
+from .prompt_grid import run_grid
+from .prompting import PromptingArguments, ShowSteps, check_arguments, load_task, make_trainer
+
+SETTINGS = ("learning_rate", "batch_size")
+
+
+@dataclass
+class FewShotArguments(PromptingArguments):
+    output_dir: str = field(default="hyenadna-few-shot", metadata={"help": "Where tables, plot and results go."})
+    tuning_samples: list[int] = field(
+        default_factory=lambda: [0, 2, 4, 8, 16, 32, 64, 128, 256],
+        metadata={"help": "Prompts to tune the model on, in turn from each class; 0: the model as it is."},
+    )
+    learning_rate: float = field(default=1e-4, metadata={"help": "Of AdamW, constant."})
+    batch_size: int = field(default=2, metadata={"help": "Prompts a step, tuning."})
+
+
+def parser():
+    """The arguments of `hyenadna few-shot`."""
+    return CommandParser(
+        "few-shot",
+        FewShotArguments,
+        "Put demonstrations of each class before a sequence and let a language model answer with a letter, as it is or "
+        "after one pass over a few such prompts; table and plot of the accuracy on test. A killed run can go on.",
+        "[--dataset DATA] [--model MODEL] [--shots N ...] [--tuning_samples N ...] [ARGUMENT ...]",
+        ["--dataset my_data/ --model my-lm --shots 0 2 --tuning_samples 0 8 --output_dir shots"],
+    )
+
+
+def main(argv):
+    """Run `hyenadna few-shot` with the arguments `argv` (a list of `str`)."""
+    args, _ = parser().parse(argv)
+    return few_shot(args)
+
+
+def few_shot(args):
+    """
+    Evaluate each of `tuning_samples` and `shots`.
+
+    A tuned model has seen prompts of the train split with as many shots as it is evaluated with, once, with all its
+    weights trained by AdamW without weight decay.
+
+    Args:
+        args ([`FewShotArguments`]): What to do.
+
+    Returns:
+        `dict`: what `results.json` holds.
+
+    Raises:
+        InputError: if the data, the model or an argument will not do.
+    """
+    check_arguments(args, {"tuning_samples": 0, "learning_rate": 0, "batch_size": 1})
+    task = load_task(args)
+    samples, shots = sorted(set(args.tuning_samples)), sorted(set(args.shots))
+    grid = [{"tuning_samples": n, "shots": k} for k, n in itertools.product(shots, samples)]
+    job = {"command": "few-shot", **{name: getattr(args, name) for name in SETTINGS}}
+    return run_grid(args, task, job, grid, lambda one, show: tune_and_evaluate(args, task, **one, show=show))
+
+
+def tune_and_evaluate(args, task, tuning_samples, shots, show):
+    """
+    The accuracy on test of k-shot prompts, after tuning on some.
+
+    Args:
+        args ([`FewShotArguments`]): Of the command.
+        task ([`~hyenadna_hf.training.prompting.Task`]): Data and model; the model is left as it is.
+        tuning_samples, shots (`int`): Prompts to tune on; demonstrations a class.
+        show (`Callable[[int, int], None]`): Gets steps and their number.
+
+    Returns:
+        `dict`: `accuracy`.
+    """
+    set_seed(args.seed)
+    prompts = task.prompts("train", shots, args.seed)
+    trainer = make_trainer(
+        task,
+        args,
+        copy.deepcopy(task.model),
+        Subset(prompts, in_turn(prompts.rows_of, tuning_samples, args.seed)),
+        callbacks=[ShowSteps(show)],
+        output_dir=args.output_dir,
+        num_train_epochs=1,
+        per_device_train_batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        weight_decay=0.0,
+        lr_scheduler_type="constant",
+        save_strategy="no",
+    )
+    if tuning_samples:
+        trainer.train()
+    return {"accuracy": trainer.predict(task.prompts("test", shots, args.seed)).metrics["test_accuracy"]}
+
+
+def in_turn(rows_of, count, seed):
+    """
+    Rows drawn from each class in turn.
+
+    Args:
+        rows_of (`list[list[int]]`): The rows of each class.
+        count (`int`): How many to draw.
+        seed (`int`): Of the draw; more rows begin with those that fewer would be.
+
+    Returns:
+        `list[int]`: fewer than `count` if there are no more.
+    """
+    rng = random.Random(seed)
+    shuffled = [rng.sample(rows, len(rows)) for rows in rows_of]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*shuffled))
+    return list(itertools.islice((row for row in turns if row is not None), count))

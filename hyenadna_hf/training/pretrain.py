@@ -1,0 +1,394 @@
+"""`hyenadna pretrain`: next-nucleotide training on genomes with the stock Trainer."""
+
+import csv
+import json
+import math
+import shlex
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch.nn import functional as F
+from torch.utils.data import ConcatDataset
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
+
+from .. import __version__
+from ..arguments import CommandParser
+from ..baselines.named import baseline_config
+from ..data.fasta import Fasta
+from ..data.files import HUB_ID, SPLITS
+from ..data.genome import GenomeDataset
+from ..data.intervals import Interval, parse_region, read_bed
+from ..data.pretraining import LengthWarmup, Mixture, PretrainingCollator, Windows, without
+from ..data.sequence import IGNORED
+from ..errors import InputError
+from ..hub.card import model_card
+from ..hub.sizes import SIZE_NAMES, published_config
+from ..model.configuration_hyenadna import HyenaDNAConfig
+from ..model.tokenization_hyenadna import HyenaDNATokenizer
+from .classifier import has_weights, is_baseline, is_size
+from .optimizer import optimizer_cls_and_kwargs
+from .runs import check_run_folder, checkpoint_to_resume
+
+RESULTS_FILE = "pretraining.json"
+LOG_FILE = "training_log.csv"
+MOST_N = 0.5  # of a training window; those with more are left out
+
+
+@dataclass
+class GenomeArguments:
+    fasta: list[str] = field(
+        default_factory=list,
+        metadata={
+            "action": "extend",
+            "help": "Genomes: FASTA, plain, bgzip or gzip. May be given several times.",
+        },
+    )
+    weights: list[float] = field(
+        default_factory=list,
+        metadata={"help": "How often windows of each genome are taken (default: as it has bases to train on)."},
+    )
+    bed: list[str] = field(
+        default_factory=list,
+        metadata={
+            "action": "extend",
+            "help": "A BED file for each genome, whose fourth column says train, validation or test.",
+        },
+    )
+    validation: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Without --bed: sequences or regions (chr7 chr9:1-5000000) to evaluate on while training."},
+    )
+    test: list[str] = field(
+        default_factory=list, metadata={"help": "Without --bed: those to evaluate on at the end. The rest is train."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Bases in a window (default: as many as the model reads, but for 2)."}
+    )
+    reverse_complement: bool = field(
+        default=False, metadata={"help": "In training, read the other strand of every second window."}
+    )
+    append_sep: bool = field(default=False, metadata={"help": "End each window with [SEP], as the paper does."})
+
+
+@dataclass
+class PretrainedArguments:
+    model: str = field(
+        default="hyenadna-tiny-1k-seqlen",
+        metadata={
+            "help": f"What to train: a published size, from scratch ({', '.join(SIZE_NAMES)}), gpt (attention of the "
+            "size of hyenadna-tiny-1k-seqlen, from scratch), or a folder or Hub id of a language model with HyenaDNA's "
+            "tokens, trained further if it has weights."
+        },
+    )
+    initial_length: int | None = field(
+        default=None, metadata={"help": "Begin with sequences of so many bases and double them until --max_length."}
+    )
+    length_warmup_steps: float = field(
+        default=0.4, metadata={"help": "Steps until the last doubling; below 1, a share of all steps."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
+
+
+@dataclass
+class PretrainArguments(TrainingArguments):
+    """Those of transformers, with the paper's settings as defaults where there is one."""
+
+    output_dir: str = field(default="hyenadna-pretrained", metadata={"help": "Where the checkpoint goes."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the bases to train on."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Windows a step and device."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Windows a step and device, evaluating."})
+    learning_rate: float = field(default=6e-4, metadata={"help": "Peak learning rate of AdamW."})
+    weight_decay: float = field(default=0.1, metadata={"help": "Not of filters, biases and norms."})
+    lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "Learning rate schedule."})
+    lr_scheduler_kwargs: dict | str | None = field(
+        default_factory=lambda: {"min_lr_rate": 0.1}, metadata={"help": "Of the schedule: the floor, of the peak."}
+    )
+    warmup_steps: float = field(default=0.01, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
+    eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate on validation."})
+    eval_steps: float | None = field(default=0.1, metadata={"help": "Steps between; below 1, a share of all steps."})
+    save_steps: float = field(default=0.1, metadata={"help": "Steps between checkpoints, or a share of all steps."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "How many checkpoints to keep."})
+    logging_steps: float = field(default=0.005, metadata={"help": "Steps between lines of the log, or a share."})
+    report_to: str | None = field(default="none", metadata={"help": "Trackers to report to."})
+    dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin memory for the GPU."})
+
+    def __post_init__(self):
+        accelerated = torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
+        self.use_cpu = self.use_cpu or not accelerated  # or else --bf16 is refused there
+        if 0 < self.warmup_steps < 1 and hasattr(self, "warmup_ratio"):  # transformers 4
+            self.warmup_ratio, self.warmup_steps = self.warmup_steps, 0
+        super().__post_init__()
+        # One process reads for all: only then does the n-th example have the same number everywhere.
+        self.accelerator_config.dispatch_batches = True
+
+
+def parser():
+    """The arguments of `hyenadna pretrain`."""
+    return CommandParser(
+        "pretrain",
+        [GenomeArguments, PretrainedArguments, PretrainArguments],
+        "Train a language model to predict the next nucleotide of genomes.",
+        "--fasta GENOME [--fasta GENOME ...] [--output_dir FOLDER] [ARGUMENT ...]",
+        ["--fasta genome.fa.gz --output_dir my-lm"],
+    )
+
+
+def main(argv):
+    """Run `hyenadna pretrain` with the arguments `argv` (a list of `str`)."""
+    *arguments, _ = parser().parse(argv)
+    return pretrain(*arguments, command=shlex.join(["hyenadna", "pretrain", *argv]))
+
+
+def pretrain(genome_args, model_args, training_args, command=None):
+    """
+    Train a language model on windows of genomes, and say how well it predicts what was held out.
+
+    `output_dir` receives the model, the tokenizer, the code to load them anywhere, a card, `pretraining.json` and
+    `training_log.csv`.
+
+    Args:
+        genome_args ([`GenomeArguments`]), model_args ([`PretrainedArguments`]), training_args ([`PretrainArguments`])
+        command (`str`, *optional*): What to name in the results as their origin.
+
+    Returns:
+        `dict`: what `pretraining.json` holds: perplexity, bits a base and bases by split, and how it was trained.
+
+    Raises:
+        InputError: if an argument, a genome or the model will not do; nothing has been written then.
+    """
+    started = time.monotonic()
+    console = Console(quiet=training_args.process_index > 0)
+    check_run_folder(training_args, RESULTS_FILE)
+    set_seed(training_args.seed)
+    model, origin = load_language_model(model_args)
+    length = _window_length(genome_args, model.config)
+    splits = genome_splits(genome_args, length, training_args.seed)
+    weights = genome_args.weights or None
+    data = Mixture(splits["train"], weights, training_args.seed)
+    windows = sum(stream.size() for stream in splits["train"])
+    batches_per_step = training_args.world_size * training_args.gradient_accumulation_steps
+    windows_per_step = training_args.per_device_train_batch_size * batches_per_step
+    if training_args.max_steps <= 0:  # a stream without end has no epochs
+        training_args.max_steps = math.ceil(windows * training_args.num_train_epochs / windows_per_step)
+    callbacks = []
+    if model_args.initial_length is not None:
+        if genome_args.append_sep:
+            raise InputError("--append_sep and --initial_length: cut windows have no [SEP]; leave out one of them.")
+        steps = model_args.length_warmup_steps
+        steps = math.ceil(steps * training_args.max_steps) if steps < 1 else int(steps)
+        warmup = LengthWarmup(length, model_args.initial_length, steps)
+        data = warmup.cut(data, training_args.per_device_train_batch_size, batches_per_step)
+        callbacks.append(warmup)
+    held_out = {name: ConcatDataset(map(Windows, splits[name])) for name in ("validation", "test") if splits[name]}
+    if "validation" not in held_out:
+        training_args.eval_strategy = "no"
+
+    console.print(f"[bold]Model[/bold] {escape(model_args.model)} ({origin}), {model.num_parameters():,} parameters")
+    console.print(
+        f"[bold]Data[/bold] {escape(', '.join(genome_args.fasta))}: {windows:,} windows of {length:,} bases to train "
+        f"on, {training_args.max_steps:,} steps of {windows_per_step:,}"
+        + "".join(f"; {len(split):,} windows for {name}" for name, split in held_out.items())
+    )
+    tokenizer = HyenaDNATokenizer(
+        model_max_length=model.config.max_position_embeddings,
+        special_tokens_mode="sep" if genome_args.append_sep else "none",
+    )
+    trainer = Trainer(
+        model=model,
+        args=training_args,
+        train_dataset=data,
+        eval_dataset=held_out.get("validation"),
+        processing_class=tokenizer,
+        data_collator=PretrainingCollator(tokenizer),
+        compute_metrics=split_metrics,
+        preprocess_logits_for_metrics=window_losses,
+        callbacks=callbacks,
+        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, training_args),
+    )
+    trained = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
+    trainer.save_model()
+    evaluations = {}
+    for name, split in held_out.items():
+        found = trainer.evaluate(split, metric_key_prefix=name)
+        evaluations[name] = {metric: found[f"{name}_{metric}"] for metric in ("bits_per_base", "perplexity", "bases")}
+    steps = trainer.state.global_step
+    results = {
+        "command": command,
+        "version": __version__,
+        "model": model_args.model,
+        "start": origin,
+        "seed": training_args.seed,
+        "steps": steps,
+        "bases_seen": steps * windows_per_step * length,
+        "train_seconds": round(trained.metrics["train_runtime"], 1),
+        "splits": evaluations,
+    }
+    if trainer.is_world_process_zero():
+        _write(Path(training_args.output_dir), results, trainer, windows_per_step * length)
+        console.print(_table(evaluations))
+        console.print(
+            f"Took {time.monotonic() - started:.0f} s. The checkpoint is in {training_args.output_dir}/; to use it "
+            "anywhere:"
+        )
+        console.print(
+            f'  AutoModelForCausalLM.from_pretrained("{training_args.output_dir}", trust_remote_code=True)',
+            soft_wrap=True,
+        )
+    return results
+
+
+def load_language_model(model_args):
+    """
+    The language model that `--model` names, and where its weights come from, as a phrase.
+
+    Raises:
+        InputError: if there is none, or its tokens are others than HyenaDNA's.
+    """
+    source, remote = model_args.model, {"trust_remote_code": model_args.trust_remote_code}
+    if is_size(source):
+        return AutoModelForCausalLM.from_config(published_config(source)), "from scratch"
+    if source == "gpt" and is_baseline(source):
+        return AutoModelForCausalLM.from_config(baseline_config(source)), "from scratch"
+    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
+        raise InputError(f"--model {source}: there is no such folder, and it is no Hub id; check the path.")
+    try:
+        if has_weights(source):
+            model, origin = AutoModelForCausalLM.from_pretrained(source, **remote), "pretrained"
+        else:
+            config = AutoConfig.from_pretrained(source, **remote)
+            model, origin = AutoModelForCausalLM.from_config(config, **remote), "from scratch"
+    except Exception as error:  # what foreign code, configurations and weights may raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"--model {source}: cannot be loaded as a language model ({reason}).") from error
+    if model.get_input_embeddings().num_embeddings not in (HyenaDNAConfig().vocab_size, 12):
+        raise InputError(
+            f"--model {source}: it has {model.get_input_embeddings().num_embeddings} tokens; only models over "
+            "HyenaDNA's tokens, one a nucleotide, can be trained on windows of a genome."
+        )
+    return model, origin
+
+
+def _window_length(args, config):
+    longest = config.max_position_embeddings
+    length = longest - 2 if args.max_length is None else args.max_length
+    if not 2 <= length <= longest - args.append_sep:
+        raise InputError(
+            f"--max_length {length}: give 2 to {longest - args.append_sep:,} bases, which the model reads."
+        )
+    return length
+
+
+def genome_splits(args, length, seed):
+    """
+    The streams of each split, one a genome that has something in it.
+
+    Args:
+        args ([`GenomeArguments`]): Names genomes and splits.
+        length (`int`): Bases in a window.
+        seed (`int`): Of the order in training.
+
+    Returns:
+        `dict[str, list[GenomeDataset]]`: by `train`, `validation` and `test`.
+
+    Raises:
+        InputError: if they cannot be made.
+    """
+    if not args.fasta:
+        raise InputError("--fasta: name at least one genome to train on.")
+    if args.bed and len(args.bed) != len(args.fasta):
+        raise InputError(f"--bed: there are {len(args.bed)} for {len(args.fasta)} genomes; give one for each or none.")
+    if args.bed and (args.validation or args.test):
+        raise InputError("--bed and --validation or --test: the BED file says what is which split; leave out one.")
+    genomes = [Fasta(path) for path in args.fasta]
+    splits = {"train": [], "validation": [], "test": []}
+
+    def add(split, genome, **where):
+        training = split == "train"
+        n_policy = {"n_policy": "drop", "max_n": MOST_N} if training else {}
+        stream = GenomeDataset(
+            genome, split=split, max_length=length, reverse_complement=args.reverse_complement, seed=seed,
+            append_sep=args.append_sep, rank=0, world_size=1, **n_policy, **where,
+        )  # fmt: skip
+        splits[split].append(stream)
+
+    if args.bed:
+        for genome, bed in zip(genomes, args.bed):
+            for split in splits:
+                if split in _bed_splits(bed, genome):
+                    add(split, genome, bed=bed)
+        return splits
+    held_out = {name: [_find(region, genomes) for region in getattr(args, name)] for name in ("validation", "test")}
+    for i, genome in enumerate(genomes):
+        mine = {name: [piece for number, piece in found if number == i] for name, found in held_out.items()}
+        whole = [Interval(name, 0, size) for name, size in genome.lengths.items()]
+        mine["train"] = without(whole, mine["validation"] + mine["test"])
+        if not mine["train"]:
+            raise InputError(f"--validation and --test: they hold all of {genome.path}; leave something to train on.")
+        if without(mine["validation"], mine["test"]) != mine["validation"]:
+            raise InputError(f"--validation and --test: they overlap in {genome.path}.")
+        for split, pieces in mine.items():
+            if pieces:
+                add(split, genome, regions=pieces)
+    return splits
+
+
+def _bed_splits(bed, genome):
+    named = {SPLITS.get(interval.rest[0]) for interval in read_bed(bed, genome) if interval.rest} - {None}
+    return named or {"train"}
+
+
+def _find(region, genomes):
+    found = []
+    for number, genome in enumerate(genomes):
+        try:
+            found.append((number, parse_region(region, genome)))
+        except InputError as error:
+            reason = error
+    if len(found) != 1:
+        why = f"{len(found)} of the genomes have it; say which splits they have by --bed" if found else reason
+        raise InputError(f"--validation and --test {region}: {why}")
+    return found[0]
+
+
+def window_losses(logits, labels):
+    """The sum of the losses in nats, and the number of bases predicted, of each row: `(batch, 2)`."""
+    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none")
+    return torch.stack([losses.view(len(labels), -1).sum(1), (labels[:, 1:] != IGNORED).sum(1)], dim=1)
+
+
+def split_metrics(output):
+    """Of what [`window_losses`] gave over a whole split: `perplexity`, `bits_per_base`, and `bases` predicted."""
+    nats, bases = np.asarray(output.predictions, dtype=np.float64).sum(0)
+    return {"bits_per_base": nats / bases / math.log(2), "perplexity": math.exp(nats / bases), "bases": int(bases)}
+
+
+def _write(folder, results, trainer, bases_per_step):
+    log = trainer.state.log_history
+    columns = ("step", "bases", "length", "loss", "learning_rate", "grad_norm", "eval_bits_per_base")
+    with open(folder / LOG_FILE, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
+        writer.writeheader()
+        for entry in log:
+            if "loss" in entry or "eval_bits_per_base" in entry:
+                writer.writerow({**entry, "bases": entry["step"] * bases_per_step})
+    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if trainer.model.config.model_type == HyenaDNAConfig.model_type:
+        seen = f"It was trained on {results['bases_seen']:,} bases to predict the next one"
+        held_out = ", ".join(f"{found['bits_per_base']:.4f} on {name}" for name, found in results["splits"].items())
+        note = f"{seen}{f'; bits a base: {held_out}' if held_out else ''}."
+        (folder / "README.md").write_text(model_card(folder, folder.name, note=note), encoding="utf-8")
+
+
+def _table(evaluations):
+    table = Table(title="What was held out")
+    for column in ("split", "bits a base", "perplexity", "bases"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for name, found in evaluations.items():
+        table.add_row(name, f"{found['bits_per_base']:.4f}", f"{found['perplexity']:.4f}", f"{found['bases']:,}")
+    return table

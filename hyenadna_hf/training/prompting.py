@@ -1,0 +1,280 @@
+"""Classification by a language model: classes as letters, demonstrations before the query."""
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from .. import __version__
+from ..data.collators import CausalCollator
+from ..data.named import load_labelled
+from ..data.sequence import IGNORED, reverse_complement_ids, token_ids
+from ..errors import InputError
+from ..inference.loading import check_tokenizer, fingerprint, load_trained
+from ..model.tokenization_hyenadna import VOCABULARY
+from .prompt_grid import RESULTS_FILE
+
+# What stands for the classes, in the order of their numbers; those of two and three classes are the paper's.
+CLASS_LETTERS = {2: "AN", 3: "AGN", 4: "ACGN", 5: "ACGTN"}
+
+
+@dataclass
+class PromptingArguments:
+    dataset: str = field(
+        default="splice_sites_chr20",
+        metadata={"help": "Labelled sequences, as in hyenadna finetune: files, a published name, or a Hub data set."},
+    )
+    model: str = field(
+        default="hyenadna-tiny-1k-chr20",
+        metadata={"help": "A HyenaDNA language model: one that ships with the package, a folder or a Hub id."},
+    )
+    output_dir: str | None = field(default=None, metadata={"help": "Where tables, plot and results go."})
+    shots: list[int] = field(
+        default_factory=lambda: [0, 2, 32, 128], metadata={"help": "Demonstrations a class before the query."}
+    )
+    sequence_column: str | None = field(default=None, metadata={"help": "Default: sequence, seq or dna."})
+    label_column: str | None = field(default=None, metadata={"help": "Default: label, class or target."})
+    max_length: int | None = field(
+        default=None, metadata={"help": "Cut longer sequences at their end, in bases (default: never)."}
+    )
+    limit: int | None = field(default=None, metadata={"help": "Use so many sequences of each split (default: all)."})
+    eval_batch_size: int = field(default=32, metadata={"help": "Prompts a step, evaluating."})
+    seed: int = field(default=42, metadata={"help": "Of all that is drawn at random."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of the tokenizer (default: --model)."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
+    use_cpu: bool = field(default=False, metadata={"help": "Do not use an accelerator, although there is one."})
+
+
+@dataclass
+class Task:
+    """
+    What a grid of runs has in common.
+
+    Args:
+        model, tokenizer: The language model and its tokenizer.
+        splits (`dict[str, list[tuple[torch.LongTensor, int]]]`): Token ids and class, of `train`, `validation`, `test`.
+        letters (`list[int]`): The token that stands for each class.
+        longest (`int`): Tokens of the longest sequence.
+        identity (`dict`): What tells this task from another one, for JSON.
+    """
+
+    model: object
+    tokenizer: object
+    splits: dict
+    letters: list
+    longest: int
+    identity: dict
+
+    def tokens(self, shots):
+        """Tokens of the longest prompt with so many shots a class, the answer included."""
+        return (shots * len(self.letters) + 1) * (self.longest + 1)
+
+    def prompts(self, split, shots, seed, reverse_complement=0.0):
+        """The [`Prompts`] of a split, with demonstrations from train."""
+        return Prompts(self.splits[split], self.splits["train"], self.letters, shots, seed, reverse_complement)
+
+    def majority(self):
+        """Accuracy on test of the most frequent class of train."""
+        classes = [label for _, label in self.splits["train"]]
+        most = max(set(classes), key=classes.count)
+        return sum(label == most for _, label in self.splits["test"]) / len(self.splits["test"])
+
+
+class Prompts(torch.utils.data.Dataset):
+    """
+    Demonstrations, each followed by the letter of its class, then the query and its letter.
+
+    Each row has demonstrations of its own, which follow from the seed: `shots` a class, in random order, without the
+    query itself. Rows have `input_ids`, and `labels` that are -100 but at the letters.
+
+    Args:
+        queries, pool (`list[tuple[torch.LongTensor, int]]`): Token ids and classes: to ask for, and to show.
+        letters (`list[int]`): The token that stands for each class.
+        shots (`int`): Demonstrations a class.
+        seed (`int`): Of the choice of demonstrations.
+        reverse_complement (`float`, defaults to 0): Probability with which a sequence is replaced by its other strand;
+            for training only.
+    """
+
+    def __init__(self, queries, pool, letters, shots, seed, reverse_complement=0.0):
+        self.queries, self.pool, self.letters = queries, pool, letters
+        self.shots, self.seed, self.reverse_complement = shots, seed, reverse_complement
+        self.rows_of = [[i for i, (_, label) in enumerate(pool) if label == one] for one in range(len(letters))]
+
+    def __len__(self):
+        return len(self.queries)
+
+    def __getitem__(self, row):
+        pieces, labels = [], []
+        for ids, label in (*self._demonstrations(row), self.queries[row]):
+            flip = self.reverse_complement > 0 and torch.rand(()) < self.reverse_complement
+            letter = ids.new_tensor([self.letters[label]])
+            pieces += [reverse_complement_ids(ids) if flip else ids, letter]
+            labels += [torch.full_like(ids, IGNORED), letter]
+        return {"input_ids": torch.cat(pieces), "labels": torch.cat(labels)}
+
+    def _demonstrations(self, row):
+        rng = random.Random(f"{self.seed} {row}")
+        itself = row if self.queries is self.pool else None
+        shown = []
+        for rows in self.rows_of:
+            drawn = rng.sample(rows, min(self.shots + 1, len(rows)))
+            shown += [i for i in drawn if i != itself][: self.shots]
+        rng.shuffle(shown)
+        return [self.pool[i] for i in shown]
+
+
+def check_arguments(args, least, probabilities=()):
+    """
+    Refuse arguments that can be seen to be wrong.
+
+    Args:
+        args ([`PromptingArguments`]): Of the command.
+        least (`dict[str, int]`): The least value of further arguments, each a number or a list of them.
+        probabilities: Names of arguments that are from 0 up to, but not, 1.
+
+    Raises:
+        InputError: naming the first that is wrong.
+    """
+    for name, number in {"shots": 0, "eval_batch_size": 1, "max_length": 1, "limit": 1, **least}.items():
+        value = getattr(args, name)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and not one >= number:
+                raise InputError(f"--{name} {one}: give {number} or more.")
+    for name in probabilities:
+        if not 0 <= getattr(args, name) < 1:
+            raise InputError(f"--{name} {getattr(args, name)}: give a probability of at least 0 and below 1.")
+    path = Path(args.output_dir)
+    if path.is_file():
+        raise InputError(f"--output_dir {path}: this is a file; name a folder.")
+    if path.is_dir() and any(path.iterdir()) and not (path / RESULTS_FILE).is_file():
+        raise InputError(f"--output_dir {path}: the folder holds something else; name an empty or a new one.")
+    import_module("matplotlib")  # where it is missing, that shows before the work
+
+
+def load_task(args):
+    """
+    The data and the language model of a command.
+
+    Args:
+        args ([`PromptingArguments`]): Of the command.
+
+    Returns:
+        [`Task`]
+
+    Raises:
+        InputError: if they cannot be loaded, or there are too many classes or too few demonstrations.
+    """
+    data = load_labelled(args.dataset, args.sequence_column, args.label_column, seed=args.seed)
+    names = data["train"].features["label"].names
+    if len(names) not in CLASS_LETTERS:
+        raise InputError(
+            f"--dataset {args.dataset}: it has {len(names)} classes, but there are letters for {max(CLASS_LETTERS)} at "
+            "most; fine-tune a classifier (hyenadna finetune)."
+        )
+    model, tokenizer = load_trained(
+        AutoModelForCausalLM, args.model, tokenizer=args.tokenizer, trust_remote_code=args.trust_remote_code
+    )
+    check_tokenizer(tokenizer)
+    tokenizer.padding_side = "left"  # so that every row ends with the answer
+    letters = [VOCABULARY[letter] for letter in CLASS_LETTERS[len(names)]]
+    digest, splits = hashlib.sha256(), {}
+    for name, split in data.items():
+        if args.limit is not None:
+            split = split.shuffle(seed=args.seed).select(range(min(args.limit, len(split))))
+        rows = [(sequence[: args.max_length], label) for sequence, label in zip(split["sequence"], split["label"])]
+        digest.update(json.dumps([name, rows]).encode())
+        splits[name] = [(torch.from_numpy(token_ids(sequence)), label) for sequence, label in rows]
+    counts = torch.bincount(torch.tensor([label for _, label in splits["train"]]), minlength=len(names)).tolist()
+    fewest = min(range(len(names)), key=counts.__getitem__)
+    if counts[fewest] <= max(args.shots):  # one of them may be the query
+        raise InputError(
+            f"--shots {max(args.shots)}: class {names[fewest]} has {counts[fewest]:,} training sequences; give fewer "
+            "shots, or a larger --limit."
+        )
+    identity = {
+        "version": __version__,
+        "dataset": args.dataset,
+        "sequences": {name: len(split) for name, split in splits.items()},
+        "letters": dict(zip(names, CLASS_LETTERS[len(names)])),
+        "data": digest.hexdigest(),
+        "model": fingerprint(model, tokenizer),
+        "seed": args.seed,
+    }
+    longest = max(len(ids) for split in splits.values() for ids, _ in split)
+    return Task(model, tokenizer, splits, letters, longest, identity)
+
+
+def make_trainer(task, args, model, train=None, validation=None, callbacks=(), **options):
+    """
+    A stock Trainer for prompts.
+
+    Args:
+        task ([`Task`]): Gives the tokenizer.
+        args ([`PromptingArguments`]): Of the command.
+        model: The language model, with an adapter or without.
+        train, validation ([`Prompts`], *optional*): To train on, and to evaluate on after each epoch.
+        callbacks: Of the Trainer.
+        options: Of `TrainingArguments`.
+
+    Returns:
+        `Trainer`, whose `predict` gives the metric `test_accuracy`: the share of queries whose letter has the highest
+        logit of all tokens.
+    """
+    arguments = TrainingArguments(
+        per_device_eval_batch_size=args.eval_batch_size,
+        seed=args.seed,
+        use_cpu=args.use_cpu,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **options,
+    )
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=CausalCollator(task.tokenizer, ignore_n=False),
+        preprocess_logits_for_metrics=_answers,
+        compute_metrics=lambda output: {"accuracy": float(np.equal(*output.predictions.T).mean())},
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _answers(logits, labels):
+    """Predicted and true letter of each query, `(batch, 2)`. Rows are padded on the left and end with the letter."""
+    return torch.stack([logits[:, -2].argmax(-1), labels[:, -1]], dim=1)
+
+
+class ShowSteps(TrainerCallback):
+    """Tells a function how many of how many steps are done, of training or of an evaluation."""
+
+    def __init__(self, show):
+        self.show = show
+        self.evaluated = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.show(state.global_step, state.max_steps)
+
+    def on_prediction_step(self, args, state, control, eval_dataloader, **kwargs):
+        self.evaluated += 1
+        self.show(self.evaluated, len(eval_dataloader))
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.evaluated = 0
+
+    on_predict = on_evaluate

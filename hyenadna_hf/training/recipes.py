@@ -1,0 +1,152 @@
+"""
+Published settings of fine-tuning, one recipe a data set, which `hyenadna finetune --recipe` takes in place of defaults.
+
+The numbers are those of the HyenaDNA paper (Nguyen, Poli, Faizi et al. 2023) and of its configurations; where the paper
+gives a range, the value of the configuration; for the epochs of species, which are not published, those of the others.
+The published schedule warms up from 1e-6, ours from 0. Biotypes and soft prompts have no recipe: the one embeds without
+training, the other trains no weight of the model.
+"""
+
+import os
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from rich.table import Table
+
+from ..data.genomic_benchmarks import GENOMIC_BENCHMARKS
+from ..data.nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    Settings for one data set. Each field is an argument of `hyenadna finetune` of the same name.
+
+    Attributes:
+        max_length (`int`): Longest input, in tokens; the rest is cut off.
+        metric_for_best_model (`str`): What is reported: `accuracy`, `mcc`, `f1` (macro) or `auroc` (median over the
+            labels). It chooses the epoch only together with `--load_best_model_at_end` or `--early_stopping_patience`.
+        learning_rate (`float`): Peak learning rate of AdamW.
+        filter_learning_rate (`float`, *optional*): That of the implicit filters; by default the same.
+        weight_decay (`float`): Not of filters, biases and norms.
+        embed_dropout, resid_dropout (`float`): Dropout on the embeddings, and on the output of each mixer and MLP.
+        per_device_train_batch_size (`int`): Sequences a step, of all devices together.
+        num_train_epochs (`float`): Passes over train.
+        lr_scheduler_type (`str`): Learning rate schedule.
+        warmup_steps (`float`): Share of all steps.
+        min_lr_rate (`float`): Where the schedule ends, as a share of the peak.
+        max_grad_norm (`float`): Gradients are clipped to this norm.
+        reverse_complement (`float`): Probability with which a training sequence is read on the other strand.
+        classifier_pooling (`str`): What the head reads.
+        special_tokens_mode, padding_side (`str`): Of the tokenizer.
+        seed (`int`): Of everything that is random.
+    """
+
+    max_length: int
+    metric_for_best_model: str = "accuracy"
+    learning_rate: float = 6e-4
+    filter_learning_rate: float | None = None
+    weight_decay: float = 0.1
+    embed_dropout: float = 0.1
+    resid_dropout: float = 0.0
+    per_device_train_batch_size: int = 128
+    num_train_epochs: float = 100
+    lr_scheduler_type: str = "cosine_with_min_lr"
+    warmup_steps: float = 0.01
+    min_lr_rate: float = 0.1
+    max_grad_norm: float = 1.0
+    reverse_complement: float = 0.0
+    classifier_pooling: str = "mean"
+    special_tokens_mode: str = "none"
+    padding_side: str = "left"
+    seed: int = 2222
+
+    def arguments(self, devices=None):
+        """
+        The recipe as arguments of `hyenadna finetune`, its batch shared out among the devices.
+
+        Args:
+            devices (`int`, *optional*): How many; by default as many as `torchrun` has started processes.
+
+        Returns:
+            `dict`: values by name.
+        """
+        devices = devices or int(os.environ.get("WORLD_SIZE", 1))
+        return {**asdict(self), "per_device_train_batch_size": max(1, self.per_device_train_batch_size // devices)}
+
+
+_GENOMIC_BENCHMARKS_LENGTHS = {
+    "dummy_mouse_enhancers_ensembl": 1024,
+    "demo_coding_vs_intergenomic_seqs": 200,
+    "demo_human_or_worm": 200,
+    "human_enhancers_cohn": 500,
+    "human_enhancers_ensembl": 512,
+    "human_ensembl_regulatory": 512,
+    "human_nontata_promoters": 251,
+    "human_ocr_ensembl": 512,
+}
+_SPECIES_LENGTHS = {"1k": 1_024, "32k": 32_768, "250k": 250_000, "450k": 450_000, "1m": 1_000_000}
+_CHROMATIN = Recipe(1_000, "auroc", per_device_train_batch_size=64, num_train_epochs=50)
+
+GENOMIC_BENCHMARKS_RECIPES = {
+    name: Recipe(length, GENOMIC_BENCHMARKS[name].metric) for name, length in _GENOMIC_BENCHMARKS_LENGTHS.items()
+}
+NUCLEOTIDE_TRANSFORMER_RECIPES = {
+    name: Recipe(600 if name.startswith("splice") else task.length, task.metric)
+    for name, task in NUCLEOTIDE_TRANSFORMER_TASKS.items()
+}
+# GUE came after the paper: it gets the recipe of the Nucleotide Transformer tasks.
+GUE_RECIPES = {name: Recipe(task.length, task.metric) for name, task in GUE_TASKS.items()}
+CHROMATIN_RECIPES = {
+    "chromatin_1k": _CHROMATIN,
+    "chromatin_8k": replace(_CHROMATIN, max_length=8_000, classifier_pooling="last"),
+}
+SPECIES_RECIPES = {
+    f"species_{name}": Recipe(length, classifier_pooling="mean" if length < 250_000 else "last")
+    for name, length in _SPECIES_LENGTHS.items()
+}
+COLLECTIONS = {
+    "GenomicBenchmarks": GENOMIC_BENCHMARKS_RECIPES,
+    "Nucleotide Transformer": NUCLEOTIDE_TRANSFORMER_RECIPES,
+    "GUE (not published: as Nucleotide Transformer)": GUE_RECIPES,
+    "Chromatin profiles": CHROMATIN_RECIPES,
+    "Species": SPECIES_RECIPES,
+}
+RECIPES = {name: recipe for recipes in COLLECTIONS.values() for name, recipe in recipes.items()}
+
+
+def recipe_of(dataset):
+    """The name of the recipe for a data set (its name, its Hub id, or a path that ends in it), or `None`."""
+    name = Path(dataset).name.partition(".")[0].removeprefix("Genomic_Benchmarks_")
+    return name if name in RECIPES else None
+
+
+def find_recipe(name):
+    """
+    The [`Recipe`] of a name.
+
+    Raises:
+        InputError: if there is none, with the nearest names.
+    """
+    if name not in RECIPES:
+        near = get_close_matches(name, RECIPES, n=5, cutoff=0.5)
+        hint = f"the nearest are {', '.join(near)}; " if near else ""
+        raise InputError(f"--recipe {name}: there is no recipe of this name; {hint}--recipe list prints them all.")
+    return RECIPES[name]
+
+
+def print_recipes(console):
+    """Print all recipes on a `rich.Console`: a table a collection, below it what is the same throughout."""
+    for title, recipes in COLLECTIONS.items():
+        values = {field.name: {getattr(recipe, field.name) for recipe in recipes.values()} for field in fields(Recipe)}
+        varied = [name for name, found in values.items() if len(found) > 1]
+        common = (f"{name} {found.pop()}" for name, found in values.items() if len(found) == 1 and found != {None})
+        table = Table(title=title, title_justify="left", box=None)
+        for number, name in enumerate(["recipe", *varied]):
+            table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        for name, recipe in recipes.items():
+            table.add_row(name, *(str(getattr(recipe, column)) for column in varied))
+        console.print(table)
+        console.print(f"All: {', '.join(common)}.\n", highlight=False)

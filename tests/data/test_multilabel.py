@@ -1,0 +1,73 @@
+import gzip
+
+import pandas as pd
+import pytest
+from datasets import Dataset, DatasetDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyenadna_hf.data.multilabel import load_multilabel_sequences
+from hyenadna_hf.errors import InputError
+
+TABLE = pd.DataFrame(
+    {"seq": ["ACGT", "GGNA", "TTTT", "CCAA"], "CTCF": [1, 0, 0, 1], "DNase": [1, 1, 0, 0], "note": "x"}
+)
+
+
+@pytest.mark.parametrize("ending", ["csv.gz", "tsv", "parquet"])
+def test_a_column_a_label_in_every_format(tmp_path, ending):
+    for split in ("train", "dev", "test"):
+        path = tmp_path / f"x_{split}.{ending}"
+        if ending == "parquet":
+            TABLE.to_parquet(path)
+        else:
+            TABLE.to_csv(path, sep="\t" if ending == "tsv" else ",", index=False)
+    data, names = load_multilabel_sequences(tmp_path / "x", ["DNase", "CTCF"])
+    assert names == ["DNase", "CTCF"] and list(data) == ["train", "validation", "test"]
+    assert data["test"]["sequence"][:] == TABLE["seq"].tolist()
+    assert data["test"]["labels"][:] == [[1, 1], [1, 0], [0, 0], [0, 1]]
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.lists(st.integers(0, 1), min_size=3, max_size=3), min_size=10, max_size=30), st.integers(0, 5))
+def test_what_is_held_out_is_each_row_once(tmp_path_factory, labels, seed):
+    folder = tmp_path_factory.mktemp("rows")
+    sequences = [f"{'A' * i}C" for i in range(len(labels))]
+    pd.DataFrame(labels, columns=list("abc")).assign(sequence=sequences).to_csv(folder / "train.csv", index=False)
+    data, _ = load_multilabel_sequences(folder, ["a", "b", "c"], seed=seed)
+    rows = [row for split in data.values() for row in split]
+    assert sorted(len(row["sequence"]) for row in rows) == list(range(1, len(labels) + 1))
+    assert all(row["labels"] == labels[len(row["sequence"]) - 1] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        (["CTCF", "absent"], "label_column='absent' is not one of its columns: seq, CTCF, DNase, note"),
+        (["CTCF", "note"], "row 1: note is 'x'; labels are 0 or 1"),
+        (["CTCF", ""], "name each label once"),
+        (["CTCF", "CTCF"], "name each label once"),
+    ],
+)
+def test_columns_that_will_not_do(tmp_path, columns, message):
+    TABLE.to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(InputError, match=message):
+        load_multilabel_sequences(tmp_path, columns)
+
+
+def test_other_bad_input(tmp_path):
+    TABLE.assign(seq="ACGX").to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(InputError, match="row 1: the sequence holds 'X' at base 4"):
+        load_multilabel_sequences(tmp_path, ["CTCF", "DNase"])
+    TABLE.to_csv(tmp_path / "test.csv", index=False)
+    (tmp_path / "train.csv").unlink()
+    with pytest.raises(InputError, match="there is no train split among test"):
+        load_multilabel_sequences(tmp_path, ["CTCF", "DNase"])
+    with gzip.open(tmp_path / "train.csv.gz", "wt") as file:
+        file.write("sequence,a,b\nACGT,1,0\n")
+    (tmp_path / "test.csv").unlink()
+    with pytest.raises(InputError, match="cannot hold a test split of 20% out of 1 train rows"):
+        load_multilabel_sequences(tmp_path, ["a", "b"])
+    DatasetDict({"train": Dataset.from_dict({"sequence": ["A"], "label": [0]})}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(InputError, match="its columns are sequence, label; give sequence and labels"):
+        load_multilabel_sequences(tmp_path / "saved")

@@ -1,0 +1,170 @@
+import csv
+import functools
+import json
+import math
+import random
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
+from hyenadna_hf.cli import main
+from hyenadna_hf.data.fasta import Fasta
+from hyenadna_hf.data.sequence import token_ids
+from hyenadna_hf.training.pretrain import split_metrics, window_losses
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A genome with a pattern to learn, and the configuration of a small model."""
+    rng = random.Random(0)
+    text = "".join(rng.choice(("ACGGT", "TTGCA")) for _ in range(700))
+    (tmp_path / "genome.fa").write_text(f">one\n{text}\n>two\n{text[:40]}{'N' * 70}{text[:300]}\n")
+    HyenaDNAConfig(d_model=16, filter_order=16, n_layer=1, max_seq_len=66, embed_dropout=0.0).save_pretrained(
+        tmp_path / "model"
+    )
+    return tmp_path
+
+
+def arguments(files, out, *more):
+    return [
+        *("pretrain", "--fasta", str(files / "genome.fa"), "--model", str(files / "model")),
+        *("--output_dir", str(files / out), "--validation", "one:1-500", "--test", "one:501-1,003"),
+        *("--max_steps", "12", "--per_device_train_batch_size", "4", "--learning_rate", "0.01", "--use_cpu"),
+        *("--disable_tqdm", "true", "--logging_steps", "1", "--eval_steps", "6", "--save_steps", "6", *more),
+    ]
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_it_learns_and_says_how_well(files, capsys):
+    assert main(arguments(files, "out", "--max_steps", "120", "--append_sep", "--max_length", "64")) == 0
+    assert "What was held out" in capsys.readouterr().out
+    results = json.loads((files / "out" / "pretraining.json").read_text())
+    assert results["steps"] == 120 and results["bases_seen"] == 120 * 4 * 64
+    assert results["splits"]["test"]["bits_per_base"] < 1.2  # one bit of choice in five bases
+    assert results["command"].startswith("hyenadna pretrain --fasta")
+
+    model = AutoModelForCausalLM.from_pretrained(files / "out").eval()
+    with Fasta(files / "genome.fa") as genome:
+        sequence = genome.fetch("one", 500, 1003)
+    nats = scored = 0
+    for start in range(0, len(sequence), 64):
+        ids = torch.tensor([*token_ids(sequence[start : start + 64]), 1])[None]
+        with torch.no_grad():
+            logits = model(ids).logits.double()
+        nats += torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="sum").item()
+        scored += ids.shape[1] - 1
+    assert results["splits"]["test"]["bases"] == scored
+    assert results["splits"]["test"]["bits_per_base"] == pytest.approx(nats / scored / math.log(2), rel=1e-5)
+    assert "bits a base" in (files / "out" / "README.md").read_text()
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(files):
+    HyenaDNAConfig(d_model=16, filter_order=16, n_layer=1, max_seq_len=66).save_pretrained(files / "model")  # dropout
+    warmup = ("--initial_length", "8", "--length_warmup_steps", "8")
+    assert main(arguments(files, "whole", *warmup)) == 0
+    assert main(arguments(files, "half", *warmup, "--save_total_limit", "2")) == 0
+    shutil.rmtree(files / "half" / "checkpoint-12")
+    assert main(arguments(files, "half", *warmup, "--resume_from_checkpoint", "true")) == 0
+    for name, tensor in weights(files / "whole").items():
+        torch.testing.assert_close(weights(files / "half")[name], tensor, rtol=0, atol=0)
+    with open(files / "half" / "training_log.csv") as file:
+        lengths = [row["length"] for row in csv.DictReader(file) if row["length"]]
+    assert lengths == ["8"] * 3 + ["16"] * 3 + ["32"] * 2 + ["64"] * 4
+
+
+def test_the_model_sees_the_lengths_that_the_log_names(files, monkeypatch):
+    seen = []
+    forward = HyenaDNAForCausalLM.forward
+
+    @functools.wraps(forward)
+    def noting(self, input_ids=None, **inputs):
+        if self.training:
+            seen.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(HyenaDNAForCausalLM, "forward", noting)
+    assert main(arguments(files, "out", "--initial_length", "16", "--length_warmup_steps", "4")) == 0
+    assert seen == [(16, 16)] * 2 + [(8, 32)] * 2 + [(4, 64)] * 8
+
+
+def test_two_processes_train_as_one_does(files):
+    """Equal global batches, in two processes and in one, with warm-up and with accumulated gradients."""
+    warmup = ("--initial_length", "16", "--length_warmup_steps", "6", "--reverse_complement")
+    assert main(arguments(files, "one", *warmup)) == 0
+    half = ("--per_device_train_batch_size", "2")
+    assert main(arguments(files, "acc", *warmup, *half, "--gradient_accumulation_steps", "2")) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    command = arguments(files, "two", *warmup, *half)
+    ran = subprocess.run([*torchrun, "hyenadna_hf", *command], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    for other in ("acc", "two"):
+        for name, tensor in weights(files / "one").items():
+            torch.testing.assert_close(weights(files / other)[name], tensor, rtol=0, atol=1e-4, msg=f"{other}: {name}")
+    results = [json.loads((files / out / "pretraining.json").read_text()) for out in ("one", "two")]
+    assert results[0]["splits"]["test"]["bases"] == results[1]["splits"]["test"]["bases"]
+    for split in ("validation", "test"):
+        bits = [result["splits"][split]["bits_per_base"] for result in results]
+        assert bits[0] == pytest.approx(bits[1], rel=1e-4)
+
+
+def test_several_genomes_and_bed_files(files, capsys):
+    (files / "a.bed").write_text("one\t0\t1000\ttrain\none\t1000\t1064\tvalid\none\t1064\t1200\ttest\n")
+    (files / "b.bed").write_text("two\t0\t300\n")
+    status = main([
+        *("pretrain", "--fasta", str(files / "genome.fa"), "--fasta", str(files / "genome.fa")),
+        *("--bed", str(files / "a.bed"), "--bed", str(files / "b.bed"), "--weights", "3", "1"),
+        *("--model", str(files / "model"), "--output_dir", str(files / "out"), "--max_steps", "2", "--use_cpu"),
+        *("--per_device_train_batch_size", "2", "--disable_tqdm", "true"),
+    ])  # fmt: skip
+    assert status == 0
+    results = json.loads((files / "out" / "pretraining.json").read_text())
+    assert results["splits"]["validation"]["bases"] == results["splits"]["test"]["bases"] == 63
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--max_length", "67"], "--max_length 67"),
+        (["--initial_length", "32", "--max_length", "64", "--append_sep"], "--append_sep"),
+        (["--initial_length", "24"], "initial_length=24"),
+        (["--validation", "three"], "three"),
+        (["--test", "one:1-9000"], "one:1-9000"),
+        (["--test", "one:400-600"], "overlap"),
+        (["--validation", "one", "--test", "two"], "leave something"),
+        (["--model", "nowhere/at/all"], "no such folder"),
+        (["--fasta", "absent.fa"], "absent.fa"),
+        (["--weights", "1", "2"], "weights"),
+        (["--bed", "absent.bed"], "--bed and --validation"),
+        (["--resume_from_checkpoint", "true"], "no such checkpoint"),
+        (["--learning_speed", "1"], "--learning_speed"),
+    ],
+)
+def test_what_will_not_do_is_said_before_anything_is_written(files, capsys, more, words):
+    assert main(arguments(files, "out", *more)) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (files / "out").exists()
+
+
+def test_metrics_are_sums_over_the_split():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 7, 16), torch.randint(7, 11, (3, 7))
+    labels[0, :4] = -100
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()).item()
+
+    class Output:
+        predictions = torch.cat([window_losses(logits[:1], labels[:1]), window_losses(logits[1:], labels[1:])]).numpy()
+
+    found = split_metrics(Output)
+    assert found["bases"] == 3 + 6 + 6
+    assert found["perplexity"] == pytest.approx(math.exp(expected))
+    assert found["bits_per_base"] == pytest.approx(expected / math.log(2))

@@ -1,0 +1,253 @@
+import random
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import AutoPeftModelForCausalLM
+from reference import randomise
+
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf.data.sequence import reverse_complement_ids
+from hyenadna_hf.errors import InputError
+from hyenadna_hf.training import few_shot, soft_prompt
+from hyenadna_hf.training.few_shot import in_turn
+from hyenadna_hf.training.prompt_grid import draw, write_tables
+from hyenadna_hf.training.prompting import Prompts, ShowSteps
+from hyenadna_hf.training.soft_prompt import prompted
+
+pytest.importorskip("matplotlib")
+
+A, C, G, T, N = range(7, 12)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """AT-rich or GC-rich sequences of 8 to 12 bases."""
+    rng = random.Random(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split, count in (("train", 96), ("dev", 24), ("test", 40)):
+        rows = []
+        for i in range(count):
+            bases = rng.choices("ACGT", [(1, 9, 9, 1), (9, 1, 1, 9)][i % 2], k=rng.randint(8, 12))
+            rows.append(("".join(bases), ["GC", "AT"][i % 2]))
+        pd.DataFrame(rows, columns=["sequence", "label"]).to_csv(folder / f"{split}.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def language_model(tmp_path):
+    folder = tmp_path / "lm"
+    config = HyenaDNAConfig(d_model=16, filter_order=16, max_seq_len=100, embed_dropout=0.0)
+    randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder)
+    HyenaDNATokenizer(model_max_length=100).save_pretrained(folder)
+    return folder
+
+
+def arguments(cls, dataset, language_model, folder, **options):
+    return cls(dataset=str(dataset), model=str(language_model), output_dir=str(folder), use_cpu=True, **options)
+
+
+pools = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2)), min_size=9, max_size=30).filter(
+    lambda rows: all(sum(label == one for _, label in rows) > 2 for one in range(3))
+)
+
+
+@settings(deadline=None)
+@given(pools, st.integers(0, 2), st.integers(0, 9), st.booleans())
+def test_a_prompt_is_demonstrations_of_every_class_then_the_query(rows, shots, seed, from_train):
+    """Each sequence is told apart by its first token, which no other row has."""
+    pool = [(torch.tensor([100 + i, *[A] * length]), label) for i, (length, label) in enumerate(rows)]
+    queries = pool if from_train else [(torch.tensor([50, C]), 1)]
+    prompts = Prompts(queries, pool, [A, G, N], shots, seed)
+    for row in range(len(prompts)):
+        prompt, pieces, start = prompts[row], [], 0
+        for end in (prompt["labels"] != -100).nonzero().flatten().tolist():
+            pieces.append((prompt["input_ids"][start:end].tolist(), int(prompt["input_ids"][end])))
+            assert prompt["labels"][end] == prompt["input_ids"][end]
+            start = end + 1
+        assert start == len(prompt["input_ids"])
+        *shown, query = pieces
+        assert query == (queries[row][0].tolist(), [A, G, N][queries[row][1]])
+        assert query[0] not in [ids for ids, _ in shown] and len({ids[0] for ids, _ in shown}) == len(shown)
+        assert sorted(letter for _, letter in shown) == sorted([A, G, N] * shots)
+        assert all(
+            letter == [A, G, N][pool[ids[0] - 100][1]] and ids == pool[ids[0] - 100][0].tolist()
+            for ids, letter in shown
+        )
+        assert torch.equal(prompt["input_ids"], prompts[row]["input_ids"])
+
+
+def test_rows_have_demonstrations_of_their_own_and_strands_are_flipped_one_by_one():
+    pool = [(torch.tensor([A, C, C, int(base)]), i % 2) for i, base in enumerate([A, C, G, T] * 5)]
+    prompts = Prompts(pool, pool, [A, N], 2, seed=0)
+    assert len({tuple(prompts[i]["input_ids"][:-5].tolist()) for i in range(20)}) > 10
+    flipped = Prompts(pool, pool, [A, N], 2, seed=0, reverse_complement=1.0)
+    for i in range(20):
+        plain, other = (p[i]["input_ids"].view(-1, 5) for p in (prompts, flipped))
+        assert torch.equal(plain[:, 4], other[:, 4])
+        assert all(torch.equal(reverse_complement_ids(a), b) for a, b in zip(plain[:, :4], other[:, :4]))
+
+
+@given(st.lists(st.lists(st.integers(), unique=True, max_size=8), min_size=1, max_size=4), st.integers(0, 40))
+def test_tuning_samples_come_from_each_class_in_turn(rows_of, count):
+    rows_of = [[(number, row) for row in rows] for number, rows in enumerate(rows_of)]
+    drawn = in_turn(rows_of, count, seed=1)
+    assert len(drawn) == len(set(drawn)) == min(count, sum(map(len, rows_of)))
+    assert drawn == in_turn(rows_of, 99, seed=1)[:count]
+    counts = [sum(row[0] == number for row in drawn) for number in range(len(rows_of))]
+    assert all(counts[i] >= min(len(rows_of[i]), max(counts) - 1) for i in range(len(rows_of)))
+
+
+def test_only_the_prompt_is_dropped_and_only_in_training(make_model, config):
+    base = make_model(HyenaDNAForCausalLM, config)
+    seen = []
+    model = prompted(base, 64, dropout=0.5)
+    base.get_submodule("hyena").register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    inputs = {"input_ids": torch.tensor([[A, C, G]]), "attention_mask": torch.ones(1, 3)}
+    model.train()(**inputs, labels=inputs["input_ids"]).loss.backward()
+    model.eval()(**inputs)
+    prompt = model.get_prompt(1)
+    zeros = (seen[0][:, :64] == 0).float().mean()
+    assert 0.3 < zeros < 0.7 and not (seen[1][:, :64] == 0).any()
+    kept = seen[0][:, :64] != 0
+    torch.testing.assert_close(seen[0][:, :64][kept], 2 * prompt[kept])
+    torch.testing.assert_close(seen[0][:, 64:], base.get_input_embeddings()(inputs["input_ids"]))
+    assert [name for name, p in model.named_parameters() if p.grad is not None] == [
+        "prompt_encoder.default.embedding.weight"
+    ]
+    torch.testing.assert_close(model.train().get_prompt_embedding_to_save("default"), prompt[0])  # nothing is dropped
+
+
+def test_soft_prompts_from_the_command_line_and_back(dataset, language_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    weights = (language_model / "model.safetensors").read_bytes()
+    options = "--prompt_tokens 0 16 512 --shots 0 1 --num_train_epochs 3 --learning_rate 0.1 --use_cpu"
+    soft_prompt.main(
+        ["--dataset", str(dataset), "--model", str(language_model), "--output_dir", "out", *options.split()]
+    )
+    printed = capsys.readouterr().out
+    table = pd.read_csv("out/table.csv")
+    assert table[["prompt_tokens", "shots"]].values.tolist() == [[0, 0], [0, 1], [16, 0], [16, 1], [512, 0], [512, 1]]
+    assert table["tokens"].tolist() == [13, 39, 29, 55, 525, 551]
+    assert table["left_out"].isna().tolist() == [True] * 4 + [False] * 2 and table["accuracy"].isna().sum() == 2
+    assert "512 prompt tokens, 0 shots: left out, 525 tokens, but the model reads 100" in printed
+    losses = table["validation_loss"]
+    assert losses[2] < losses[0] - 0.3 and losses[3] < losses[1] - 0.3
+    assert table["parameters"].tolist()[:4] == [0, 0, 256, 256]
+    assert (tmp_path / "out" / "table.md").read_text().count("\n") == 8
+    assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert (language_model / "model.safetensors").read_bytes() == weights
+    model = AutoPeftModelForCausalLM.from_pretrained("out/prompt-16-shots-0").eval()
+    test = pd.read_csv(dataset / "test.csv")
+    right = 0
+    for sequence, label in zip(test["sequence"], test["label"]):
+        ids = HyenaDNATokenizer()(sequence, return_tensors="pt")
+        with torch.no_grad():
+            right += int(model(**ids).logits[0, -1].argmax()) == {"AT": A, "GC": N}[label]
+    assert right / len(test) == table["accuracy"][2]
+
+
+def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, monkeypatch):
+    options = {"prompt_tokens": [4, 8], "shots": [0], "num_train_epochs": 4, "limit": 32, "patience": 9}
+    folders = {name: tmp_path / name for name in ("whole", "killed")}
+    args = {
+        name: arguments(soft_prompt.SoftPromptArguments, dataset, language_model, folder, **options)
+        for name, folder in folders.items()
+    }
+    whole = soft_prompt.soft_prompt(args["whole"])
+
+    steps = []
+
+    def killed(self, args, state, control, **kwargs):
+        steps.append(state.global_step)
+        if len(steps) == 8 + 5:  # in the third epoch of the second prompt
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ShowSteps, "on_step_end", killed)
+        soft_prompt.soft_prompt(args["killed"])
+    steps.clear()
+    monkeypatch.setattr(ShowSteps, "on_step_end", lambda self, a, state, *rest, **more: steps.append(state.global_step))
+    resumed = soft_prompt.soft_prompt(args["killed"])
+    assert steps == list(range(5, 9))
+    for one, other in zip(whole["rows"], resumed["rows"], strict=True):
+        assert one.items() - {("seconds", one["seconds"])} == other.items() - {("seconds", other["seconds"])}
+    steps.clear()
+    assert soft_prompt.soft_prompt(args["killed"]) == resumed and not steps
+    args["killed"].prompt_tokens = [2]
+    assert [row["prompt_tokens"] for row in soft_prompt.soft_prompt(args["killed"])["rows"]] == [2, 4, 8]
+    args["killed"].learning_rate = 0.03
+    with pytest.raises(InputError, match=r"its results are those of other settings \(learning_rate 0.001, now 0.03\)"):
+        soft_prompt.soft_prompt(args["killed"])
+
+
+def test_tuning_on_prompts_teaches_what_the_letters_mean(dataset, language_model, tmp_path):
+    options = {"tuning_samples": [0, 96], "shots": [0, 1], "learning_rate": 1e-2}
+    args = arguments(few_shot.FewShotArguments, dataset, language_model, tmp_path / "out", **options)
+    results = few_shot.few_shot(args)
+    found = {(row["tuning_samples"], row["shots"]): row["accuracy"] for row in results["rows"]}
+    assert found[96, 0] > 0.7 > found[0, 0] and found[96, 1] >= 0.5
+    assert results["majority_class"] == 0.5 and results["letters"] == {"AT": "A", "GC": "N"}
+    assert few_shot.few_shot(args) == results  # and nothing is done again
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "accuracy.png",
+        "results.json",
+        "table.csv",
+        "table.md",
+    ]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"shots": [-1]}, "--shots -1: give 0 or more"),
+        ({"shots": [0, 64]}, "--shots 64: class AT has 48 training sequences; give fewer"),
+        ({"shots": [0, 9], "limit": 12}, "--shots 9: class .* or a larger --limit"),
+        ({"shots": [40]}, "--shots 40: an input would have 1,053 tokens, but .* reads 100; set --max_length"),
+        ({"prompt_tokens": [-2]}, "--prompt_tokens -2: give 0 or more"),
+        ({"dropout": 1.0}, "--dropout 1.0: give a probability"),
+        ({"learning_rate": -1.0}, "--learning_rate -1.0: give 0 or more"),
+        ({"patience": 0}, "--patience 0: give 1 or more"),
+        ({"limit": 0}, "--limit 0: give 1 or more"),
+        ({"dataset": "absent.csv"}, "no such file"),
+        ({"model": "./absent"}, "--model ./absent: cannot be loaded"),
+        ({"output_dir": "data"}, "--output_dir data: the folder holds something else"),
+        ({"output_dir": "data/train.csv"}, "this is a file"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    dataset, language_model, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    args = arguments(soft_prompt.SoftPromptArguments, dataset, language_model, "out", prompt_tokens=[0], shots=[0])
+    for name, value in options.items():
+        setattr(args, name, value)
+    with pytest.raises(InputError, match=message):
+        soft_prompt.soft_prompt(args)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_too_many_classes_are_refused(dataset, language_model, tmp_path):
+    table = pd.DataFrame({"sequence": ["ACGT"] * 300, "label": list("abcdef") * 50})
+    table.to_csv(tmp_path / "six.csv", index=False)
+    args = arguments(few_shot.FewShotArguments, tmp_path / "six.csv", language_model, tmp_path / "out")
+    with pytest.raises(InputError, match="it has 6 classes, but there are letters for 5"):
+        few_shot.few_shot(args)
+
+
+def test_tables_and_plot_with_runs_left_out(tmp_path):
+    rows = [{"a": 0, "b": 2, "accuracy": 0.5}, {"a": 1000, "b": 2, "left_out": "too long"}]
+    write_tables(tmp_path, rows)
+    assert (tmp_path / "table.csv").read_text() == "a,b,accuracy,left_out\n0,2,0.5,\n1000,2,,too long\n"
+    assert (tmp_path / "table.md").read_text().splitlines()[2:] == [
+        "| 0 | 2 | 0.5000 |  |",
+        "| 1,000 | 2 |  | too long |",
+    ]
+    draw(tmp_path / "plot.png", rows, ["a", "b"], 0.25)
+    assert (tmp_path / "plot.png").stat().st_size > 5_000
