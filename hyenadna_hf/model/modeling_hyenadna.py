@@ -539,7 +539,9 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
                 and so are masked positions.
             logits_to_keep (`int`, defaults to 0):
                 Give logits of so many last positions only; 0 for all. Not with labels.
-            kwargs: For the loss, as `num_items_in_batch` of the Trainer.
+            kwargs:
+                For the loss, as `num_items_in_batch` of the Trainer, or `shift_labels` of the shape of `labels`: what
+                to score each position on, in place of the label of the next one.
 
         The other arguments are those of [`HyenaDNAModel.forward`].
 
@@ -567,6 +569,8 @@ class HyenaDNAForCausalLM(HyenaDNAPreTrainedModel, GenerationMixin):
             scored, packing = logits, packing_for(self.config, attention_mask)
             if packing is not None:
                 scored, labels = packing.pack(logits), packing.pack(labels, fill=-100)
+                if kwargs.get("shift_labels") is not None:
+                    kwargs["shift_labels"] = packing.pack(kwargs["shift_labels"], fill=-100)
             loss = self.loss_function(logits=scored, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
