@@ -38,7 +38,7 @@ from .padding_hyenadna import packing_for, pool_positions
 try:
     from transformers import initialization as init
 
-    TIED_WEIGHTS_KEYS = {"lm_head.weight": "hyena.backbone.embeddings.word_embeddings.weight"}
+    TIED_WEIGHTS_KEYS: dict | list = {"lm_head.weight": "hyena.backbone.embeddings.word_embeddings.weight"}
 except ImportError:  # transformers 4
     from torch.nn import init
 
