@@ -82,10 +82,10 @@ class HyenaDNAOperator(nn.Module):
         self.out_proj.closes_residual_branch = True
 
     def is_plain(self):
-        """Whether the weights say all, so that they may be used in pieces; an adapter wants its module called."""
+        """Whether the weights say all, and may be used in pieces: not those of adapters, nor quantised ones."""
         last = self.filter_fn.implicit_filter[self.filter_fn.last]
         expected = {nn.Linear: self.in_proj, nn.Conv1d: self.short_filter, HyenaDNAFilterLinear: last}
-        return all(type(module) is kind for kind, module in expected.items())
+        return all(type(module) is kind and type(module.weight) is nn.Parameter for kind, module in expected.items())
 
     def forward(self, u, cache=None):
         length = u.shape[1]
