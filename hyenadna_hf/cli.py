@@ -11,11 +11,14 @@ COMMANDS = {
     "convert": ("hyenadna_hf.hub.convert", "make a Hub folder of a checkpoint in any published layout"),
     "data": ("hyenadna_hf.data.info", "tell what is in a labelled data set, and which published ones there are"),
     "embed": ("hyenadna_hf.inference.embed_fasta", "embed the sequences of a FASTA file, or intervals of it"),
+    "few-shot": ("hyenadna_hf.training.few_shot", "let a language model classify behind demonstrations"),
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
     "mutagenesis": ("hyenadna_hf.inference.mutagenesis", "score every single-base change of a region"),
     "pretrain": ("hyenadna_hf.training.pretrain", "train a language model on genomes, nucleotide by nucleotide"),
     "publish": ("hyenadna_hf.hub.publish", "upload a folder to the Hub, with all that a stranger needs"),
+    "reproduce": ("hyenadna_hf.reproduce.command", "run a published table, its figures beside ours"),
     "score-variants": ("hyenadna_hf.inference.score_variants", "score the variants of a VCF file"),
+    "soft-prompt": ("hyenadna_hf.training.soft_prompt", "train soft prompts before a frozen language model"),
     "track": ("hyenadna_hf.inference.tracks", "write the log-likelihood of every base as bedGraph or bigWig"),
 }
 
