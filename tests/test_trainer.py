@@ -71,7 +71,13 @@ def test_it_learns(model_class, tmp_path):
     assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
 
 
-@pytest.mark.parametrize("options", [{"bf16": True, "use_cpu": True}, {"gradient_checkpointing": True}])
+# Its name in transformers 4, if the newer one is not there.
+CHECKPOINTING = (
+    "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
+)
+
+
+@pytest.mark.parametrize("options", [{"bf16": True, "use_cpu": True}, {CHECKPOINTING: True}])
 def test_it_learns_in_bfloat16_and_with_gradient_checkpointing(options, tmp_path):
     data = sequences(HyenaDNAForSequenceClassification)
     _, losses = train(HyenaDNAForSequenceClassification, tmp_path, data, max_steps=30, **options)

@@ -38,8 +38,8 @@ def context_parallel(model, mesh, gather_outputs=True):
             masked positions are deleted from their rows, the longest of which is cut into stretches of equal size.
 
     Raises:
-        ValueError: if there is no causal HyenaDNA model in `model`, `mesh` has more than one dimension, or `d_model` is no
-            multiple of its size; and from the model, if ranks are given different inputs, or for a cache.
+        ValueError: if there is no causal HyenaDNA model in `model`, `mesh` has more than one dimension, or `d_model` is
+            no multiple of its size; and from the model, if ranks are given different inputs, or for a cache.
     """
     core = next((module for module in model.modules() if isinstance(module, HyenaDNAPreTrainedModel)), None)
     if core is None:

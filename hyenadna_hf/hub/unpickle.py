@@ -36,7 +36,16 @@ STORAGES = {
 # Of the structure alone, in bytes; tensors are beside it.
 LARGEST_PICKLE = 100_000_000
 # Trainers pickle such objects along with the weights. A call of theirs gives an inert object.
-BYSTANDERS = ("argparse", "collections", "functools", "lightning", "numpy", "omegaconf", "pathlib", "pytorch_lightning")
+BYSTANDERS: tuple[str, ...] = (
+    "argparse",
+    "collections",
+    "functools",
+    "lightning",
+    "numpy",
+    "omegaconf",
+    "pathlib",
+    "pytorch_lightning",
+)
 BYSTANDERS += ("torchmetrics", "typing")
 
 

@@ -97,6 +97,14 @@ def fft_conv_add(out, v, k, start):
 
 
 def fft_size(length):
-    """The least 2^n or 3 * 2^n that is no less than `length`: the sizes that FFT libraries do fastest."""
-    power = 1 << (length - 1).bit_length()
+    """
+    The least 2^n or 3 * 2^n that is no less than `length`: the sizes that FFT libraries do fastest.
+
+    An exported graph is for every length: there it is one more, since nothing may depend on how large a symbol is.
+    """
+    if isinstance(length, torch.SymInt):
+        return length + 1
+    power = 1
+    while power < length:  # by comparisons, so that a compiled graph serves all lengths of one size
+        power *= 2
     return 3 * power // 4 if 3 * power // 4 >= length else power

@@ -39,7 +39,7 @@ from .padding_hyenadna import behind_prompt, packing_for, pool_positions
 try:
     from transformers import initialization as init
 
-    TIED_WEIGHTS_KEYS = {"lm_head.weight": "hyena.backbone.embeddings.word_embeddings.weight"}
+    TIED_WEIGHTS_KEYS: dict | list = {"lm_head.weight": "hyena.backbone.embeddings.word_embeddings.weight"}
 except ImportError:  # transformers 4
     from torch.nn import init
 
@@ -102,10 +102,10 @@ class HyenaDNAOperator(nn.Module):
         self.out_proj.closes_residual_branch = True
 
     def is_plain(self):
-        """Whether the weights say all, so that they may be used in pieces; an adapter wants its module called."""
-        last = [filter_fn.implicit_filter[filter_fn.last] for filter_fn in self.filter_fns()]
-        plain = type(self.in_proj) is nn.Linear and type(self.short_filter) is nn.Conv1d
-        return plain and all(type(module) is HyenaDNAFilterLinear for module in last)
+        """Whether the weights say all, and may be used in pieces: not those of adapters, nor quantised ones."""
+        modules = [(nn.Linear, self.in_proj), (nn.Conv1d, self.short_filter)]
+        modules += [(HyenaDNAFilterLinear, fn.implicit_filter[fn.last]) for fn in self.filter_fns()]
+        return all(type(module) is kind and type(module.weight) is nn.Parameter for kind, module in modules)
 
     def filter_fns(self):
         """What gives the filters over the past, and if there are any, what gives those over the future."""
@@ -587,7 +587,9 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, GenerationMixin):
                 and so are masked positions.
             logits_to_keep (`int`, defaults to 0):
                 Give logits of so many last positions only; 0 for all. Not with labels.
-            kwargs: For the loss, as `num_items_in_batch` of the Trainer.
+            kwargs:
+                For the loss, as `num_items_in_batch` of the Trainer, or `shift_labels` of the shape of `labels`: what
+                to score each position on, in place of the label of the next one.
 
         The other arguments are those of [`HyenaDNAModel.forward`].
 
@@ -615,6 +617,8 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, GenerationMixin):
             scored, packing = logits, packing_for(self.config, attention_mask)
             if packing is not None:
                 scored, labels = packing.pack(logits), packing.pack(labels, fill=-100)
+                if kwargs.get("shift_labels") is not None:
+                    kwargs["shift_labels"] = packing.pack(kwargs["shift_labels"], fill=-100)
             loss = self.loss_function(logits=scored, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states

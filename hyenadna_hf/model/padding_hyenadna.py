@@ -17,7 +17,10 @@ class Packing:
     def __init__(self, attention_mask):
         real = attention_mask != 0
         self.length = real.shape[1]
-        order = torch.argsort(real.logical_not().to(torch.uint8), dim=1, stable=True)
+        # A stable sort by its definition: an exporter may not have one.
+        real_so_far, position = real.cumsum(1), torch.arange(self.length, device=real.device)
+        place = torch.where(real, real_so_far - 1, real_so_far[:, -1:] + position - real_so_far)
+        order = torch.empty_like(place).scatter(1, place, position.expand_as(place))
         # In a compiled graph the length may not depend on data.
         longest = self.length if torch.compiler.is_compiling() else max(int(real.sum(1).max()), 1)
         self.order = order[:, :longest]

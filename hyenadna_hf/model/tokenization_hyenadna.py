@@ -151,6 +151,13 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
                 return _LookedUp(arrays, kwargs["return_tensors"], partial(super().__call__, text, **in_rust))
         return super().__call__(text, *args, **kwargs)
 
+    def train_new_from_iterator(self, *args, **kwargs):
+        """Refused: the tokens are the nucleotides."""
+        raise ValueError(
+            "HyenaDNATokenizer has a token for each nucleotide, with the ids of every published embedding, so there is "
+            "nothing to train. For other tokens take another tokenizer class."
+        )
+
     def _is_in_table(self, text, return_tensors=None, **kwargs):
         """Whether the table has all that is asked for."""
         texts = [text] if isinstance(text, str) else text

@@ -160,7 +160,9 @@ class TestTrainingInPieces:
         mask = (torch.rand(3, 40) < 0.7).long()
         expected = self.gradients(model, ids, monkeypatch, False, attention_mask=mask)
         if reentrant is not None:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            # The second name is the first one's in transformers 4.
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": reentrant})
             model.enable_input_require_grads()
         pieces = self.gradients(model, ids, monkeypatch, True, attention_mask=mask)
         for mine, other in zip(pieces, expected):
@@ -211,3 +213,27 @@ class TestTrainingInPieces:
         ids = torch.randint(7, 11, (2, 40))
         monkeypatch.setattr(modeling_hyenadna, "RECOMPUTED_FROM", 1)
         torch.testing.assert_close(model(ids, use_cache=True)[0], whole(model, ids)[0], rtol=0, atol=1e-9)
+
+
+class Quantised(torch.Tensor):
+    """As the weights of torchao are: they have the product of a linear layer, and no views."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function in (torch.Tensor.view, torch.Tensor.unflatten, torch.Tensor.__getitem__):
+            raise NotImplementedError(function)
+        out = super().__torch_function__(function, types, args, kwargs or {})
+        return out.as_subclass(torch.Tensor) if function is torch.nn.functional.linear else out
+
+
+def test_quantised_weights_are_used_by_their_layers(blocked, monkeypatch):
+    model = model_of()
+    ids = torch.randint(0, 12, (2, 40))
+    expected = whole(model, ids).last_hidden_state
+    for block in model.backbone.layers:
+        for linear in (block.mixer.in_proj, block.mixer.out_proj, block.mlp.fc1):
+            linear.weight = torch.nn.Parameter(linear.weight.detach().as_subclass(Quantised))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).last_hidden_state, expected)
+    monkeypatch.setattr(modeling_hyenadna, "RECOMPUTED_FROM", 1)
+    torch.testing.assert_close(model(ids).last_hidden_state, expected)

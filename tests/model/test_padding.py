@@ -167,3 +167,15 @@ def test_a_row_without_real_positions_pools_to_zero():
     model = build(HyenaDNAForSequenceClassification)
     logits = model(torch.randint(7, 11, (2, 3)), torch.zeros(2, 3)).logits
     torch.testing.assert_close(logits, model.score.bias.expand(2, 3), **TOLERANCE)
+
+
+def test_labels_that_were_shifted_before():
+    """As sequence parallelism gives them: each position is scored on its own label, and masked ones on none."""
+    model = build(HyenaDNAForCausalLM)
+    ids = torch.randint(7, 12, (2, 9))
+    mask = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1, 1], [1] * 9])
+    shifted = torch.cat([ids[:, 1:], torch.full((2, 1), -100)], dim=1)
+    expected = model(ids, mask, labels=ids).loss
+    torch.testing.assert_close(model(ids, mask, labels=ids, shift_labels=shifted).loss, expected, **TOLERANCE)
+    other = model(ids, mask, labels=ids, shift_labels=shifted.masked_fill(mask == 0, 9)).loss
+    torch.testing.assert_close(other, expected, **TOLERANCE)

@@ -175,3 +175,8 @@ def test_another_mode_can_be_asked_for_on_loading(tmp_path, saved, wanted):
     expected = {"none": [7, 8], "sep": [7, 8, 1], "cls_sep": [0, 7, 8, 1]}[wanted]
     assert tokenizer("AC")["input_ids"] == expected
     assert tokenizer("AC", return_tensors="np")["input_ids"].tolist() == [expected]
+
+
+def test_there_is_nothing_to_train():
+    with pytest.raises(ValueError, match="nothing to train"):
+        HyenaDNATokenizer().train_new_from_iterator(["ACGT"], 100)

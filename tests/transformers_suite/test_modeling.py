@@ -1,0 +1,84 @@
+import shutil
+import unittest
+from pathlib import Path
+from unittest.mock import patch
+
+import transformers
+from transformers.models.auto import modeling_auto
+from transformers_suite.stand_ins import PIPELINE_TESTS, GenerationTesterMixin
+from transformers_tests import test_pipeline_mixin
+from transformers_tests.test_configuration_common import ConfigTester
+from transformers_tests.test_modeling_common import ModelTesterMixin, ids_tensor, random_attention_mask
+from transformers_tests.test_pipeline_mixin import PipelineTesterMixin
+
+from hyenadna_hf import (
+    HyenaDNAConfig,
+    HyenaDNAForCausalLM,
+    HyenaDNAForSequenceClassification,
+    HyenaDNAForTokenClassification,
+    HyenaDNAModel,
+    HyenaDNATokenizer,
+)
+
+# The tests look up by name what labels a class takes.
+modeling_auto.MODEL_MAPPING_NAMES["hyenadna"] = "HyenaDNAModel"
+modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["hyenadna"] = "HyenaDNAForCausalLM"
+modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["hyenadna"] = "HyenaDNAForSequenceClassification"
+modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES["hyenadna"] = "HyenaDNAForTokenClassification"
+
+
+class HyenaDNAModelTester:
+    """Sizes, and inputs: what transformers' tests ask for by these names."""
+
+    batch_size = 5
+    seq_length = 11
+    is_training = True
+    num_hidden_layers = 2
+    hidden_size = 16
+
+    def get_config(self):
+        return HyenaDNAConfig(
+            d_model=self.hidden_size, n_layer=self.num_hidden_layers, max_seq_len=64, filter_order=8, embed_dropout=0.0
+        )
+
+    def prepare_config_and_inputs_for_common(self):
+        shape = (self.batch_size, self.seq_length)
+        return self.get_config(), {"input_ids": ids_tensor(shape, 12), "attention_mask": random_attention_mask(shape)}
+
+
+class HyenaDNAModelTest(ModelTesterMixin, GenerationTesterMixin, PipelineTesterMixin, unittest.TestCase):
+    all_model_classes = (
+        HyenaDNAModel,
+        HyenaDNAForCausalLM,
+        HyenaDNAForSequenceClassification,
+        HyenaDNAForTokenClassification,
+    )
+    pipeline_model_mapping = {
+        "feature-extraction": HyenaDNAModel,
+        "text-classification": HyenaDNAForSequenceClassification,
+        "text-generation": HyenaDNAForCausalLM,
+        "token-classification": HyenaDNAForTokenClassification,
+    }
+    has_attentions = False
+    test_can_init_all_missing_weights_before_2023 = True
+
+    @classmethod
+    def setUpClass(cls):
+        models = Path(test_pipeline_mixin.TRANSFORMERS_TINY_MODEL_PATH, HyenaDNAConfig.model_type)
+        for model_class in cls.all_model_classes:
+            model_class(HyenaDNAModelTester().get_config()).save_pretrained(models / model_class.__name__)
+            HyenaDNATokenizer().save_pretrained(models / model_class.__name__)
+        cls.addClassCleanup(shutil.rmtree, models)
+        cls.enterClassContext(patch.object(transformers, "HyenaDNATokenizer", HyenaDNATokenizer, create=True))
+        cls.enterClassContext(patch.dict(test_pipeline_mixin.pipeline_test_mapping, PIPELINE_TESTS))
+
+    def setUp(self):
+        self.model_tester = HyenaDNAModelTester()
+
+    def test_config(self):
+        ConfigTester(self, config_class=HyenaDNAConfig, d_model=16).run_common_tests()
+
+    def _prepare_config_and_inputs_for_retain_grad_hidden_states_attentions(self):
+        # With a mask, hidden states are copies with the positions put back.
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        return config, {"input_ids": inputs["input_ids"]}
