@@ -19,8 +19,10 @@ TRAIN = [
     "rich>=13.0",
     "scikit-learn>=1.4",
     "scipy>=1.11",
+    "shtab>=1.7",
 ]
 H5AD = ["anndata>=0.11", "pandas>=2.0,<3"]  # not part of "all": anndata has no version for pandas 3 yet
+DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0"]
 TEST = ["hypothesis>=6.100", "mypy>=1.14", "parameterized>=0.9", "pytest>=8.0", "pytest-cov>=6.0", "ruff>=0.9"]
 
 setup(
@@ -32,13 +34,13 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["hyenadna_hf", "hyenadna_hf.*"]),
+    packages=find_packages(include=["hyenadna_cli", "hyenadna_hf", "hyenadna_hf.*"]),
     package_data={
         "hyenadna_hf": ["py.typed", "data/*/*.csv.gz", "data/*/README.md", "pretrained/*/*"],
     },
     install_requires=["torch>=2.4", "transformers>=4.57.6,<6", "tokenizers>=0.21", "safetensors>=0.4.3"],
-    extras_require={"all": TRAIN, "h5ad": H5AD, "test": TRAIN + TEST},
-    entry_points={"console_scripts": ["hyenadna = hyenadna_hf.cli:main"]},
+    extras_require={"all": TRAIN, "docs": DOCS, "h5ad": H5AD, "test": TRAIN + TEST},
+    entry_points={"console_scripts": ["hyenadna = hyenadna_cli:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",

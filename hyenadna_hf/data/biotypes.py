@@ -3,6 +3,7 @@
 import gzip
 import re
 import warnings
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def _read_genes(gtf, fasta):
                     span.start, span.end = min(span.start, gene.start), max(span.end, gene.end)
                     if feature == "start_codon" and gene.end - gene.start == 3:
                         codons[_row(gene, fasta)["sequence"].upper()] += 1
-    except (EOFError, OSError, UnicodeDecodeError) as error:
+    except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{gtf}: this is not a readable GTF file ({error}).") from error
     if not spans:
         raise InputError(f"{gtf}: there is not one gene in it.")

@@ -150,7 +150,7 @@ class Fasta:
         """See to a file with random access and its index."""
         self._handle = self._process = self._cleanup = None
         self._random_access = self.path
-        packing = _packing(self.path)
+        packing = packing_of(self.path)
         try:
             if packing == "gzip":
                 self._random_access = self._temporary_folder() / "unpacked.fa"
@@ -262,8 +262,8 @@ def _bare(name):
     return "M" if bare == "MT" else bare
 
 
-def _packing(path):
-    """How a file is packed: "plain", "gzip" or "bgzip"."""
+def packing_of(path):
+    """How a file is packed: "plain", "gzip" or "bgzip"; an `InputError` if it is absent or empty."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; check the path.")
     with path.open("rb") as file:
@@ -273,7 +273,7 @@ def _packing(path):
     if start[:2] != b"\x1f\x8b":
         return "plain"
     # bgzip is gzip in blocks, each with an extra field named BC.
-    return "bgzip" if start[3] & 4 and start[12:14] == b"BC" else "gzip"
+    return "bgzip" if start[12:14] == b"BC" and start[3] & 4 else "gzip"
 
 
 def _unpack(path, target):
@@ -282,6 +282,8 @@ def _unpack(path, target):
             shutil.copyfileobj(packed, file, 1 << 20)
     except DAMAGED_GZIP as error:
         raise InputError(f"{path}: the gzip file is damaged ({error}); fetch it again.") from error
+    if not target.stat().st_size:
+        raise InputError(f"{path}: the file is empty.")
 
 
 def _remove(folder, process):
@@ -334,7 +336,7 @@ def _check(file, path):
 
 
 def _lines_of(path):
-    return path.open("rb") if _packing(path) == "plain" else gzip.open(path)
+    return path.open("rb") if packing_of(path) == "plain" else gzip.open(path)
 
 
 def _name_in(header, where):

@@ -113,11 +113,11 @@ def read_file(path):
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 separator = "," if kind == "CSV" else "\t"
                 table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, index_col=False)
+        return _as_text(table)
     except InputError:
         raise
     except Exception as error:  # the parsers raise many kinds; all mean the same to the user
         raise InputError(f"{path}: this is not a readable {kind} file ({_reason(error)}).") from error
-    return _as_text(table)
 
 
 def read_hub(repository, configuration=None):

@@ -8,8 +8,8 @@ from statistics import median
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from transformers import HfArgumentParser
 
+from ..arguments import CommandParser
 from ..errors import InputError
 from .benchmarks import load_benchmark
 from .genomic_benchmarks import GENOMIC_BENCHMARKS
@@ -31,42 +31,43 @@ class DataInfoArguments:
     width: int = field(default=50, metadata={"help": "preview: bases to show of each sequence."})
 
 
+def parser():
+    """The arguments of `hyenadna data`."""
+    parser = CommandParser(
+        "data",
+        DataInfoArguments,
+        "Sizes, classes, lengths, GC and leakage of a labelled data set (info), or some of its sequences (preview).",
+        "info|preview [NAME] [ARGUMENT ...]",
+        ["info", "info splice_sites_chr20 --json", "preview my_data/ --rows 5"],
+    )
+    parser.add_argument("what", choices=("info", "preview"), help="What to print.")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="A published set, or what --dataset of hyenadna finetune takes; without it, info lists the former.",
+    )
+    return parser
+
+
 def main(argv):
     """Run `hyenadna data` with the arguments `argv` (a list of `str`)."""
-    parser = HfArgumentParser(
-        DataInfoArguments,
-        prog="hyenadna data",
-        usage="hyenadna data info|preview [NAME] [ARGUMENT ...]",
-        description="Sizes, classes, lengths, GC and leakage of a labelled data set (info), or some of its sequences "
-        "(preview). NAME is a published set or what --dataset of hyenadna finetune takes; without it, info lists the "
-        "published sets.",
-    )
-    words = []
-    while argv and not argv[0].startswith("-"):
-        words, argv = [*words, argv[0]], argv[1:]
-    arguments, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    if unknown:
-        raise InputError(f"unknown argument {unknown[0]}; hyenadna data --help lists them all.")
-    if not words or words[0] not in ("info", "preview") or len(words) > 2:
-        raise InputError(
-            f"{' '.join(words) or 'nothing'}: write hyenadna data info NAME or hyenadna data preview NAME."
-        )
+    arguments, asked = parser().parse(argv)
     for name in ("rows", "width"):
         if getattr(arguments, name) < 1:
             raise InputError(f"--{name} {getattr(arguments, name)}: give 1 or more.")
     console = Console()
-    if len(words) == 1:
-        if words[0] == "preview":
+    if asked.name is None:
+        if asked.what == "preview":
             raise InputError("preview: name a data set; hyenadna data info lists the published ones.")
         return _print_published(console)
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always", UserWarning)
-        data = _load(words[1], arguments)
+        data = _load(asked.name, arguments)
     for note in noted:
         console.print(f"[yellow]{escape(str(note.message))}[/yellow]")
-    if words[0] == "preview":
+    if asked.what == "preview":
         return _print_preview(console, data, arguments)
-    _print_info(console, words[1], data)
+    return _print_info(console, asked.name, data)
 
 
 def describe(data):
@@ -131,6 +132,7 @@ def _print_published(console):
             table.add_row(name, str(len(known.classes)), *sizes, f"{known.length:,}", known.metric)
         console.print(table)
     console.print(f"Shipped with the package: {', '.join(BUNDLED)}")
+    return {**{collection: list(sets) for collection, sets in collections.items()}, "bundled": list(BUNDLED)}
 
 
 def _print_info(console, name, data):
@@ -154,6 +156,11 @@ def _print_info(console, name, data):
     console.print("\nLengths in bases, all splits:")
     for line in histogram([length for facts in splits.values() for length in facts["lengths"]]):
         console.print(line, highlight=False)
+    for facts in splits.values():
+        lengths = facts.pop("lengths")
+        facts |= {"shortest": min(lengths), "median_length": median(lengths), "longest": max(lengths)}
+    leakage = {f"{second} in {first}": count for (first, second), count in found["leakage"].items()}
+    return {"name": name, "splits": splits, "leakage": leakage}
 
 
 def histogram(values, bins=12, width=40):
@@ -184,7 +191,7 @@ def histogram(values, bins=12, width=40):
 def _print_preview(console, data, arguments):
     split = data["train"]
     names = split.features["label"].names
-    shown = Counter()
+    shown, rows = Counter(), []
     table = Table(title=f"Train: {len(split):,} sequences")
     table.add_column("class", overflow="fold")
     table.add_column("bases", justify="right", no_wrap=True)
@@ -193,8 +200,10 @@ def _print_preview(console, data, arguments):
         if shown[row["label"]] < arguments.rows:
             shown[row["label"]] += 1
             sequence = row["sequence"]
+            rows.append({"class": names[row["label"]], "sequence": sequence})
             cut = "..." if len(sequence) > arguments.width else ""
             table.add_row(escape(names[row["label"]]), f"{len(sequence):,}", sequence[: arguments.width] + cut)
         if sum(shown.values()) == arguments.rows * len(names):
             break
     console.print(table)
+    return {"sequences": len(split), "rows": rows}

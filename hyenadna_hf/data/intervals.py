@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ def read_bed(path, fasta):
                 columns = [column.strip() for column in columns]
                 if any(columns) and not line.startswith(("#", "browser", "track")):
                     yield _interval(f"{path}, line {number:,}", columns, fasta)
-    except (EOFError, OSError, UnicodeDecodeError) as error:
+    except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path}: this is not a readable BED file ({error}).") from error
 
 

@@ -1,6 +1,5 @@
 """`hyenadna convert`: every HyenaDNA checkpoint in the wild to a Hub folder of ours, and ours to the published one."""
 
-import argparse
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
+from ..arguments import CommandParser
 from ..errors import InputError
 from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS
 from ..model.modeling_hyenadna import (
@@ -43,12 +43,17 @@ PUBLISHED_FIELDS = (
 )
 
 
-def main(argv):
-    """Run `hyenadna convert` with the arguments `argv` (a list of `str`)."""
-    parser = argparse.ArgumentParser(
-        prog="hyenadna convert",
-        description="Make a complete Hub folder of a HyenaDNA checkpoint in any published layout.",
-        epilog="Example: hyenadna convert weights.ckpt my-hyenadna --config config.json",
+def parser():
+    """The arguments of `hyenadna convert`."""
+    parser = CommandParser(
+        "convert",
+        [],
+        "Make a complete Hub folder of a HyenaDNA checkpoint in any published layout.",
+        "SOURCE DESTINATION [ARGUMENT ...]",
+        [
+            "weights.ckpt my-hyenadna --config config.json",
+            "my-hyenadna for-old-code --to published",
+        ],
     )
     parser.add_argument(
         "source", help="folder or file (.safetensors, .bin, .ckpt, .pt): Lightning, standalone, Hub, or ours"
@@ -69,7 +74,12 @@ def main(argv):
     parser.add_argument(
         "--special-tokens", choices=tuple(SPECIAL_TOKENS_MODES), help="mode of the tokenizer (default: none)"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv):
+    """Run `hyenadna convert` with the arguments `argv` (a list of `str`)."""
+    (args,) = parser().parse(argv)
     found = convert(
         args.source,
         args.destination,
@@ -85,6 +95,7 @@ def main(argv):
     for key, value in found.items():
         table.add_row(key, escape(str(value)))
     Console().print(table)
+    return {"destination": args.destination, **found}
 
 
 def convert(
@@ -193,6 +204,11 @@ def read_tensors(file):
         if not tensors and isinstance(inner, dict):
             tensors = {key: value for key, value in inner.items() if isinstance(value, torch.Tensor)}
         tensors = tensors or module_tensors(inner)
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided:
+            raise InputError(f"{name} is a sparse tensor, which no HyenaDNA has.")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():  # would swell when used
+            raise InputError(f"{name} claims {tensor.numel():,} numbers, more than the file holds.")
     return tensors, None, remarks
 
 

@@ -3,6 +3,7 @@
 import re
 
 import torch
+from transformers import GenerationConfig
 
 from ..errors import InputError
 from ..model.configuration_hyenadna import HyenaDNAConfig
@@ -165,9 +166,14 @@ def merge_config(config, tensors):
     if "max_seq_len" not in given and "max_seq_len" not in sizes:
         raise InputError("neither a configuration nor the weights tell max_seq_len; give --config config.json.")
     try:
-        return HyenaDNAConfig(**{**given, **sizes})
-    except (TypeError, ValueError) as error:
+        merged = HyenaDNAConfig(**{**given, **sizes})
+        if not all(isinstance(name, str) for name in merged.architectures or ()):
+            raise ValueError(f"architectures={merged.architectures!r}: it must be a list of names.")
+        merged.to_json_string()  # as it will be saved
+        GenerationConfig.from_model_config(merged)
+    except Exception as error:  # many kinds, for transformers reads fields of its own
         raise InputError(f"the configuration is of no HyenaDNA: {error}") from error
+    return merged
 
 
 def split_constants(config, tensors):

@@ -1,6 +1,5 @@
 """`hyenadna publish`: a folder to the Hub, with all that a stranger needs to load it."""
 
-import argparse
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import HfHubHTTPError, validate_repo_id
 from rich.console import Console
 
+from ..arguments import CommandParser
 from ..errors import InputError
 from ..model import modeling_hyenadna
 from .card import TASKS, model_card
@@ -40,22 +40,30 @@ with torch.no_grad():
 """
 
 
-def main(argv):
-    """Run `hyenadna publish` with the arguments `argv` (a list of `str`)."""
-    parser = argparse.ArgumentParser(
-        prog="hyenadna publish",
-        description="Upload a saved HyenaDNA model to the Hub, with its code, its tokenizer and a model card.",
-        epilog="Example: hyenadna publish hyenadna-finetuned me/hyenadna-splice-sites --private",
+def parser():
+    """The arguments of `hyenadna publish`."""
+    parser = CommandParser(
+        "publish",
+        [],
+        "Upload a saved HyenaDNA model to the Hub, with its code, its tokenizer and a model card.",
+        "FOLDER OWNER/NAME [ARGUMENT ...]",
+        ["hyenadna-finetuned me/hyenadna-splice-sites --private --license mit"],
     )
     parser.add_argument("folder", help="a saved model, as hyenadna finetune and hyenadna convert leave it")
     parser.add_argument("repo_id", help="where it goes: owner/name")
     parser.add_argument("--private", action="store_true", help="make a private repository, if it is not there yet")
     parser.add_argument("--revision", help="branch to upload to, made if absent (default: main)")
     parser.add_argument("--license", help="identifier of the model's licence, for a card that is made anew")
-    parser.add_argument("--message", default="Upload HyenaDNA", help="commit message (default: %(default)s)")
-    args = parser.parse_args(argv)
+    parser.add_argument("--message", default="Upload HyenaDNA", help="commit message")
+    return parser
+
+
+def main(argv):
+    """Run `hyenadna publish` with the arguments `argv` (a list of `str`)."""
+    (args,) = parser().parse(argv)
     url = publish(args.folder, args.repo_id, args.private, args.revision, args.license, args.message)
     Console().print(f"Published: {url}", soft_wrap=True)
+    return {"url": url}
 
 
 def publish(folder, repo_id, private=False, revision=None, license=None, message="Upload HyenaDNA"):

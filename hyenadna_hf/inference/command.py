@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, HfArgumentParser
+from transformers import AutoModelForCausalLM
 
 from .. import __version__
 from ..errors import InputError
@@ -28,34 +28,6 @@ class ScoringArguments:
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
     use_cpu: bool = field(default=False, metadata={"help": "Do not use an accelerator, although there is one."})
-
-
-def parse(arguments, command, argv, description, usage, positional=None):
-    """
-    An `arguments` dataclass from a command line.
-
-    Args:
-        arguments (type): The dataclass; its fields become options.
-        command (`str`): As in `hyenadna COMMAND`.
-        argv (`list[str]`): The command line behind it.
-        description, usage (`str`): For `--help`.
-        positional (`tuple[str, str]`, *optional*): Name and help of one more argument, without dashes.
-
-    Returns:
-        `arguments`, or with `positional` a tuple of `arguments` and the positional value.
-
-    Raises:
-        InputError: if there is an argument that the command does not have.
-    """
-    parser = HfArgumentParser(
-        arguments, prog=f"hyenadna {command}", description=description, usage=f"hyenadna {command} {usage}"
-    )
-    if positional is not None:
-        parser.add_argument(positional[0], help=positional[1])
-    parsed, *rest, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    if unknown:
-        raise InputError(f"unknown argument {unknown[0]}; hyenadna {command} --help lists them all.")
-    return parsed if positional is None else (parsed, getattr(rest[0], positional[0]))
 
 
 def processes(use_cpu=False):

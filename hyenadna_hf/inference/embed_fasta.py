@@ -16,13 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import AutoModel
 
 from .. import __version__
+from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..data.intervals import read_bed
 from ..data.sequence import reverse_complement
 from ..errors import InputError
 from ..pretrained import BUNDLED_CHECKPOINTS
 from .batching import chunks_of
-from .command import parse, processes
+from .command import processes
 from .embed import POOLINGS, check_arguments, embed
 from .embedding_files import WRITERS, check_output
 from .loading import DTYPES, fingerprint, load_trained
@@ -100,18 +101,28 @@ class Region(NamedTuple):
         return reverse_complement(sequence) if self.strand == "-" else sequence
 
 
-def main(argv):
-    """Run `hyenadna embed` with the arguments `argv` (a list of `str`)."""
-    arguments, fasta = parse(
-        EmbedArguments,
+def parser():
+    """The arguments of `hyenadna embed`."""
+    parser = CommandParser(
         "embed",
-        argv,
+        EmbedArguments,
         "Embed every sequence of a FASTA file, or intervals of it. A run that was stopped goes on where it was when it "
         "is started again. Several devices: torchrun --nproc_per_node N -m hyenadna_hf embed ...",
         "FASTA [--bed BED] --model MODEL --out FILE [ARGUMENT ...]",
-        positional=("fasta", "DNA sequences: plain, .gz (unpacked to a temporary file first) or bgzip."),
+        [
+            "genome.fa.gz --bed regions.bed --model hyenadna-tiny-1k-remag --out regions.parquet",
+            "reads.fa --model my_model --pooling last --reverse_complement --out reads.npy",
+            "contigs.fa --model my_model --window 1000 --stride 500 --out contigs.parquet",
+        ],
     )
-    embed_fasta(fasta, arguments)
+    parser.add_argument("fasta", help="DNA sequences: plain, .gz (unpacked to a temporary file first) or bgzip.")
+    return parser
+
+
+def main(argv):
+    """Run `hyenadna embed` with the arguments `argv` (a list of `str`)."""
+    arguments, more = parser().parse(argv)
+    return {"out": embed_fasta(more.fasta, arguments)}
 
 
 def embed_fasta(fasta, arguments):

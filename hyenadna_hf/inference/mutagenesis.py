@@ -5,16 +5,10 @@ from importlib import import_module
 
 import numpy as np
 
+from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..data.intervals import parse_region
-from .command import (
-    ScoringArguments,
-    job,
-    load_language_model,
-    output_path,
-    parse,
-    replace_file,
-)
+from .command import ScoringArguments, job, load_language_model, output_path, replace_file
 from .score_table import ABSENT, score_to_file, summary
 from .variants import WINDOW, Variant, score_variants
 
@@ -30,24 +24,30 @@ class MutagenesisArguments(ScoringArguments):
     window: int = field(default=WINDOW, metadata={"help": "Bases of the reference around each change."})
 
 
-def main(argv):
-    """Run `hyenadna mutagenesis` with the arguments `argv` (a list of `str`)."""
-    args, region = parse(
-        MutagenesisArguments,
+def parser():
+    """The arguments of `hyenadna mutagenesis`."""
+    parser = CommandParser(
         "mutagenesis",
-        argv,
+        MutagenesisArguments,
         "In-silico saturation mutagenesis: log-likelihood ratio, in nats, of each alternate base at each position of a "
         "region, as score-variants gives it.",
         "CHR:START-END --fasta REFERENCE.fa --model MODEL --out TABLE.tsv [--plot HEAT.png] [ARGUMENT ...]",
-        positional=("region", "The region, as chr20:30000001-30000200, counted from 1."),
+        ["chr20:30,000,001-30,000,060 --fasta ref.fa --model my-lm --out table.tsv --plot heat.png"],
     )
+    parser.add_argument("region", help="The region, as chr20:30000001-30000200, counted from 1.")
+    return parser
+
+
+def main(argv):
+    """Run `hyenadna mutagenesis` with the arguments `argv` (a list of `str`)."""
+    args, more = parser().parse(argv)
     out = output_path("--out", args.out, (".tsv",))
     plot = None
     if args.plot is not None:
         plot = output_path("--plot", args.plot, PICTURES)
         import_module("matplotlib")  # where it is missing, that shows before the work
     with Fasta(args.fasta) as fasta:
-        contig, start, end, _ = parse_region(region, fasta)
+        contig, start, end, _ = parse_region(more.region, fasta)
         model, tokenizer = load_language_model(args)
 
         def score(variants):
@@ -57,13 +57,14 @@ def main(argv):
         run = job(args, model, tokenizer, region=[contig, start, end])
         reasons = score_to_file(out, run, lambda: single_base_changes(fasta, contig, start, end), score)
         if reasons is None:
-            return
-        print(summary(reasons, out))
+            return None
+        result = summary(reasons, out)
         if plot is not None:
             ratios = ratio_matrix(out, start, end)
             reference = fasta.fetch(contig, start, end).upper()
             replace_file(plot, lambda path: draw(path, ratios, reference, contig, start))
             print(f"{plot}: {end - start:,} bases of {contig}")
+        return {**result, "plot": plot}
 
 
 def single_base_changes(fasta, contig, start, end):

@@ -85,10 +85,23 @@ def score_to_file(out, job, variants, score, write=write_tsv):
 
 
 def summary(reasons, out):
-    """One sentence on what is in a table."""
-    scored, total = reasons[None], reasons.total()
-    without = ", ".join(f"{number:,} {reason}" for reason, number in sorted(reasons.items(), key=str) if reason)
-    return f"{out}: {scored:,} of {total:,} alleles have a score" + (f"; not scored: {without}." if without else ".")
+    """
+    Say in one sentence what is in a table.
+
+    Args:
+        reasons (`Counter`): As from [`score_to_file`].
+        out (`Path`): The table.
+
+    Returns:
+        `dict`: the same: `out`, how many `alleles` there are, `scored` ones, and `not_scored` ones by reason.
+    """
+    not_scored = {reason: number for reason, number in sorted(reasons.items(), key=str) if reason}
+    without = ", ".join(f"{number:,} {reason}" for reason, number in not_scored.items())
+    print(
+        f"{out}: {reasons[None]:,} of {reasons.total():,} alleles have a score"
+        + (f"; not scored: {without}." if without else ".")
+    )
+    return {"out": out, "alleles": reasons.total(), "scored": reasons[None], "not_scored": not_scored}
 
 
 def _refuse_other_parts(out, parts):

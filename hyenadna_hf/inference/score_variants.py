@@ -1,18 +1,13 @@
 """`hyenadna score-variants`: the variants of a VCF file, each with its log-likelihood ratio or why there is none."""
 
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..data.fasta import Fasta
+from ..arguments import CommandParser
+from ..data.fasta import Fasta, packing_of
 from ..errors import InputError
-from .command import (
-    ScoringArguments,
-    file_identity,
-    job,
-    load_language_model,
-    output_path,
-    parse,
-)
+from .command import ScoringArguments, file_identity, job, load_language_model, output_path
 from .score_table import ABSENT, COLUMNS, score_to_file, summary, write_tsv
 from .variants import WINDOW, Variant, score_variants
 
@@ -24,27 +19,34 @@ INFO = {
 
 @dataclass(kw_only=True)
 class ScoreVariantsArguments(ScoringArguments):
-    vcf: str = field(metadata={"help": "The variants: VCF, plain or compressed, or BCF."})
+    vcf: str = field(metadata={"help": "The variants: VCF, plain or bgzip, or BCF."})
     out: str = field(
         metadata={"help": "What to write: .tsv, a row an alternate allele; .vcf or .vcf.gz, the records with INFO."}
     )
     window: int = field(default=WINDOW, metadata={"help": "Bases of the reference around a variant."})
 
 
-def main(argv):
-    """Run `hyenadna score-variants` with the arguments `argv` (a list of `str`)."""
-    args = parse(
-        ScoreVariantsArguments,
+def parser():
+    """The arguments of `hyenadna score-variants`."""
+    return CommandParser(
         "score-variants",
-        argv,
+        ScoreVariantsArguments,
         "Log-likelihood ratio, in nats, of each alternate allele against the reference, as the mean of both strands. "
         "A killed run goes on where it was when it is started again. For several devices: accelerate launch -m "
         "hyenadna_hf score-variants ...",
         "--vcf IN.vcf --fasta REFERENCE.fa --model MODEL --out OUT.tsv [ARGUMENT ...]",
+        [
+            "--vcf in.vcf.gz --fasta ref.fa --model my-lm --out out.tsv",
+            "--vcf in.vcf.gz --fasta ref.fa --model my-lm --window 4096 --out out.vcf.gz --json",
+        ],
     )
+
+
+def main(argv):
+    """Run `hyenadna score-variants` with the arguments `argv` (a list of `str`)."""
+    args, _ = parser().parse(argv)
     reasons = score_vcf(args)
-    if reasons is not None:
-        print(summary(reasons, args.out))
+    return None if reasons is None else summary(reasons, args.out)
 
 
 def score_vcf(args):
@@ -80,7 +82,7 @@ def read_vcf(path):
     The alternate alleles of a VCF or BCF file, in its order.
 
     Args:
-        path (`str` or `Path`): Plain, gzip, bgzip, or BCF.
+        path (`str` or `Path`): Plain, bgzip, or BCF.
 
     Yields:
         [`Variant`]; for a record without alternate one whose `alternate` is `None`.
@@ -128,22 +130,39 @@ def write_vcf(source, path, rows):
                 result.write(str(record).encode())
 
 
+@contextmanager
 def _open(path):
     import pysam
 
-    if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such file; check the path.")
+    if packing_of(Path(path)) == "gzip":
+        raise InputError(
+            f"{path}: this is packed by gzip, where bgzip is wanted; gunzip -c {path} | bgzip > new.vcf.gz."
+        )
+    unreadable = f"{path}: this is not a readable VCF or BCF file"
     try:
-        return pysam.VariantFile(str(path))
+        file = pysam.VariantFile(str(path))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: this is not a readable VCF or BCF file ({error}).") from error
+        raise InputError(f"{unreadable} ({error}).") from error
+    try:
+        yield file
+    except BaseException:
+        with suppress(OSError):  # a damaged file cannot be closed either
+            file.close()
+        raise
+    try:
+        file.close()
+    except OSError as error:
+        raise InputError(f"{unreadable} ({error}).") from error
 
 
 def _records(path, file):
     position = "the first record"
     try:
         for record in file:
+            str(record)  # refuses what is no UTF-8 before it is scored and cannot be written
             yield record
             position = f"the record behind {record.contig}:{record.pos:,}"
+        position = "the header, with what the records add to it,"
+        str(file.header)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {position} cannot be read ({error}).") from error

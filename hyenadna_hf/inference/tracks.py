@@ -6,10 +6,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..data.intervals import parse_region, read_bed
 from ..errors import InputError
-from .command import ScoringArguments, load_language_model, output_path, parse, processes, replace_file
+from .command import ScoringArguments, load_language_model, output_path, processes, replace_file
 from .likelihood import MAX_TOKENS, STRANDS, BaseLikelihood, mean_of_strands, tile_log_likelihoods
 from .tiling import tiles
 
@@ -31,15 +32,20 @@ class TrackArguments(ScoringArguments):
     strands: str = field(default="both", metadata={"help": "both: the mean of both strands; or forward."})
 
 
-def main(argv):
-    """Run `hyenadna track` with the arguments `argv` (a list of `str`)."""
-    args = parse(
-        TrackArguments,
+def parser():
+    """The arguments of `hyenadna track`."""
+    return CommandParser(
         "track",
-        argv,
+        TrackArguments,
         "Write the log-likelihood of each base, in nats, as bedGraph or bigWig.",
         "--fasta REFERENCE.fa --model MODEL --out OUT.bw [--region CHR:START-END] [ARGUMENT ...]",
+        ["--fasta ref.fa --model my-lm --region chr20:1-50,000 --window 1024 --stride 512 --out track.bw"],
     )
+
+
+def main(argv):
+    """Run `hyenadna track` with the arguments `argv` (a list of `str`)."""
+    args, _ = parser().parse(argv)
     if processes(args.use_cpu).num_processes > 1:
         raise InputError("hyenadna track runs in one process; divide the work by --region or --bed.")
     out = output_path("--out", args.out, (*BEDGRAPH, *BIGWIG))
@@ -54,6 +60,7 @@ def main(argv):
         write = write_bedgraph if out.suffix in BEDGRAPH else write_bigwig
         replace_file(out, lambda path: write(path, _with_progress(pieces, total, console), fasta.lengths))
     print(f"{out}: {total:,} bases in {len(regions):,} regions")
+    return {"out": out, "bases": total, "regions": len(regions)}
 
 
 def likelihood_track(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from transformers import HfArgumentParser
 
+from ..arguments import CommandParser
 from ..data.named import BENCHMARKS
 from ..errors import InputError
 from ..inference.command import processes
@@ -55,23 +55,34 @@ class ReproduceArguments:
     dry_run: bool = field(default=False, metadata={"help": "Only tell the cells, their commands and their cost."})
 
 
-def main(argv):
-    """Run `hyenadna reproduce` with the arguments `argv` (a list of `str`); exits with 1 if a cell has no result."""
-    parser = HfArgumentParser(
+def parser():
+    """The arguments of `hyenadna reproduce`."""
+    command = CommandParser(
+        "reproduce",
         ReproduceArguments,
-        prog="hyenadna reproduce",
-        allow_abbrev=False,
-        usage="hyenadna reproduce TABLE [--data FOLDER] [--out FOLDER] [ARGUMENT ...]",
-        description="Run a published table and write it with the published figures beside ours. Tables: "
+        "Run a published table and write it with the published figures beside ours. Tables: "
         f"{', '.join(TABLES)}. What is done is not run again, so call it again to go on. Any further argument goes to "
         "the command of each cell (finetune, mostly). Several processes by torchrun or accelerate launch -m "
         "hyenadna_hf reproduce ... take cells in turn.",
+        "TABLE [--data FOLDER] [--out FOLDER] [ARGUMENT ...]",
+        [
+            "genomic-benchmarks",
+            "gb-ablations --data FOLDER --limit 2000 --epochs 5 --seeds 1 2 3",
+            "local --datasets mine=my_data/ --models cnn gpt hyenadna",
+        ],
     )
-    parser.add_argument("table", help=f"Which: {', '.join(TABLES)}.")
-    args, positional, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    command.allow_abbrev = False  # what it does not know belongs to the cells
+    command.add_argument("table", help=f"Which: {', '.join(TABLES)}.")
+    return command
+
+
+def main(argv):
+    """Run `hyenadna reproduce` with the arguments `argv` (a list of `str`); exits with 1 if a cell has no result."""
+    args, positional, rest = parser().parse_args_into_dataclasses(argv, return_remaining_strings=True)
     missing = reproduce(positional.table, args, rest, shlex.join(["hyenadna", "reproduce", *argv]))
     if missing:
         raise SystemExit(1)
+    return {"table": positional.table, "out": args.out}
 
 
 def reproduce(name, args, rest=(), command=""):

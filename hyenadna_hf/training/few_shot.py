@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch.utils.data import Subset
 from transformers import set_seed
 
-from ..inference.command import parse
+from ..arguments import CommandParser
 from .prompt_grid import run_grid
 from .prompting import PromptingArguments, ShowSteps, check_arguments, load_task, make_trainer
 
@@ -26,17 +26,22 @@ class FewShotArguments(PromptingArguments):
     batch_size: int = field(default=2, metadata={"help": "Prompts a step, tuning."})
 
 
-def main(argv):
-    """Run `hyenadna few-shot` with the arguments `argv` (a list of `str`)."""
-    args = parse(
-        FewShotArguments,
+def parser():
+    """The arguments of `hyenadna few-shot`."""
+    return CommandParser(
         "few-shot",
-        argv,
+        FewShotArguments,
         "Put demonstrations of each class before a sequence and let a language model answer with a letter, as it is or "
         "after one pass over a few such prompts; table and plot of the accuracy on test. A killed run can go on.",
         "[--dataset DATA] [--model MODEL] [--shots N ...] [--tuning_samples N ...] [ARGUMENT ...]",
+        ["--dataset my_data/ --shots 0 2 --tuning_samples 0 16", "--dataset my_data/ --model my-lm --limit 500"],
     )
-    few_shot(args)
+
+
+def main(argv):
+    """Run `hyenadna few-shot` with the arguments `argv` (a list of `str`)."""
+    args, _ = parser().parse(argv)
+    return few_shot(args)
 
 
 def few_shot(args):

@@ -3,6 +3,7 @@
 import inspect
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +34,11 @@ from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
 from .classifier import is_baseline, load_classifier, longest_input, tokenize, words
 from .ema import EMACallback
 from .finetune_arguments import RESULTS_FILE, check_arguments, check_metric, parse_arguments
+from .finetune_arguments import parser as parser
 from .loss import WeightedLoss, balanced_weights
 from .metrics import metric_names, metrics_of_scores
 from .optimizer import optimizer_cls_and_kwargs
-from .recipes import print_recipes, recipe_of
+from .recipes import RECIPES, print_recipes, recipe_of
 from .runs import checkpoint_to_resume
 
 LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
@@ -60,10 +62,10 @@ class FinetuneTrainer(Trainer):
 def main(argv):
     """Run `hyenadna finetune` with the arguments `argv` (a list of `str`)."""
     arguments = parse_arguments(argv)
-    if arguments[1].recipe == "list":
-        print_recipes(Console())
-    else:
-        finetune(*arguments)
+    if arguments[1].recipe != "list":
+        return finetune(*arguments)
+    print_recipes(Console())
+    return {name: asdict(recipe) for name, recipe in RECIPES.items()}
 
 
 def finetune(model_args, data_args, training_args):

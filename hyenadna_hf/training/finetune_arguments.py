@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
+from ..arguments import CommandParser
 from ..data.files import HUB_ID
 from ..data.labelled import BUNDLED
 from ..errors import InputError
@@ -145,6 +146,22 @@ class FinetuneArguments(TrainingArguments):
         super().__post_init__()
 
 
+def parser():
+    """The arguments of `hyenadna finetune`."""
+    return CommandParser(
+        "finetune",
+        [ClassifierArguments, DataArguments, FinetuneArguments],
+        "Fine-tune a sequence classifier and compare it with simple baselines on held-out sequences.",
+        "[--dataset DATA] [--model MODEL] [--recipe NAME] [--output_dir FOLDER] [ARGUMENT ...]",
+        [
+            "",
+            "--dataset my_data/ --num_train_epochs 10 --output_dir my_model",
+            "--dataset my_data/ --model hyenadna-tiny-1k-seqlen --bf16",
+            "--recipe list",
+        ],
+    )
+
+
 def parse_arguments(argv):
     """
     The arguments of `hyenadna finetune`. What is given goes before the recipe, and that before the defaults.
@@ -158,24 +175,17 @@ def parse_arguments(argv):
     Raises:
         InputError: if an argument or the recipe is unknown, or arguments contradict each other.
     """
-    parser = HfArgumentParser(
-        (ClassifierArguments, DataArguments, FinetuneArguments),
-        prog="hyenadna finetune",
-        usage="hyenadna finetune [--dataset DATA] [--model MODEL] [--output_dir FOLDER] [ARGUMENT ...]",
-        description="Fine-tune a sequence classifier and compare it with simple baselines on held-out sequences.",
-    )
-    asked, _ = parser.parse_known_args(argv)
+    command = parser()
+    asked, _ = command.parse_known_args(argv)
     recipe = recipe_of(asked.dataset) if asked.recipe == "auto" else asked.recipe
     if recipe not in (None, "list"):
-        parser.set_defaults(**find_recipe(recipe).arguments())
+        command.set_defaults(**find_recipe(recipe).arguments())
     try:
-        model_args, data_args, training_args, unknown = parser.parse_args_into_dataclasses(
-            argv, return_remaining_strings=True
-        )
+        model_args, data_args, training_args, _ = command.parse(argv)
+    except InputError:
+        raise
     except ValueError as error:  # of TrainingArguments
         raise InputError(" ".join(str(error).split())) from error
-    if unknown:
-        raise InputError(f"unknown argument {unknown[0]}; hyenadna finetune --help lists them all.")
     data_args.recipe = recipe
     return model_args, data_args, training_args
 

@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 from torch.nn import functional as F
 from torch.utils.data import ConcatDataset
-from transformers import AutoConfig, AutoModelForCausalLM, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
 
 from .. import __version__
+from ..arguments import CommandParser
 from ..baselines.named import baseline_config
 from ..data.fasta import Fasta
 from ..data.files import HUB_ID, SPLITS
@@ -127,18 +128,25 @@ class PretrainArguments(TrainingArguments):
         self.accelerator_config.dispatch_batches = True
 
 
+def parser():
+    """The arguments of `hyenadna pretrain`."""
+    return CommandParser(
+        "pretrain",
+        [GenomeArguments, PretrainedArguments, PretrainArguments],
+        "Train a language model to predict the next nucleotide of genomes.",
+        "--fasta GENOME [--fasta GENOME ...] [--output_dir FOLDER] [ARGUMENT ...]",
+        [
+            "--fasta hg38.fa --validation chr8 --test chr9 --bf16",
+            "--fasta hg38.fa --fasta mm39.fa --bed human.bed --bed mouse.bed --weights 2 1",
+            "--fasta hg38.fa --model hyenadna-large-1m-seqlen --initial_length 15625 --per_device_train_batch_size 1",
+        ],
+    )
+
+
 def main(argv):
     """Run `hyenadna pretrain` with the arguments `argv` (a list of `str`)."""
-    parser = HfArgumentParser(
-        (GenomeArguments, PretrainedArguments, PretrainArguments),
-        prog="hyenadna pretrain",
-        usage="hyenadna pretrain --fasta GENOME [--fasta GENOME ...] [--output_dir FOLDER] [ARGUMENT ...]",
-        description="Train a language model to predict the next nucleotide of genomes.",
-    )
-    *arguments, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    if unknown:
-        raise InputError(f"unknown argument {unknown[0]}; hyenadna pretrain --help lists them all.")
-    pretrain(*arguments, command=shlex.join(["hyenadna", "pretrain", *argv]))
+    *arguments, _ = parser().parse(argv)
+    return pretrain(*arguments, command=shlex.join(["hyenadna", "pretrain", *argv]))
 
 
 def pretrain(genome_args, model_args, training_args, command=None):

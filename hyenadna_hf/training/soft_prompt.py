@@ -11,7 +11,7 @@ import torch
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..inference.command import parse
+from ..arguments import CommandParser
 from .prompt_grid import run_grid
 from .prompting import PromptingArguments, ShowSteps, check_arguments, load_task, make_trainer
 
@@ -37,17 +37,22 @@ class SoftPromptArguments(PromptingArguments):
     )
 
 
-def main(argv):
-    """Run `hyenadna soft-prompt` with the arguments `argv` (a list of `str`)."""
-    args = parse(
-        SoftPromptArguments,
+def parser():
+    """The arguments of `hyenadna soft-prompt`."""
+    return CommandParser(
         "soft-prompt",
-        argv,
+        SoftPromptArguments,
         "Train soft prompts of several lengths, with and without demonstrations, before a frozen language model that "
         "answers with a letter for the class; table and plot of the accuracy on test. A killed run can go on.",
         "[--dataset DATA] [--model MODEL] [--prompt_tokens N ...] [--shots N ...] [ARGUMENT ...]",
+        ["--dataset my_data/ --prompt_tokens 0 2 32 128 --shots 0 2", "--dataset my_data/ --model my-lm --limit 500"],
     )
-    soft_prompt(args)
+
+
+def main(argv):
+    """Run `hyenadna soft-prompt` with the arguments `argv` (a list of `str`)."""
+    args, _ = parser().parse(argv)
+    return soft_prompt(args)
 
 
 def soft_prompt(args):

@@ -140,3 +140,11 @@ def test_real_yeast(shared):
     assert data["train"].features["label"].names == ["protein_coding", "tRNA"] and len(genes) > 110
     assert genes["YAL069W"]["sequence"].startswith("ATG") and len(genes["YAL069W"]["sequence"]) == 315
     assert genes["PAU8"]["strand"] == "-" and genes["PAU8"]["sequence"].startswith("ATG")
+
+
+def test_damaged_gzip_is_named(tmp_path, genome):
+    packed = bytearray(gzip.compress("\n".join(annotation("new")).encode()))
+    packed[10] ^= 0xFF
+    (tmp_path / "x.gtf.gz").write_bytes(packed)
+    with pytest.raises(InputError, match=r"x.gtf.gz: this is not a readable GTF file"):
+        load_biotypes(tmp_path / "x.gtf.gz", genome)

@@ -192,3 +192,15 @@ def test_real_genome(shared):
     with Fasta(shared / "data" / "genomes" / "yeast_chrI.fa.gz") as fasta:
         assert fasta.lengths == {"chrI": 230208}
         assert fasta.fetch("I", 334, 337) == "ATG"  # the start codon of YAL069W
+
+
+def test_the_first_two_bytes_of_a_gzip_file_are_a_damaged_file(tmp_path):
+    (tmp_path / "x.fa.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(InputError, match="x.fa.gz: the gzip file is damaged"):
+        Fasta(tmp_path / "x.fa.gz")
+
+
+def test_nothing_in_gzip_is_an_empty_file(tmp_path):
+    (tmp_path / "x.fa.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(InputError, match="x.fa.gz: the file is empty"):
+        Fasta(tmp_path / "x.fa.gz")

@@ -98,8 +98,6 @@ def test_a_picture_of_lengths():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "nothing: write hyenadna data info NAME"),
-        (["show", "x"], "show x: write hyenadna data info NAME"),
         (["preview"], "preview: name a data set"),
         (["info", "absent.csv"], "no such file or folder"),
         (["info", "splice_sites_chr20", "--source", "x"], "--source: splice_sites_chr20 is no published set"),
@@ -112,3 +110,11 @@ def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(InputError) as error:
         main(arguments)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("arguments", [[], ["show", "x"], ["info", "x", "--rows", "many"]])
+def test_what_is_no_command_line_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: hyenadna data info|preview [NAME]" in capsys.readouterr().err

@@ -81,3 +81,11 @@ def test_a_window_around_a_centre(limit, length, data):
     middle = (start + end) // 2
     if length // 2 <= middle <= limit - (length - length // 2):
         assert first == middle - length // 2
+
+
+def test_damaged_gzip_is_named(tmp_path, genome):
+    packed = bytearray(gzip.compress(b"chr1\t0\t100\n" * 50))
+    packed[10] ^= 0xFF
+    (tmp_path / "x.bed.gz").write_bytes(packed)
+    with pytest.raises(InputError, match=r"x.bed.gz: this is not a readable BED file"):
+        list(read_bed(tmp_path / "x.bed.gz", genome))

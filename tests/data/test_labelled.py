@@ -171,3 +171,11 @@ def test_real_data_in_both_column_layouts(shared):
     )
     assert len(regulatory["test"]) == 1299 and len(regulatory["train"]) + len(regulatory["validation"]) == 5245
     assert regulatory["train"].features["label"].num_classes == 3
+
+
+def test_parquet_that_is_no_utf8_is_named(tmp_path):
+    file = tmp_path / "x.parquet"
+    pd.DataFrame({"sequence": ["ACGTACGTTT"], "label": ["a"]}).to_parquet(file, compression=None, use_dictionary=False)
+    file.write_bytes(file.read_bytes().replace(b"ACGTACGTTT", b"\x80CGTACGTTT"))
+    with pytest.raises(InputError, match="x.parquet: this is not a readable Parquet file"):
+        load_labelled_sequences(str(file))

@@ -327,6 +327,37 @@ def test_a_configuration_that_contradicts_the_weights(change, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": []},
+        {"dtype": ""},
+        {"id2label": "x"},
+        {"architectures": [None]},
+        {"pad_token_id": "x"},
+        {"architectures": -1, "classifier_pooling": "mean"},
+    ],
+)
+def test_a_configuration_that_transformers_cannot_read_or_save(change, tmp_path):
+    tensors, config, _ = read_golden("hub_o2_L65")
+    write(tmp_path / "source", tensors, {**config, **change})
+    with pytest.raises(InputError, match="the configuration is of no HyenaDNA"):
+        convert(tmp_path / "source", tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "tensor, message",
+    [(torch.zeros(1).expand(10**12, 4), "claims 4,000,000,000,000 numbers"), (torch.eye(4).to_sparse(), "sparse")],
+)
+def test_tensors_that_are_more_than_the_file_holds_are_refused(tensor, message, tmp_path):
+    tensors, config, _ = read_golden("hub_o2_L65")
+    tensors["hyena.backbone.embeddings.word_embeddings.weight"] = tensor
+    write(tmp_path / "source", tensors, config, "pytorch_model.bin")
+    with pytest.raises(InputError, match=message):
+        convert(tmp_path / "source", tmp_path / "made")
+
+
 class Evil:
     def __init__(self, function, *arguments):
         self.reduced = (function, arguments)

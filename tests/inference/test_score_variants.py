@@ -265,3 +265,31 @@ def test_bad_input_leaves_nothing(folder, tmp_path, monkeypatch, options, messag
         main([*arguments(folder, "out.tsv"), *options])
     assert message in str(error.value)
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "line", ["\xe9\t11\t.\tA\tG\t.\t.\t.\n", "20\t11\t.\tA\tG\t.\t\xe9\t.\n", "20\t11\t\xe9\tA\tG\t.\t.\t.\n"]
+)
+def test_a_vcf_that_is_no_utf8_is_refused_before_it_is_scored(line, tmp_path):
+    (tmp_path / "in.vcf").write_bytes((HEADER + COLUMN_LINE + line).encode("latin-1"))
+    with pytest.raises(InputError, match=r"in.vcf: .* cannot be read \('utf-8' codec can't decode byte 0xe9"):
+        list(read_vcf(tmp_path / "in.vcf"))
+
+
+def test_a_vcf_with_a_damaged_block_is_refused(tmp_path):
+    (tmp_path / "x.vcf").write_text(
+        HEADER + COLUMN_LINE + "".join(f"20\t{i}\t.\tA\tG\t.\t.\t.\n" for i in range(1, 9000))
+    )
+    pysam.tabix_compress(str(tmp_path / "x.vcf"), str(tmp_path / "x.vcf.gz"))
+    content = bytearray((tmp_path / "x.vcf.gz").read_bytes())
+    content[-200] ^= 0xFF
+    (tmp_path / "x.vcf.gz").write_bytes(content)
+    with pytest.raises(InputError, match="x.vcf.gz: the record behind 20:[0-9,]+ cannot be read"):
+        list(read_vcf(tmp_path / "x.vcf.gz"))
+
+
+def test_a_vcf_packed_by_plain_gzip_is_refused_with_the_remedy(folder, tmp_path):
+    file = tmp_path / "in.vcf.gz"
+    file.write_bytes(gzip.compress((folder / "in.vcf").read_bytes()))
+    with pytest.raises(InputError, match=r"gzip, where bgzip is wanted; gunzip -c .*in.vcf.gz \| bgzip > new.vcf.gz"):
+        list(read_vcf(file))

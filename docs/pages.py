@@ -1,0 +1,35 @@
+"""Pages that are made of what is elsewhere: the README with what it links to, and the reference, a page a folder."""
+
+import ast
+import re
+from pathlib import Path
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "hyenadna_hf"
+
+
+def on_files(files, config):
+    """Called by mkdocs with the files that it found."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    files.append(File.generated(config, "index.md", content=readme))
+    for target in sorted(set(re.findall(r"\]\(([\w./-]+)\)", readme))):
+        if not files.get_file_from_path(target):
+            files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
+    for folder in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
+        files.append(File.generated(config, f"reference/{folder.name}.md", content=reference(folder)))
+    return files
+
+
+def reference(folder):
+    """A page with the public names of a folder of the package: a section a module."""
+    parts = [f"# {PACKAGE.name}.{folder.name}"]
+    for file in sorted(folder.glob("*.py")):
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        if file.name == "__init__.py":
+            parts.append(docstring or "")
+        else:
+            module = f"{PACKAGE.name}.{folder.name}.{file.stem}"
+            parts.append(f"## {file.stem}\n\n::: {module}\n    options:\n      show_root_toc_entry: false")
+    return "\n\n".join(parts) + "\n"

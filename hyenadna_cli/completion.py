@@ -1,0 +1,50 @@
+"""`hyenadna completion`: a script for the shell, so that nothing of Python has to start when TAB is pressed."""
+
+import argparse
+import importlib
+
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+def parser():
+    """The arguments of `hyenadna completion`."""
+    parser = argparse.ArgumentParser(
+        prog="hyenadna completion",
+        description="Print a script that completes commands, arguments and file names in a shell.",
+        epilog="Example, for bash: hyenadna completion bash > ~/.local/share/bash-completion/completions/hyenadna",
+    )
+    parser.add_argument("shell", choices=SHELLS, help="which shell the script is for")
+    return parser
+
+
+def main(argv):
+    """Run `hyenadna completion` with the arguments `argv` (a list of `str`)."""
+    script = completion(parser().parse_args(argv).shell)
+    print(script)
+    return {"script": script}
+
+
+def completion(shell):
+    """
+    The script that completes `hyenadna` in a shell, by shtab.
+
+    Args:
+        shell (`str`): One of `SHELLS`.
+
+    Returns:
+        `str`
+    """
+    import shtab
+
+    from . import COMMANDS
+
+    hyenadna = argparse.ArgumentParser(prog="hyenadna")
+    hyenadna.add_argument("--version", action="store_true", help="print the version")
+    commands = hyenadna.add_subparsers(dest="command")
+    for name, (module, help_) in COMMANDS.items():
+        arguments = importlib.import_module(module).parser()
+        for action in arguments._actions:
+            if action.nargs != 0 and not action.choices:  # 0: a flag
+                action.complete = shtab.FILE
+        commands.add_parser(name, help=help_, parents=[arguments], add_help=False)
+    return shtab.complete(hyenadna, shell)
