@@ -57,29 +57,32 @@ class ReproduceArguments:
 
 def parser():
     """The arguments of `hyenadna reproduce`."""
-    parser = CommandParser(
+    command = CommandParser(
         "reproduce",
         ReproduceArguments,
-        f"Run a published table and write it with the published figures beside ours. Tables: {', '.join(TABLES)}. What "
-        "is done is not run again, so call it again to go on. Any further argument goes to the command of each cell "
-        "(finetune, mostly). Several processes by torchrun or accelerate launch -m hyenadna_hf reproduce ... take "
-        "cells in turn.",
+        "Run a published table and write it with the published figures beside ours. Tables: "
+        f"{', '.join(TABLES)}. What is done is not run again, so call it again to go on. Any further argument goes to "
+        "the command of each cell (finetune, mostly). Several processes by torchrun or accelerate launch -m "
+        "hyenadna_hf reproduce ... take cells in turn.",
         "TABLE [--data FOLDER] [--out FOLDER] [ARGUMENT ...]",
-        [f"{next(iter(TABLES))} --dry_run", f"{next(iter(TABLES))} --limit 1000 --epochs 1"],
-        allow_abbrev=False,
+        [
+            "genomic-benchmarks",
+            "gb-ablations --data FOLDER --limit 2000 --epochs 5 --seeds 1 2 3",
+            "local --datasets mine=my_data/ --models cnn gpt hyenadna",
+        ],
+        allow_abbrev=False,  # what it does not know belongs to the cells
     )
-    parser.add_argument("table", help=f"Which: {', '.join(TABLES)}.")
-    return parser
+    command.add_argument("table", help=f"Which: {', '.join(TABLES)}.")
+    return command
 
 
 def main(argv):
     """Run `hyenadna reproduce` with the arguments `argv` (a list of `str`); exits with 1 if a cell has no result."""
     args, positional, rest = parser().parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    table = positional.table
-    missing = reproduce(table, args, rest, shlex.join(["hyenadna", "reproduce", *argv]))
+    missing = reproduce(positional.table, args, rest, shlex.join(["hyenadna", "reproduce", *argv]))
     if missing:
         raise SystemExit(1)
-    return {"table": table, "out": args.out or f"reproduce/{table}"}
+    return {"table": positional.table, "out": args.out or f"reproduce/{positional.table}"}
 
 
 def reproduce(name, args, rest=(), command=""):

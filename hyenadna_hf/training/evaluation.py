@@ -14,7 +14,7 @@ from .metrics import auroc_by_group, classification_metrics
 class _ClassMetric(evaluate.Metric):
     """One of [`classification_metrics`]."""
 
-    metric = None
+    metric: str
 
     def _info(self):
         number = Value("int64")

@@ -34,7 +34,7 @@ def parser():
         "Put demonstrations of each class before a sequence and let a language model answer with a letter, as it is or "
         "after one pass over a few such prompts; table and plot of the accuracy on test. A killed run can go on.",
         "[--dataset DATA] [--model MODEL] [--shots N ...] [--tuning_samples N ...] [ARGUMENT ...]",
-        ["--dataset my_data/ --model my-lm --shots 0 2 --tuning_samples 0 8 --output_dir shots"],
+        ["--dataset my_data/ --shots 0 2 --tuning_samples 0 16", "--dataset my_data/ --model my-lm --limit 500"],
     )
 
 

@@ -62,10 +62,10 @@ class FinetuneTrainer(Trainer):
 def main(argv):
     """Run `hyenadna finetune` with the arguments `argv` (a list of `str`)."""
     arguments = parse_arguments(argv)
-    if arguments[1].recipe == "list":
-        print_recipes(Console())
-        return {name: asdict(recipe) for name, recipe in RECIPES.items()}
-    return finetune(*arguments)
+    if arguments[1].recipe != "list":
+        return finetune(*arguments)
+    print_recipes(Console())
+    return {name: asdict(recipe) for name, recipe in RECIPES.items()}
 
 
 def finetune(model_args, data_args, training_args):

@@ -3,9 +3,6 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from transformers import TrainingArguments
-
 from ..arguments import CommandParser
 from ..data.files import HUB_ID
 from ..data.labelled import BUNDLED
@@ -15,7 +12,7 @@ from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
 from .classifier import ModelArguments
 from .ema import UNAVERAGED_FILE
 from .recipes import find_recipe, recipe_of
-from .runs import check_run_folder, checkpoint_to_resume
+from .runs import RunArguments, check_run_folder, checkpoint_to_resume
 
 RESULTS_FILE = "results.json"
 
@@ -93,7 +90,7 @@ class DataArguments:
 
 
 @dataclass
-class FinetuneArguments(TrainingArguments):
+class FinetuneArguments(RunArguments):
     """Those of transformers, with defaults for HyenaDNA. (DNABERT and its kin want a learning rate of about 3e-5.)"""
 
     output_dir: str = field(default="hyenadna-finetuned", metadata={"help": "Where the checkpoint goes."})
@@ -105,11 +102,6 @@ class FinetuneArguments(TrainingArguments):
         default=None, metadata={"help": "Peak learning rate of HyenaDNA's filters (default: --learning_rate)."}
     )
     weight_decay: float = field(default=0.1, metadata={"help": "Not of HyenaDNA's filters, nor of biases and norms."})
-    lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "Learning rate schedule."})
-    min_lr_rate: float = field(
-        default=0.0, metadata={"help": "Where cosine_with_min_lr ends, as a share of the peak, 0 to 1."}
-    )
-    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
     ema_decay: float | None = field(
         default=None,
         metadata={
@@ -131,16 +123,9 @@ class FinetuneArguments(TrainingArguments):
     )
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint to resume from."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "How many of them to keep."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
-    report_to: str | None = field(default="none", metadata={"help": "Trackers to report to."})
-    dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin memory for the GPU."})
 
     def __post_init__(self):
-        if 0 < self.warmup_steps < 1 and hasattr(self, "warmup_ratio"):  # transformers 4
-            self.warmup_ratio, self.warmup_steps = self.warmup_steps, 0
-        if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
-            self.lr_scheduler_kwargs = {"min_lr_rate": self.min_lr_rate}
         if self.early_stopping_patience is not None:
             self.load_best_model_at_end = True
         super().__post_init__()
@@ -152,11 +137,12 @@ def parser():
         "finetune",
         [ClassifierArguments, DataArguments, FinetuneArguments],
         "Fine-tune a sequence classifier and compare it with simple baselines on held-out sequences.",
-        "[--dataset DATA] [--model MODEL] [--output_dir FOLDER] [ARGUMENT ...]",
+        "[--dataset DATA] [--model MODEL] [--recipe NAME] [--output_dir FOLDER] [ARGUMENT ...]",
         [
             "",
             "--dataset my_data/ --num_train_epochs 10 --output_dir my_model",
             "--dataset my_data/ --model hyenadna-tiny-1k-seqlen --bf16",
+            "--recipe list",
         ],
     )
 
@@ -208,9 +194,8 @@ def check_arguments(model_args, data_args, args):
             raise InputError(f"--{name} {value}: give {least} or more.")
     if not (args.num_train_epochs > 0 or args.max_steps > 0):
         raise InputError(f"--num_train_epochs {args.num_train_epochs}: give more than 0, or --max_steps.")
-    for name, value in (("reverse_complement", data_args.reverse_complement), ("min_lr_rate", args.min_lr_rate)):
-        if not 0 <= value <= 1:
-            raise InputError(f"--{name} {value}: give 0 to 1.")
+    if not 0 <= data_args.reverse_complement <= 1:
+        raise InputError(f"--reverse_complement {data_args.reverse_complement}: give 0 to 1.")
     if data_args.padding_side not in (None, "left", "right"):
         raise InputError(f"--padding_side {data_args.padding_side}: it is left or right.")
     if args.class_weights not in (None, "balanced"):

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch.nn import functional as F
 from torch.utils.data import ConcatDataset
-from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, set_seed
 
 from .. import __version__
 from ..arguments import CommandParser
@@ -33,7 +33,7 @@ from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import HyenaDNATokenizer
 from .classifier import has_weights, is_baseline, is_size
 from .optimizer import optimizer_cls_and_kwargs
-from .runs import check_run_folder, checkpoint_to_resume
+from .runs import RunArguments, check_run_folder, checkpoint_to_resume
 
 RESULTS_FILE = "pretraining.json"
 LOG_FILE = "training_log.csv"
@@ -96,7 +96,7 @@ class PretrainedArguments:
 
 
 @dataclass
-class PretrainArguments(TrainingArguments):
+class PretrainArguments(RunArguments):
     """Those of transformers, with the paper's settings as defaults where there is one."""
 
     output_dir: str = field(default="hyenadna-pretrained", metadata={"help": "Where the checkpoint goes."})
@@ -105,24 +105,16 @@ class PretrainArguments(TrainingArguments):
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "Windows a step and device, evaluating."})
     learning_rate: float = field(default=6e-4, metadata={"help": "Peak learning rate of AdamW."})
     weight_decay: float = field(default=0.1, metadata={"help": "Not of filters, biases and norms."})
-    lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "Learning rate schedule."})
-    lr_scheduler_kwargs: dict | str | None = field(
-        default_factory=lambda: {"min_lr_rate": 0.1}, metadata={"help": "Of the schedule: the floor, of the peak."}
+    min_lr_rate: float = field(
+        default=0.1, metadata={"help": "Where cosine_with_min_lr ends, as a share of the peak, 0 to 1."}
     )
     warmup_steps: float = field(default=0.01, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
     eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate on validation."})
     eval_steps: float | None = field(default=0.1, metadata={"help": "Steps between; below 1, a share of all steps."})
     save_steps: float = field(default=0.1, metadata={"help": "Steps between checkpoints, or a share of all steps."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "How many checkpoints to keep."})
     logging_steps: float = field(default=0.005, metadata={"help": "Steps between lines of the log, or a share."})
-    report_to: str | None = field(default="none", metadata={"help": "Trackers to report to."})
-    dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin memory for the GPU."})
 
     def __post_init__(self):
-        accelerated = torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
-        self.use_cpu = self.use_cpu or not accelerated  # or else --bf16 is refused there
-        if 0 < self.warmup_steps < 1 and hasattr(self, "warmup_ratio"):  # transformers 4
-            self.warmup_ratio, self.warmup_steps = self.warmup_steps, 0
         super().__post_init__()
         # One process reads for all: only then does the n-th example have the same number everywhere.
         self.accelerator_config.dispatch_batches = True
@@ -135,7 +127,11 @@ def parser():
         [GenomeArguments, PretrainedArguments, PretrainArguments],
         "Train a language model to predict the next nucleotide of genomes.",
         "--fasta GENOME [--fasta GENOME ...] [--output_dir FOLDER] [ARGUMENT ...]",
-        ["--fasta genome.fa.gz --output_dir my-lm"],
+        [
+            "--fasta hg38.fa --validation chr8 --test chr9 --bf16",
+            "--fasta hg38.fa --fasta mm39.fa --bed human.bed --bed mouse.bed --weights 2 1",
+            "--fasta hg38.fa --model hyenadna-large-1m-seqlen --initial_length 15625 --per_device_train_batch_size 1",
+        ],
     )
 
 

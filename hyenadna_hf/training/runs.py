@@ -1,10 +1,38 @@
-"""The folder of a training run: what may be in it, and where a run goes on."""
+"""What training runs have in common: arguments, the folder, and where a run goes on."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import InputError
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """Those of transformers, which also take a floor of the cosine schedule, and `bf16` where there is only a CPU."""
+
+    lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "Learning rate schedule."})
+    min_lr_rate: float = field(
+        default=0.0, metadata={"help": "Where cosine_with_min_lr ends, as a share of the peak, 0 to 1."}
+    )
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "How many checkpoints to keep."})
+    report_to: str | None = field(default="none", metadata={"help": "Trackers to report to."})
+    dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin memory for the GPU."})
+
+    def __post_init__(self):
+        accelerated = torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
+        self.use_cpu = self.use_cpu or not accelerated  # or else --bf16 is refused there
+        if 0 < self.warmup_steps < 1 and hasattr(self, "warmup_ratio"):  # transformers 4
+            self.warmup_ratio, self.warmup_steps = self.warmup_steps, 0
+        if not 0 <= self.min_lr_rate <= 1:
+            raise InputError(f"--min_lr_rate {self.min_lr_rate}: give 0 to 1.")
+        if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
+            self.lr_scheduler_kwargs = {"min_lr_rate": self.min_lr_rate}
+        super().__post_init__()
 
 
 def check_run_folder(args, results_file):

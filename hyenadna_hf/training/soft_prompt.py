@@ -45,7 +45,7 @@ def parser():
         "Train soft prompts of several lengths, with and without demonstrations, before a frozen language model that "
         "answers with a letter for the class; table and plot of the accuracy on test. A killed run can go on.",
         "[--dataset DATA] [--model MODEL] [--prompt_tokens N ...] [--shots N ...] [ARGUMENT ...]",
-        ["--dataset my_data/ --model my-lm --prompt_tokens 0 32 --output_dir prompts"],
+        ["--dataset my_data/ --prompt_tokens 0 2 32 128 --shots 0 2", "--dataset my_data/ --model my-lm --limit 500"],
     )
 
 

@@ -153,7 +153,8 @@ def test_cards_have_valid_front_matter_and_snippets_that_run(make_model, archite
     import hyenadna_hf
 
     monkeypatch.chdir(tmp_path)
-    saved(make_model, HyenaDNAConfig(d_model=8, max_seq_len=20), tmp_path / "mine", getattr(hyenadna_hf, architecture))
+    config = HyenaDNAConfig(d_model=8, max_seq_len=20, bidirectional=architecture == "HyenaDNAForMaskedLM")
+    saved(make_model, config, tmp_path / "mine", getattr(hyenadna_hf, architecture))
     results = {"dataset": "gue/prom_300_tata", "test": {"model": {"accuracy": 0.75, "mcc": 0.5}}}
     text = model_card("mine", "mine", "A note.", "mit", ["someone/set"], "someone/base", results)
     card = ModelCard(text)

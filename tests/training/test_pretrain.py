@@ -122,6 +122,7 @@ def test_several_genomes_and_bed_files(files, capsys):
     status = main([
         *("pretrain", "--fasta", str(files / "genome.fa"), "--fasta", str(files / "genome.fa")),
         *("--bed", str(files / "a.bed"), "--bed", str(files / "b.bed"), "--weights", "3", "1"),
+        *("--lr_scheduler_type", "linear"),
         *("--model", str(files / "model"), "--output_dir", str(files / "out"), "--max_steps", "2", "--use_cpu"),
         *("--per_device_train_batch_size", "2", "--disable_tqdm", "true"),
     ])  # fmt: skip
@@ -143,6 +144,7 @@ def test_several_genomes_and_bed_files(files, capsys):
         (["--model", "nowhere/at/all"], "no such folder"),
         (["--fasta", "absent.fa"], "absent.fa"),
         (["--weights", "1", "2"], "weights"),
+        (["--min_lr_rate", "1.1"], "--min_lr_rate 1.1"),
         (["--bed", "absent.bed"], "--bed and --validation"),
         (["--resume_from_checkpoint", "true"], "no such checkpoint"),
         (["--learning_speed", "1"], "--learning_speed"),
