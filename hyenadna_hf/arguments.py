@@ -17,9 +17,10 @@ class CommandParser(HfArgumentParser):
         description (`str`): What the command does.
         usage (`str`): What stands behind `hyenadna COMMAND` in the first line of the help.
         examples (`list[str]`): Command lines, without `hyenadna COMMAND`.
+        kwargs: As those of `argparse.ArgumentParser`.
     """
 
-    def __init__(self, command, dataclasses, description, usage, examples):
+    def __init__(self, command, dataclasses, description, usage, examples, **kwargs):
         super().__init__(
             dataclasses,
             prog=f"hyenadna {command}",
@@ -27,6 +28,7 @@ class CommandParser(HfArgumentParser):
             description=description,
             epilog="\n".join(["examples:", *(f"  hyenadna {command} {example}".rstrip() for example in examples)]),
             formatter_class=_Help,
+            **kwargs,
         )
         self.add_argument("--json", action="store_true", help="Print the result as one JSON object on stdout.")
 
@@ -41,9 +43,12 @@ class CommandParser(HfArgumentParser):
             `tuple`: an instance of each dataclass, and the `Namespace` of what `add_argument` added.
 
         Raises:
-            InputError: if there is an argument that the command does not have.
+            InputError: if there is an argument that the command does not have, or a dataclass refuses a value.
         """
-        *parsed, unknown = self.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+        try:
+            *parsed, unknown = self.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+        except ValueError as error:  # of TrainingArguments
+            raise InputError(" ".join(str(error).split())) from error
         if unknown:
             raise InputError(f"unknown argument {unknown[0]}; {self.prog} --help lists them all.")
         return tuple(parsed)

@@ -70,8 +70,8 @@ def parser():
             "gb-ablations --data FOLDER --limit 2000 --epochs 5 --seeds 1 2 3",
             "local --datasets mine=my_data/ --models cnn gpt hyenadna",
         ],
+        allow_abbrev=False,  # what it does not know belongs to the cells
     )
-    command.allow_abbrev = False  # what it does not know belongs to the cells
     command.add_argument("table", help=f"Which: {', '.join(TABLES)}.")
     return command
 
@@ -82,7 +82,7 @@ def main(argv):
     missing = reproduce(positional.table, args, rest, shlex.join(["hyenadna", "reproduce", *argv]))
     if missing:
         raise SystemExit(1)
-    return {"table": positional.table, "out": args.out}
+    return {"table": positional.table, "out": args.out or f"reproduce/{positional.table}"}
 
 
 def reproduce(name, args, rest=(), command=""):

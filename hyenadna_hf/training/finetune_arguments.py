@@ -165,12 +165,7 @@ def parse_arguments(argv):
     recipe = recipe_of(asked.dataset) if asked.recipe == "auto" else asked.recipe
     if recipe not in (None, "list"):
         command.set_defaults(**find_recipe(recipe).arguments())
-    try:
-        model_args, data_args, training_args, _ = command.parse(argv)
-    except InputError:
-        raise
-    except ValueError as error:  # of TrainingArguments
-        raise InputError(" ".join(str(error).split())) from error
+    model_args, data_args, training_args, _ = command.parse(argv)
     data_args.recipe = recipe
     return model_args, data_args, training_args
 
