@@ -78,7 +78,7 @@ def test_auto_takes_the_recipe_of_the_data_set():
 
 def test_the_batch_is_that_of_all_devices_together(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert values_of(["--recipe", "H3"])["per_device_train_batch_size"] == 32
+    assert find_recipe("H3").arguments()["per_device_train_batch_size"] == 32
     assert find_recipe("H3").arguments(devices=1000)["per_device_train_batch_size"] == 1
 
 
