@@ -12,7 +12,7 @@ PACKAGE = ROOT / "hyenadna_hf"
 
 def on_files(files, config):
     """Called by mkdocs with the files that it found."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
     files.append(File.generated(config, "index.md", content=readme))
     for target in sorted(set(re.findall(r"\]\(([\w./-]+)\)", readme))):
         if not files.get_file_from_path(target):
