@@ -31,6 +31,7 @@ from ..hub.card import model_card
 from ..hub.sizes import SIZE_NAMES, published_config
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import HyenaDNATokenizer
+from ..pretrained import BUNDLED_CHECKPOINTS
 from .classifier import has_weights, is_baseline, is_size
 from .optimizer import optimizer_cls_and_kwargs
 from .runs import RunArguments, check_run_folder, checkpoint_to_resume
@@ -82,8 +83,8 @@ class PretrainedArguments:
         default="hyenadna-tiny-1k-seqlen",
         metadata={
             "help": f"What to train: a published size, from scratch ({', '.join(SIZE_NAMES)}), gpt (attention of the "
-            "size of hyenadna-tiny-1k-seqlen, from scratch), or a folder or Hub id of a language model with HyenaDNA's "
-            "tokens, trained further if it has weights."
+            "size of hyenadna-tiny-1k-seqlen, from scratch), or a language model with HyenaDNA's tokens: one that ships "
+            "with the package, a folder or a Hub id, trained further if it has weights."
         },
     )
     initial_length: int | None = field(
@@ -246,7 +247,8 @@ def load_language_model(model_args):
     Raises:
         InputError: if there is none, or its tokens are others than HyenaDNA's.
     """
-    source, remote = model_args.model, {"trust_remote_code": model_args.trust_remote_code}
+    source = str(BUNDLED_CHECKPOINTS.get(model_args.model, model_args.model))
+    remote = {"trust_remote_code": model_args.trust_remote_code}
     if is_size(source):
         return AutoModelForCausalLM.from_config(published_config(source)), "from scratch"
     if source == "gpt" and is_baseline(source):

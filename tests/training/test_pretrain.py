@@ -16,6 +16,7 @@ from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
 from hyenadna_hf.cli import main
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.sequence import token_ids
+from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 from hyenadna_hf.training.pretrain import split_metrics, window_losses
 
 
@@ -114,6 +115,15 @@ def test_two_processes_train_as_one_does(files):
     for split in ("validation", "test"):
         bits = [result["splits"][split]["bits_per_base"] for result in results]
         assert bits[0] == pytest.approx(bits[1], rel=1e-4)
+
+
+def test_a_checkpoint_that_ships_with_the_package_is_trained_further(files):
+    source = BUNDLED_CHECKPOINTS["hyenadna-tiny-1k-chr20"]
+    model = ("--model", "hyenadna-tiny-1k-chr20", "--max_length", "64", "--max_steps", "1", "--learning_rate", "1e-6")
+    assert main(arguments(files, "out", *model)) == 0
+    assert json.loads((files / "out" / "pretraining.json").read_text())["start"] == "pretrained"
+    for name, tensor in weights(source).items():
+        torch.testing.assert_close(weights(files / "out")[name], tensor, rtol=0, atol=1e-5)
 
 
 def test_several_genomes_and_bed_files(files, capsys):
