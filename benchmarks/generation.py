@@ -14,10 +14,11 @@ import statistics
 import time
 
 import torch
-from report import machine, write_table
+from report import write_table
 from transformers import AutoModelForCausalLM
 
 from hyenadna_hf.hub.sizes import published_config
+from hyenadna_hf.reproduce.report import machine
 
 
 def main():

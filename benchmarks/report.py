@@ -1,21 +1,9 @@
-"""Tables of measurements, as CSV and Markdown, and the machine that they were made on."""
+"""Tables of measurements, as CSV and Markdown."""
 
 import csv
-import os
-import platform
 from pathlib import Path
 
-import torch
-import transformers
-
-
-def machine():
-    """One line on hardware and versions."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
-    return (
-        f"{name}; Python {platform.python_version()}, PyTorch {torch.__version__} with {torch.get_num_threads()} "
-        f"threads, transformers {transformers.__version__}"
-    )
+from hyenadna_hf.reproduce.report import machine
 
 
 def write_table(rows, path):

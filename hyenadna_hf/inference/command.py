@@ -30,13 +30,17 @@ class ScoringArguments:
     use_cpu: bool = field(default=False, metadata={"help": "Do not use an accelerator, although there is one."})
 
 
+def has_accelerator():
+    """Whether there is a GPU or the like."""
+    return torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
+
+
 def processes(use_cpu=False):
     """Accelerate's `PartialState`: this process among those that were launched together, and its device."""
     from accelerate import PartialState
 
-    accelerated = torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
     # They meet at the end of a job; the first one there waits as long as it takes.
-    return PartialState(cpu=use_cpu or not accelerated, timeout=timedelta(days=30))
+    return PartialState(cpu=use_cpu or not has_accelerator(), timeout=timedelta(days=30))
 
 
 def load_language_model(args):

@@ -79,10 +79,11 @@ def parser():
 def main(argv):
     """Run `hyenadna reproduce` with the arguments `argv` (a list of `str`); exits with 1 if a cell has no result."""
     args, positional, rest = parser().parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    args.out = args.out or f"reproduce/{positional.table}"
     missing = reproduce(positional.table, args, rest, shlex.join(["hyenadna", "reproduce", *argv]))
     if missing:
         raise SystemExit(1)
-    return {"table": positional.table, "out": args.out or f"reproduce/{positional.table}"}
+    return {"table": positional.table, "out": args.out}
 
 
 def reproduce(name, args, rest=(), command=""):
@@ -112,7 +113,7 @@ def reproduce(name, args, rest=(), command=""):
     if out.is_file():
         raise InputError(f"--out {out}: this is a file; name a folder.")
     state, console = processes(), Console(stderr=True, highlight=False, soft_wrap=True)
-    work = out / "work"
+    work = out / "scratch"
     with state.main_process_first():
         work.mkdir(parents=True, exist_ok=True)
         (work / ".gitignore").write_text("*\n", encoding="utf-8")  # data and checkpoints are not part of a record

@@ -129,7 +129,7 @@ def markdown(table, found, command):
             *commands,
             "```",
             "",
-            f"{_machine()}",
+            machine(),
             "",
         ]
     )
@@ -189,9 +189,10 @@ def _plot(table, found, path):
     plt.close(figure)
 
 
-def _machine():
+def machine():
+    """One line on the hardware and versions that a table was made with."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
     return (
-        f"{device}; Python {platform.python_version()}, PyTorch {torch.__version__}, "
-        f"transformers {transformers.__version__}"
+        f"{device}; Python {platform.python_version()}, PyTorch {torch.__version__} with {torch.get_num_threads()} "
+        f"threads, transformers {transformers.__version__}"
     )

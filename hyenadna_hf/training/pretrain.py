@@ -83,8 +83,8 @@ class PretrainedArguments:
         default="hyenadna-tiny-1k-seqlen",
         metadata={
             "help": f"What to train: a published size, from scratch ({', '.join(SIZE_NAMES)}), gpt (attention of the "
-            "size of hyenadna-tiny-1k-seqlen, from scratch), or a language model with HyenaDNA's tokens: one that ships "
-            "with the package, a folder or a Hub id, trained further if it has weights."
+            "size of hyenadna-tiny-1k-seqlen, from scratch), or a language model with HyenaDNA's tokens: one that "
+            "ships with the package, a folder or a Hub id, trained further if it has weights."
         },
     )
     initial_length: int | None = field(

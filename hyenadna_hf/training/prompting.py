@@ -5,7 +5,6 @@ import json
 import random
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from ..errors import InputError
 from ..inference.loading import check_tokenizer, fingerprint, load_trained
 from ..model.tokenization_hyenadna import VOCABULARY
 from .prompt_grid import RESULTS_FILE
+from .runs import check_output_folder
 
 # What stands for the classes, in the order of their numbers; those of two and three classes are the paper's.
 CLASS_LETTERS = {2: "AN", 3: "AGN", 4: "ACGN", 5: "ACGTN"}
@@ -153,11 +153,7 @@ def check_arguments(args, least, probabilities=()):
     for name in probabilities:
         if not 0 <= getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}: give a probability of at least 0 and below 1.")
-    path = Path(args.output_dir)
-    if path.is_file():
-        raise InputError(f"--output_dir {path}: this is a file; name a folder.")
-    if path.is_dir() and any(path.iterdir()) and not (path / RESULTS_FILE).is_file():
-        raise InputError(f"--output_dir {path}: the folder holds something else; name an empty or a new one.")
+    check_output_folder(args.output_dir, RESULTS_FILE)
     import_module("matplotlib")  # where it is missing, that shows before the work
 
 

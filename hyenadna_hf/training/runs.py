@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import InputError
+from ..inference.command import has_accelerator
 
 
 @dataclass
@@ -24,8 +25,7 @@ class RunArguments(TrainingArguments):
     dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin memory for the GPU."})
 
     def __post_init__(self):
-        accelerated = torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
-        self.use_cpu = self.use_cpu or not accelerated  # or else --bf16 is refused there
+        self.use_cpu = self.use_cpu or not has_accelerator()  # or else --bf16 is refused there
         if 0 < self.warmup_steps < 1 and hasattr(self, "warmup_ratio"):  # transformers 4
             self.warmup_ratio, self.warmup_steps = self.warmup_steps, 0
         if not 0 <= self.min_lr_rate <= 1:
@@ -33,6 +33,25 @@ class RunArguments(TrainingArguments):
         if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
             self.lr_scheduler_kwargs = {"min_lr_rate": self.min_lr_rate}
         super().__post_init__()
+
+
+def check_output_folder(path, results_file):
+    """
+    Refuse an output folder that holds something else than what is made there.
+
+    Args:
+        path (`str` or `Path`): The folder; it need not be there yet.
+        results_file (`str`): The file that what is made there leaves; a checkpoint of a Trainer will do, too.
+
+    Raises:
+        InputError: saying what is wrong.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise InputError(f"--output_dir {path}: this is a file; name a folder.")
+    is_ours = path.is_dir() and ((path / results_file).is_file() or get_last_checkpoint(path) is not None)
+    if path.is_dir() and any(path.iterdir()) and not is_ours:
+        raise InputError(f"--output_dir {path}: the folder holds something else; name an empty or a new one.")
 
 
 def check_run_folder(args, results_file):
@@ -46,12 +65,7 @@ def check_run_folder(args, results_file):
     Raises:
         InputError: saying what is wrong.
     """
-    path = Path(args.output_dir)
-    if path.is_file():
-        raise InputError(f"--output_dir {path}: this is a file; name a folder.")
-    is_run = path.is_dir() and ((path / results_file).is_file() or get_last_checkpoint(path) is not None)
-    if path.is_dir() and any(path.iterdir()) and not is_run:
-        raise InputError(f"--output_dir {path}: the folder holds something else; name an empty or a new one.")
+    check_output_folder(args.output_dir, results_file)
     if args.resume_from_checkpoint and not checkpoint_to_resume(args):
         raise InputError(f"--resume_from_checkpoint {args.resume_from_checkpoint}: there is no such checkpoint.")
 

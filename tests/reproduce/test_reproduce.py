@@ -111,7 +111,7 @@ def test_local_table(untrained, tmp_path, monkeypatch, capsys):
     assert ours["split"] == "splits as in the files; limited to 40 a split" and ours["evaluated"] == "last epoch"
     assert ours["command"].endswith("--num_train_epochs 4 --learning_rate 1e-2 --per_device_train_batch_size 8")
     assert (out / "table.png").stat().st_size > 1000
-    assert not any((out / "work" / "runs").iterdir())  # checkpoints of what is done are not kept
+    assert not any((out / "scratch" / "runs").iterdir())  # checkpoints of what is done are not kept
 
     main([*arguments, "--models", f"small={untrained}", "--seeds", "1", "2", "3", "--dry_run"])
     assert capsys.readouterr().err.splitlines()[-1].startswith("1 cells to run, about ")  # by the time of the others
