@@ -9,8 +9,8 @@ of the mixer is as large as the residual stream.
 
 import torch
 
-from .fftconv_hyenadna import fft_size
-from .spectra_hyenadna import WorkSpace, spectra_in_pieces
+from .fftconv_hyenadna import convolved_beginnings, fft_size
+from .spectra_hyenadna import WorkSpace, spectra_in_pieces, spectrum_lengths
 
 BLOCKED_FROM = 4096  # positions of all rows from which on it pays
 POSITIONS = 1024  # in a piece of a matrix product
@@ -84,12 +84,13 @@ class BlockedInference:
         wide = self.hidden.dtype
         kept = mixer.kept_spectra(self.size, wide, self.hidden.device)
         if kept is not None:
-            return lambda i, channels: kept[i, channels]
+            return lambda i, channels: [spectrum[i, channels] for spectrum in kept]
         fill = spectra_in_pieces(mixer.filter_fns(), self.length, self.size, self.space)
+        lengths = spectrum_lengths(mixer.filter_fns(), self.size)
 
         def make(i, channels):
-            shape = channels.stop - channels.start, self.size // 2 + 1
-            out = self.space(f"filter {i}", shape, wide.to_complex())
+            count = channels.stop - channels.start
+            out = [self.space(f"filter {i}, {numbers}", (count, numbers), wide.to_complex()) for numbers in lengths]
             fill(i, channels, out)
             return out
 
@@ -113,14 +114,17 @@ class BlockedInference:
             for lag in range(1, min(taps.shape[-1], length)):
                 short[..., lag:].addcmul_(x[..., :-lag], taps[..., -1 - lag, None])
             gate, *gates, v = short
-            for other, filter_spectrum in zip(reversed(gates), filter_spectra):
+            for other, of_filter in zip(reversed(gates), filter_spectra):
                 torch.mul(v, other, out=signal[:, :length])
                 if self.real is not None:
                     signal[:, :length].masked_fill_(~self.real[row], 0)
+                beginnings = convolved_beginnings(signal[:, :length], of_filter, self.size)
                 signal[:, length:] = 0
                 torch.fft.rfft(signal, out=spectrum)
-                torch.fft.irfft(spectrum.mul_(filter_spectrum), n=self.size, out=signal)
+                torch.fft.irfft(spectrum.mul_(of_filter[0]), n=self.size, out=signal)
                 v = signal[:, :length]
+                for beginning in beginnings:
+                    v[:, : beginning.shape[-1]] = beginning[:, :length]
             torch.mul(v, gate, out=gated[row])
 
 

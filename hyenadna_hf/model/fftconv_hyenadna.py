@@ -7,6 +7,7 @@ directions it is that plus `sum over s > t of reverse[s - t] * v[s]`.
 import torch
 
 CHUNK = 1 << 20  # numbers in a transform of several channels: what stays in the caches of a CPU
+LEAST_BEGINNING = 64  # positions
 
 
 def causal_conv_direct(v, k, bias=None):
@@ -41,7 +42,8 @@ def causal_conv_fft(v, k, bias=None):
     Returns:
         `torch.Tensor` of shape `(batch, channels, length)` and the dtype of `v`.
     """
-    return _circular_conv(v, k, bias, fft_size(2 * v.shape[-1] - 1))
+    size = fft_size(2 * v.shape[-1] - 1)
+    return _circular_conv(v, k, bias, size, beginnings(size))
 
 
 def bidirectional_conv_fft(v, k, reverse, bias=None):
@@ -64,29 +66,76 @@ def bidirectional_conv_fft(v, k, reverse, bias=None):
     return _circular_conv(v, around, bias, size)
 
 
-def spectral_conv(v, spectrum, size):
+def beginnings(size):
     """
-    The same, by spectra of the filters that include the skip terms.
+    Lengths of the beginnings of a causal convolution that are computed once more, by shorter transforms.
+
+    The error of a transform is everywhere that of its largest values. The first outputs are sums of few terms, so that
+    at 160,000 positions their error in float32 would be a hundred times that of the last ones.
+
+    Args:
+        size (`int`): Of the transforms of the whole.
+
+    Returns:
+        `list[int]`: the longest first; none of them for a symbol, as an exported graph has, and for short transforms.
+    """
+    lengths = []
+    while not isinstance(size, torch.SymInt) and size // 32 >= LEAST_BEGINNING:
+        lengths.append(size // 32)
+        size //= 16
+    return lengths
+
+
+def spectra_of(k, size, beginnings=()):
+    """
+    What [`spectral_conv`] multiplies with.
+
+    Args:
+        k (`torch.Tensor` of shape `(channels, lags)`): Circular filters, or causal ones if there are `beginnings`.
+        size (`int`): Of the transforms, at least `lags`.
+        beginnings (`Sequence[int]`): What [`beginnings`] gives.
+
+    Returns:
+        `list[torch.Tensor]`: spectra for `size` and for each beginning.
+    """
+    return [torch.fft.rfft(k, n=size), *(torch.fft.rfft(k[..., :n], n=fft_size(2 * n - 1)) for n in beginnings)]
+
+
+def spectral_conv(v, spectra, size):
+    """
+    The convolution with filters whose spectra are known.
 
     Args:
         v (`torch.Tensor` of shape `(batch, channels, length)`): The signal.
-        spectrum (`torch.Tensor` of shape `(channels, size // 2 + 1)`): That of the circular filters of `size` lags.
-        size (`int`): At least `2 * length - 1`.
+        spectra (`list[torch.Tensor]`): What [`spectra_of`] gives for `size`.
+        size (`int`): At least `length`; what wraps around must be behind the signal.
 
     Returns:
         `torch.Tensor` of shape `(batch, channels, length)` and the dtype of `v`.
     """
     signal = v.to(torch.promote_types(v.dtype, torch.float32))
     with torch.autocast(v.device.type, enabled=False):
-        y = torch.fft.irfft(torch.fft.rfft(signal, n=size) * spectrum, n=size)
-    return y[..., : v.shape[-1]].to(v.dtype)
+        y = torch.fft.irfft(torch.fft.rfft(signal, n=size) * spectra[0], n=size)[..., : v.shape[-1]]
+        for beginning in convolved_beginnings(signal, spectra, size):
+            y[..., : beginning.shape[-1]] = beginning[..., : y.shape[-1]]
+    return y.to(v.dtype)
 
 
-def _circular_conv(v, k, bias, size):
+def convolved_beginnings(signal, spectra, size):
+    """The beginnings of [`spectral_conv`] that take the place of those that the whole transform gives, in order."""
+    found = []
+    for n, spectrum in zip(beginnings(size), spectra[1:]):
+        short = fft_size(2 * n - 1)
+        y = torch.fft.irfft(torch.fft.rfft(signal[..., :n], n=short) * spectrum, n=short)
+        found.append(y[..., :n])
+    return found
+
+
+def _circular_conv(v, k, bias, size, beginnings=()):
     dtype = torch.promote_types(v.dtype, torch.float32)
     with torch.autocast(v.device.type, enabled=False):
         signal = v.to(dtype)
-        y = spectral_conv(signal, torch.fft.rfft(k.to(dtype), n=size), size)
+        y = spectral_conv(signal, spectra_of(k.to(dtype), size, beginnings), size)
         if bias is not None:
             y = y + bias.to(dtype)[:, None] * signal
     return y.to(v.dtype)
@@ -108,8 +157,11 @@ def fft_conv_add(out, v, k, start):
     size = fft_size(max(stop, v.shape[-1] + stop - 1 - start))
     channels = max(1, CHUNK // (size * v.shape[0]))
     for y, x, h in zip(out.split(channels, 1), v.split(channels, 1), k[:, :stop].split(channels)):
-        spectrum = torch.fft.rfft(x, n=size).mul_(torch.fft.rfft(h, n=size))
-        y += torch.fft.irfft(spectrum, n=size)[..., start:stop]
+        spectra = spectra_of(h, size, beginnings(size) if start == 0 else ())
+        new = torch.fft.irfft(torch.fft.rfft(x, n=size).mul_(spectra[0]), n=size)[..., start:stop]
+        for beginning in convolved_beginnings(x, spectra, size):
+            new[..., : beginning.shape[-1]] = beginning[..., : new.shape[-1]]
+        y += new
 
 
 def fft_size(length):

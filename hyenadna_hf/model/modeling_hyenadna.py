@@ -163,7 +163,7 @@ class HyenaDNAOperator(nn.Module):
         spectra = self.kept_spectra(size, torch.promote_types(like.dtype, torch.float32), like.device)
         if spectra is None:
             return long_convolutions(filter_fn(length, like.device) for filter_fn in self.filter_fns())
-        return [partial(spectral_conv, spectrum=spectrum, size=size) for spectrum in spectra]
+        return [partial(spectral_conv, spectra=of_filter, size=size) for of_filter in zip(*spectra)]
 
     def _gated(self, streams, convolutions, real=None):
         gate, *gates, v = streams

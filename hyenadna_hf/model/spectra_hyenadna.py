@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from .fftconv_hyenadna import beginnings, fft_size
 from .filter_hyenadna import HyenaDNAFilter, HyenaDNAFilterLinear, HyenaDNASine
 
 CHANNELS = 16  # in a piece of spectra to be kept
@@ -39,24 +40,32 @@ def spectra_in_pieces(filter_fns, length, size, space):
         space ([`WorkSpace`]): Where to work.
 
     Returns:
-        `Callable`: `fill(i, channels, out)` writes the spectra of filter i of the channels (a `slice`) to `out`, of
-        shape `(channels, size // 2 + 1)` and complex.
+        `Callable`: `fill(i, channels, out)` writes the spectra of filter i of the channels (a `slice`) to `out`, which
+        is what [`spectra_of`] gives: complex tensors, the first one of shape `(channels, size // 2 + 1)`.
     """
     past, *future = [filter_fn.in_pieces(length, space.device) for filter_fn in filter_fns]
 
     def fill(i, channels, out):
-        dtype = out.dtype.to_real()
-        circular = space("signal", (len(out), size), dtype)
-        scratch = space("scratch", (len(out), length), dtype)
+        dtype, count = out[0].dtype.to_real(), len(out[0])
+        circular = space("signal", (count, size), dtype)
+        scratch = space("scratch", (count, length), dtype)
         past(i, channels, circular[:, :length], scratch)
         circular[:, length:] = 0
         for fill_reverse in future:  # as in `bidirectional_conv_fft`
-            reverse = space("reverse", (len(out), length), dtype)
+            reverse = space("reverse", (count, length), dtype)
             fill_reverse(i, channels, reverse, scratch)
             circular[:, size - length + 1 :] = reverse[:, 1:].flip(-1)
-        torch.fft.rfft(circular, out=out)
+        torch.fft.rfft(circular, out=out[0])
+        for n, spectrum in zip(beginnings(size), out[1:]):
+            torch.fft.rfft(circular[:, :n], n=fft_size(2 * n - 1), out=spectrum)
 
     return fill
+
+
+def spectrum_lengths(filter_fns, size):
+    """How many numbers each of the spectra has that [`spectra_in_pieces`] makes."""
+    shorter = beginnings(size) if len(filter_fns) == 1 else ()  # what looks ahead has no beginning to itself
+    return [size // 2 + 1, *(fft_size(2 * n - 1) // 2 + 1 for n in shorter)]
 
 
 class KeptSpectra:
@@ -78,19 +87,22 @@ class KeptSpectra:
         self.parameters = []
 
     def get(self, filter_fns, size, dtype):
-        """Spectra of shape `(hyena_order - 1, d_model, size // 2 + 1)`, of real parts of `dtype`."""
+        """For each spectrum of `spectrum_lengths` a tensor `(hyena_order - 1, d_model, numbers)`, made of `dtype`."""
         config = filter_fns[0].config
         made_for = size, dtype, config.max_seq_len
         parameters = [parameter.detach() for fn in filter_fns for parameter in fn.parameters()]
         if made_for != self.made_for or not same(parameters, self.parameters):
             self.forget()  # before there are new ones
-            spectra = torch.empty(config.hyena_order - 1, config.d_model, size // 2 + 1, dtype=dtype.to_complex())
+            shape = config.hyena_order - 1, config.d_model
+            lengths = spectrum_lengths(filter_fns, size)
+            spectra = [torch.empty(*shape, numbers, dtype=dtype.to_complex()) for numbers in lengths]
             # As many lags as are harmless for the longest input of this size; they are right for shorter ones, too.
-            with torch.autocast(spectra.device.type, enabled=False):
-                fill = spectra_in_pieces(filter_fns, (size + 1) // 2, size, WorkSpace(spectra.device))
-                for i, of_filter in enumerate(spectra):
-                    for first, out in zip(range(0, config.d_model, CHANNELS), of_filter.split(CHANNELS)):
-                        fill(i, slice(first, first + len(out)), out)
+            with torch.autocast("cpu", enabled=False):
+                fill = spectra_in_pieces(filter_fns, (size + 1) // 2, size, WorkSpace(torch.device("cpu")))
+                for i in range(config.hyena_order - 1):
+                    for first in range(0, config.d_model, CHANNELS):
+                        channels = slice(first, min(first + CHANNELS, config.d_model))
+                        fill(i, channels, [spectrum[i, channels] for spectrum in spectra])
             self.made_for, self.spectra = made_for, spectra
             self.parameters = [parameter.clone() for parameter in parameters]
         return self.spectra

@@ -194,9 +194,11 @@ def test_state_and_work_are_bounded(order, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "start, length, stretch", [(0, 5, 5), (0, 5, 9), (5, 5, 3), (32, 32, 32), (7, 7, 64), (3, 9, 2)]
+    "start, length, stretch", [(0, 5, 5), (0, 5, 9), (5, 5, 3), (32, 32, 32), (7, 7, 64), (3, 9, 2), (0, 700, 800)]
 )
-def test_stretches_of_a_convolution(start, length, stretch, monkeypatch):
+@pytest.mark.parametrize("least_beginning", [1, 64])
+def test_stretches_of_a_convolution(start, length, stretch, least_beginning, monkeypatch):
+    monkeypatch.setattr("hyenadna_hf.model.fftconv_hyenadna.LEAST_BEGINNING", least_beginning)
     monkeypatch.setattr("hyenadna_hf.model.fftconv_hyenadna.CHUNK", 64)  # several turns
     v = torch.randn(2, 5, length, dtype=torch.float64)
     k = torch.randn(5, start + stretch + 2, dtype=torch.float64)

@@ -4,7 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import future_conv_direct
 
+from hyenadna_hf.model import fftconv_hyenadna
 from hyenadna_hf.model.fftconv_hyenadna import (
+    beginnings,
     bidirectional_conv_fft,
     causal_conv_direct,
     causal_conv_fft,
@@ -28,7 +30,9 @@ def test_direct_is_the_definition():
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 64, 65, 129, 1000, 1537])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_fft_equals_direct_in_values_and_gradients(length, with_bias):
+@pytest.mark.parametrize("least_beginning", [1, 64])
+def test_fft_equals_direct_in_values_and_gradients(length, with_bias, least_beginning, monkeypatch):
+    monkeypatch.setattr(fftconv_hyenadna, "LEAST_BEGINNING", least_beginning)
     # float64: the two differ by rounding alone, which grows with the logarithm of the length.
     arguments = [
         torch.randn(2, 3, length, dtype=torch.float64, requires_grad=True),
@@ -43,6 +47,26 @@ def test_fft_equals_direct_in_values_and_gradients(length, with_bias):
         results.append((y, *gradients))
     for direct, fft in zip(*results, strict=True):
         torch.testing.assert_close(fft, direct, rtol=0, atol=1e-11 * max(1, float(direct.detach().abs().max())))
+
+
+@pytest.mark.parametrize("length", [1537, 5003, 100_003])
+def test_the_first_positions_are_as_exact_as_the_last_ones(length):
+    """Where outputs grow: the error in float32 relative to the size of outputs so far, of those of 64 at least."""
+    torch.manual_seed(0)
+    v, k = torch.rand(1, 4, length, dtype=torch.float64), torch.rand(4, length, dtype=torch.float64)
+    exact = causal_conv_fft(v, k)  # float64 has digits to spare
+    largest = torch.maximum(exact.cummax(-1).values, exact[..., 63:64])
+    error = (causal_conv_fft(v.float(), k.float()) - exact).abs() / largest
+    one_transform = bidirectional_conv_fft(v.float(), k.float(), torch.zeros(4, length))
+    assert error.max() < 1e-5
+    assert ((one_transform - exact).abs() / largest).max() > 10 * error.max()
+
+
+@given(st.integers(1, 10**7))
+def test_beginnings_get_shorter(size):
+    lengths = beginnings(size)
+    assert all(16 * n <= before for before, n in zip([size // 2, *lengths], lengths))
+    assert (size < 2048) == (not lengths)
 
 
 @settings(deadline=None)

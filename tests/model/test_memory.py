@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from reference import randomise
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForMaskedLM, HyenaDNAModel
-from hyenadna_hf.model import modeling_hyenadna, spectra_hyenadna
+from hyenadna_hf.model import fftconv_hyenadna, modeling_hyenadna, spectra_hyenadna
 from hyenadna_hf.model.configuration_hyenadna import MEMORY
 
 
@@ -39,12 +39,14 @@ def kept(model):
     masked=st.booleans(),
     memory=st.sampled_from(MEMORY),
     blocked_from=st.sampled_from([1, 4096]),
+    least_beginning=st.sampled_from([1, 64]),
 )
-def test_values(lengths, order, bidirectional, masked, memory, blocked_from):
+def test_values(lengths, order, bidirectional, masked, memory, blocked_from, least_beginning):
     """One after the other, so that what one length left serves, or must not serve, the next."""
     model = model_of(hyena_order=order, bidirectional=bidirectional, memory=memory, use_bias=order != 3)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(modeling_hyenadna, "BLOCKED_FROM", blocked_from)
+        patch.setattr(fftconv_hyenadna, "LEAST_BEGINNING", least_beginning)
         for length in lengths:
             ids = torch.randint(0, 12, (2, length))
             mask = (torch.rand(2, length) < 0.7).long() if masked else None

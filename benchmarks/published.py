@@ -1,0 +1,94 @@
+"""The published formulation of HyenaDNA, as a yardstick: the same weights, its order of operations, its FFT size."""
+
+import torch
+from torch import nn
+
+from hyenadna_hf.model.filter_hyenadna import decay_rates, positional_features
+
+
+class Published(nn.Module):
+    """
+    The hidden states of a [`HyenaDNAModel`] of order 2, whole layers at a time, with transforms of twice the length.
+
+    Args:
+        model ([`HyenaDNAModel`]): Whose weights to use; they are shared.
+        length (`int`): Longest input. The published code stores the positional features of all positions, so what
+            they take is not part of its time.
+    """
+
+    def __init__(self, model, length):
+        super().__init__()
+        self.model = model
+        device = next(model.parameters()).device
+        t, z = positional_features(length, model.config, device, torch.float32)
+        decay = torch.exp(-t * decay_rates(model.config, device, torch.float32))
+        for name, constant in {"z": z, "decay": decay}.items():
+            self.register_buffer(name, constant)
+
+    def forward(self, ids):
+        backbone = self.model.backbone
+        residual = backbone.embeddings(ids)
+        for layer in backbone.layers:
+            residual = residual + self._mix(layer.mixer, layer.norm1(residual))
+            residual = residual + layer.mlp(layer.norm2(residual))
+        return backbone.ln_f(residual)
+
+    def _mix(self, mixer, u):
+        length = u.shape[1]
+        u = mixer.short_filter(mixer.in_proj(u).transpose(1, 2))[..., :length]
+        gate, x, v = u.split(mixer.d_model, dim=1)
+        v = self._convolve(mixer.filter_fn, v * x)
+        return mixer.out_proj((v * gate).transpose(1, 2))
+
+    def _convolve(self, filter_fn, v):
+        length = v.shape[-1]
+        first, sine, *inner, last = filter_fn.implicit_filter.values()
+        h = sine(first(self.z[:length]))
+        for layer in inner:
+            h = sine(layer(h))
+        k = (last(h) * (self.decay[:length] + 0.05)).T
+        k_f = torch.fft.rfft(k, n=2 * length) / (2 * length)
+        v_f = torch.fft.rfft(v, n=2 * length)
+        y = torch.fft.irfft(v_f * k_f, n=2 * length, norm="forward")[..., :length]
+        return y + v * filter_fn.bias[:, None]
+
+
+class Bound:
+    """
+    What no formulation goes below: the matrix products of all layers, and two transforms a channel, with nothing else.
+
+    The products are of 1,024 positions at a time, the transforms of the next size that is fast and of 16 channels at a
+    time, in memory that is used again.
+
+    Args:
+        model ([`HyenaDNAModel`]): Of which sizes and dtype.
+        rows, length (`int`): Of the input.
+        size (`int`): Of the transforms.
+        backward (`bool`): Whether to do three times as much, as a forward and a backward pass must.
+    """
+
+    def __init__(self, model, rows, length, size, backward=False):
+        weights = [parameter for parameter in model.parameters() if parameter.dim() == 2]
+        layer = model.backbone.layers[0]
+        linear = [layer.mixer.in_proj, layer.mixer.out_proj, layer.mlp.fc1, layer.mlp.fc2]
+        self.weights = [module.weight.detach() for module in linear]
+        dtype = weights[0].dtype
+        pieces, rest = divmod(rows * length, 1024)
+        self.pieces = [1024] * pieces + [rest] * bool(rest)
+        self.inputs = [torch.randn(1024, weight.shape[1]).to(dtype) for weight in self.weights]
+        self.outputs = [torch.empty(1024, weight.shape[0], dtype=dtype) for weight in self.weights]
+        channels = min(16, model.config.d_model)
+        self.signal = torch.randn(channels, size)
+        self.spectrum = torch.empty(channels, size // 2 + 1, dtype=torch.complex64)
+        self.transforms = rows * model.config.d_model // channels
+        self.times = model.config.n_layer * (3 if backward else 1)
+        self.size = size
+
+    def __call__(self, ids=None):
+        for _ in range(self.times):
+            for piece in self.pieces:
+                for weight, x, y in zip(self.weights, self.inputs, self.outputs):
+                    torch.mm(x[:piece], weight.T, out=y[:piece])
+            for _ in range(self.transforms):
+                torch.fft.rfft(self.signal, out=self.spectrum)
+                torch.fft.irfft(self.spectrum, n=self.size, out=self.signal)

@@ -1,0 +1,278 @@
+"""
+Seconds and peak memory against length: this package, the published formulation, attention, and the bound.
+
+    python benchmarks/speed.py --out benchmarks/results/speed
+    python benchmarks/speed.py --training --lengths 8192 32768 --out benchmarks/results/speed_training
+
+writes .csv, .md and .png. The ways of a row take turns in one process, after one round to warm up, and a time is the
+median of the rounds; the ratios are medians of the ratios of each round. (Rounds of more than a minute: one, cold.)
+Before a time is printed, the values of all ways (in training, the gradients too) are compared on that very input.
+Memory is the peak of a process of its own above what it holds when the model is loaded.
+
+The ways: `published` is the published formulation in float32 (benchmarks/published.py) and `bound` what its matrix
+products and two transforms a channel take alone; `fast` is memory="fast"; `bfloat16` has weights in bfloat16;
+`attention` is GPT-2 of the same width and depth with scaled_dot_product_attention; multimolecule is there if it is
+installed. In training, `checkpointed` is gradient checkpointing.
+"""
+
+import argparse
+import copy
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from importlib.util import find_spec
+
+import torch
+from published import Bound, Published
+from report import machine, write_table
+
+from hyenadna_hf import HyenaDNAModel
+from hyenadna_hf.hub.sizes import published_config
+from hyenadna_hf.model.fftconv_hyenadna import fft_size
+
+LONGEST = {"published": 160_000, "multimolecule": 32_768, "attention": 16_384}
+TOLERANCE = {"bfloat16": 0.2}  # of the largest value; else 1e-4
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="hyenadna-large-1m-seqlen", help="a published size, random weights")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 1024, 4096, 8192, 32768, 160_000, 1_000_000])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="8 only up to --batched bases")
+    parser.add_argument("--batched", type=int, default=1024, help="longest input in batches of more than one")
+    parser.add_argument("--training", action="store_true", help="forward and backward")
+    parser.add_argument("--longest_published", type=int, default=LONGEST["published"])
+    parser.add_argument("--out", required=True, help="beginning of the names of the files to write")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.row:
+        return print(json.dumps(measure(args, **json.loads(args.row))))
+    rows = []
+    for length in args.lengths:
+        for batch in args.batch:
+            if batch == 1 or length <= args.batched:
+                rows.append(row_of(args, length, batch))
+                print(rows[-1], flush=True)
+    heads = dict.fromkeys(head for row in rows for head in row)
+    write_table([{head: row.get(head, "") for head in heads} for row in rows], args.out)
+    plot(rows, args)
+
+
+def ways_of(args, length):
+    if args.training:
+        names = ["ours", "checkpointed", "published"]
+    else:
+        names = ["ours", "fast", "bfloat16", "published", "attention", "multimolecule"]
+    longest = {**LONGEST, "published": args.longest_published}
+    found = [name for name in names if length <= longest.get(name, length)]
+    return [name for name in found if name != "multimolecule" or find_spec(name)]
+
+
+def row_of(args, length, batch):
+    names = ways_of(args, length)
+    seconds = in_process(args, length=length, batch=batch, ways=names)
+    memory = {name: in_process(args, length=length, batch=batch, ways=[name], memory=True) for name in names}
+    row = {"positions": length, "rows": batch, "rounds": seconds["rounds"]}
+    for name, value in seconds["seconds"].items():
+        row[f"{name}, s"] = value
+    for name, value in seconds["ratios"].items():
+        row[name] = value
+    for name in names:
+        row[f"{name}, GB"] = memory[name]["above"]
+    row["ours, whole process, GB"] = memory["ours"]["peak"]
+    return row
+
+
+def in_process(args, **row):
+    """The peak of a process counts that of its parent too, so each row has one of its own."""
+    command = [sys.executable, __file__, "--size", args.size, "--out", args.out, "--row", json.dumps(row)]
+    command += ["--training"] * args.training
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def measure(args, length, batch, ways, memory=False):
+    torch.manual_seed(0)
+    config = published_config(args.size)
+    config.embed_dropout = 0.0
+    model = HyenaDNAModel(config).train(args.training)
+    ids = torch.randint(7, 11, (batch, length))
+    if memory:
+        return peak(lambda: step_of(ways[0], model, length, args.training), ids)
+    steps = {name: step_of(name, model, length, args.training) for name in ways}
+    check(steps, ids)
+    for name, of in {
+        "bound": model,
+        "bound, bfloat16": copy_of(model, "bfloat16") if "bfloat16" in ways else None,
+    }.items():
+        if of is not None:
+            steps[name] = Bound(of, batch, length, fft_size(2 * length - 1), backward=args.training)
+    rounds = [{name: timed(step, ids) for name, step in steps.items()}]  # the first one warms up
+    longest = sum(rounds[0].values())
+    if longest < 60:
+        rounds = [{name: timed(step, ids) for name, step in steps.items()} for _ in range(3 if longest > 10 else 7)]
+    seconds = {name: statistics.median(one[name] for one in rounds) for name in steps}
+    ratio = {
+        "published / ours": ("published", "ours"),
+        "published / fast": ("published", "fast"),
+        "published / bfloat16": ("published", "bfloat16"),
+        "ours / bound": ("ours", "bound"),
+        "fast / bound": ("fast", "bound"),
+        "bfloat16 / its bound": ("bfloat16", "bound, bfloat16"),
+    }
+    ratios = {
+        name: statistics.median(one[above] / one[below] for one in rounds)
+        for name, (above, below) in ratio.items()
+        if above in steps and below in steps
+    }
+    return {"seconds": seconds, "ratios": ratios, "rounds": len(rounds)}
+
+
+def step_of(name, model, length, training):
+    """The function of token ids that is timed; it gives hidden states."""
+    if name == "published":
+        forward = Published(model, length)
+    elif name == "attention":
+        forward = attention(model.config, length)
+    elif name == "multimolecule":
+        forward = multimolecule(model)
+    elif name == "checkpointed":
+        forward = partial(checkpointed, model)
+    elif name in ("fast", "bfloat16"):
+        forward = partial(ours, copy_of(model, name))
+    else:
+        forward = partial(ours, model)
+    return partial(forward_and_backward, model, forward) if training else partial(inference, forward)
+
+
+def ours(model, ids):
+    return model(ids).last_hidden_state
+
+
+def checkpointed(model, ids):
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    hidden = ours(model, ids)
+    model.gradient_checkpointing_disable()
+    return hidden
+
+
+def copy_of(model, way):
+    model = copy.deepcopy(model).eval()
+    if way == "fast":
+        model.config.memory = "fast"
+    return model.bfloat16() if way == "bfloat16" else model
+
+
+def attention(config, length):
+    from transformers import GPT2Config, GPT2Model
+
+    sizes = {"n_embd": config.d_model, "n_layer": config.n_layer, "n_head": 8, "n_positions": length}
+    tokens = {"vocab_size": config.vocab_size, "bos_token_id": 2, "eos_token_id": 1}
+    model = GPT2Model(GPT2Config(**sizes, **tokens, attn_implementation="sdpa")).eval()
+    return lambda ids: model(ids, use_cache=False).last_hidden_state
+
+
+def multimolecule(model):
+    """That package's model with our weights."""
+    from multimolecule import HyenaDnaConfig, HyenaDnaModel
+
+    config = model.config
+    other = HyenaDnaModel(
+        HyenaDnaConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.d_model,
+            num_hidden_layers=config.n_layer,
+            max_position_embeddings=config.max_seq_len,
+            pad_token_id=None,
+        ),
+        add_pooling_layer=False,
+    ).eval()
+    mine = model.state_dict()
+    state = {}
+    for name in other.state_dict():
+        source = "backbone." + name.replace("final_layer_norm", "ln_f").replace("encoder.", "")
+        source = source.replace("implicit_filter.3.freq", "implicit_filter.1.freq")
+        state[name] = mine[source.replace("implicit_filter.5.freq", "implicit_filter.1.freq")]
+    other.load_state_dict(state)
+    return lambda ids: other(ids).last_hidden_state
+
+
+@torch.inference_mode()
+def inference(forward, ids):
+    return forward(ids)
+
+
+def forward_and_backward(model, forward, ids):
+    model.zero_grad()
+    hidden = forward(ids)
+    hidden.square().mean().backward()
+    return hidden.detach()
+
+
+def check(steps, ids):
+    """That all ways which have the model's weights give the same, and in training the same gradients."""
+    found = {}
+    for name, step in steps.items():
+        if name != "attention":
+            found[name] = [step(ids)]
+            if step.func is forward_and_backward:
+                found[name] += [parameter.grad.clone() for parameter in step.args[0].parameters()]
+    expected = found.get("published", found["ours"])
+    for name, tensors in found.items():
+        for mine, other in zip(tensors, expected):
+            difference = float((mine - other).abs().max() / other.abs().max())
+            if not difference <= TOLERANCE.get(name, 1e-4):
+                raise SystemExit(f"{name} differs from the others by {difference:.2g} of the largest value")
+
+
+def timed(step, ids):
+    started = time.perf_counter()
+    step(ids)
+    return time.perf_counter() - started
+
+
+def peak(make_step, ids):
+    with open("/proc/self/statm") as file:
+        loaded = int(file.read().split()[1]) * resource.getpagesize()
+    make_step()(ids)
+    most = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak": most / 1e9, "above": (most - loaded) / 1e9}
+
+
+def plot(rows, args):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [row for row in rows if row["rows"] == 1]
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for axis, unit, label in zip(axes, ("s", "GB"), ("seconds", "peak memory above the loaded model, GB")):
+        for name in ("ours", "fast", "bfloat16", "checkpointed", "published", "attention", "multimolecule", "bound"):
+            points = [(row["positions"], row[f"{name}, {unit}"]) for row in rows if row.get(f"{name}, {unit}")]
+            if points:
+                style = {"ours": "o-", "bound": "k:"}.get(name, ".--")
+                axis.loglog(*zip(*points), style, label=name)
+        lengths = [row["positions"] for row in rows]
+        if unit == "s":
+            middle = rows[len(rows) // 2]
+            for growth, text in ((lambda n: n * math.log2(n), "L log L"), (lambda n: n * n, "L²")):
+                scale = middle["ours, s"] / growth(middle["positions"])
+                axis.loglog(lengths, [scale * growth(n) for n in lengths], color="0.7", lw=0.8, zorder=0)
+                axis.annotate(text, (lengths[0], scale * growth(lengths[0])), color="0.5", fontsize=8)
+        axis.set_xlabel("positions")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    what = "forward and backward" if args.training else "forward"
+    figure.suptitle(f"{args.size}, {what}, batch 1\n{machine()}", fontsize=8)
+    figure.savefig(f"{args.out}.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
