@@ -23,7 +23,15 @@ TRAIN = [
 ]
 H5AD = ["anndata>=0.11", "pandas>=2.0,<3"]  # not part of "all": anndata has no version for pandas 3 yet
 DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0"]
-TEST = ["hypothesis>=6.100", "mypy>=1.14", "parameterized>=0.9", "pytest>=8.0", "pytest-cov>=6.0", "ruff>=0.9"]
+TEST = [
+    "hypothesis>=6.100",
+    "mypy>=1.14",
+    "parameterized>=0.9",
+    "pytest>=8.0",
+    "pytest-cov>=6.0",
+    "pytest-xdist>=3.6",
+    "ruff>=0.9",
+]
 
 setup(
     name="hyenadna_hf",

@@ -69,10 +69,7 @@ def cells(args, size, length):
             longest = args.longest_training if way.get("checkpointed") else args.longest_kept
         found = in_process(size=size, length=length, **way) if length <= longest else {}
         row[f"{name}, GB"] = found.get("gigabytes", "")
-        if length > 16_384:
-            row[f"{name}, s"] = found.get("seconds", "")
-        else:
-            row[f"{name}, s"] = ""
+        row[f"{name}, s"] = found.get("seconds", "")
     return row
 
 
