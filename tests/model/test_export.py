@@ -1,5 +1,7 @@
 """torch.export and torch.compile: one graph for every length, and the numbers of the model."""
 
+import shutil
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -17,7 +19,8 @@ def config():
 
 
 @pytest.fixture(autouse=True)
-def no_graphs_of_other_tests():
+def no_graphs_of_other_tests(monkeypatch):
+    monkeypatch.setattr("hyenadna_hf.model.fftconv_hyenadna.LEAST_BEGINNING", 1)  # as long inputs have them
     torch._dynamo.reset()
 
 
@@ -64,5 +67,22 @@ def test_gradients_of_a_compiled_graph(make_model, config):
         model.zero_grad()
         forward(**inputs).loss.backward()
         found.append([parameter.grad.clone() for parameter in model.parameters()])
+    for mine, other in zip(*found):
+        torch.testing.assert_close(mine, other, **TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles its kernels with a C++ compiler")
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex operators")
+def test_inductor(make_model, config):
+    """The default backend, with kernels of its own, in values and gradients."""
+    model = make_model(HyenaDNAForSequenceClassification, config, torch.float64).train()
+    inputs = {**inputs_of(33, True), "labels": torch.tensor([0, 1])}
+    found = []
+    for forward in (model, torch.compile(model, fullgraph=True)):
+        model.zero_grad()
+        out = forward(**inputs)
+        out.loss.backward()
+        found.append([out.logits.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
     for mine, other in zip(*found):
         torch.testing.assert_close(mine, other, **TOLERANCE)
