@@ -3,9 +3,9 @@ Make notebooks/data: a piece of five genomes, and variants at splice sites and a
 
     python scripts/make_notebook_data.py FOLDER
 
-FOLDER holds the pieces that PIECES names, bgzipped; notebooks/data/README.md says where they come from. Splice sites and
-decoys are those of the bundled set splice_sites_chr20. Each variant turns the G of the two bases in the middle of its
-window (GT of a donor, AG of an acceptor, either of a decoy) into A, in the direction of transcription.
+FOLDER holds the pieces that PIECES names, bgzipped; notebooks/data/README.md says where they come from. Splice sites
+and decoys are those of the bundled set splice_sites_chr20. Each variant turns the G of the two bases in the middle of
+its window (GT of a donor, AG of an acceptor, either of a decoy) into A, in the direction of transcription.
 """
 
 import argparse
