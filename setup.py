@@ -22,6 +22,7 @@ TRAIN = [
     "shtab>=1.7",
 ]
 H5AD = ["anndata>=0.11", "pandas>=2.0,<3"]  # not part of "all": anndata has no version for pandas 3 yet
+NOTEBOOKS = ["ipykernel>=6.29", "ipywidgets>=8.1", "nbclient>=0.10", "nbformat>=5.10"]
 DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0"]
 TEST = [
     "hypothesis>=6.100",
@@ -47,7 +48,13 @@ setup(
         "hyenadna_hf": ["py.typed", "data/*/*.csv.gz", "data/*/README.md", "pretrained/*/*"],
     },
     install_requires=["torch>=2.4", "transformers>=4.57.6,<6", "tokenizers>=0.21", "safetensors>=0.4.3"],
-    extras_require={"all": TRAIN, "docs": DOCS, "h5ad": H5AD, "test": TRAIN + TEST},
+    extras_require={
+        "all": TRAIN,
+        "docs": DOCS,
+        "h5ad": H5AD,
+        "notebooks": TRAIN + NOTEBOOKS,
+        "test": TRAIN + NOTEBOOKS + TEST,
+    },
     entry_points={"console_scripts": ["hyenadna = hyenadna_cli:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",
