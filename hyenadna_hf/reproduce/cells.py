@@ -88,6 +88,21 @@ class Cell:
         name = re.sub(r"[^\w.-]+", "_", f"{self.dataset}-{self.model}-seed{self.seed}")
         return out / "cells" / f"{name}-{self.key}.json"
 
+    def describe(self, **more):
+        """What there is to know of it before it has run, a `dict`, and `more`."""
+        return {
+            "dataset": self.dataset,
+            "model": self.model,
+            "source": self.source,
+            "seed": self.seed,
+            "command": " && ".join(shlex.join(step.words()) for step in self.steps),
+            "data": self.data.origin,
+            "split": self.data.split,
+            "evaluated": self.evaluated,
+            "sequences": self.data.sizes,
+            "bases": self.data.bases,
+        } | more
+
     def load(self, out):
         """Its result, a `dict`, or `None`."""
         path = self.path(out)
@@ -113,18 +128,7 @@ def run(cell, out, work, device=None):
         `dict`: `metrics` by name, or `reason`; and `command`, `seconds`, and what there is to know of the data.
     """
     started = time.monotonic()
-    result = {
-        "dataset": cell.dataset,
-        "model": cell.model,
-        "source": cell.source,
-        "seed": cell.seed,
-        "command": " && ".join(shlex.join(step.words()) for step in cell.steps),
-        "data": cell.data.origin,
-        "split": cell.data.split,
-        "evaluated": cell.evaluated,
-        "sequences": cell.data.sizes,
-        "bases": cell.data.bases,
-    }
+    result = cell.describe()
     folder = work / "runs" / cell.path(out).stem
     try:
         result["metrics"] = {}
