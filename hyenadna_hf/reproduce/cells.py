@@ -116,7 +116,7 @@ def share(cells, rank, world_size):
 
 def run(cell, out, work, device=None):
     """
-    Run a cell and write its result, or the reason that there is none.
+    Run a cell and write its result, or the reason that there is none; the pictures that it draws are kept beside it.
 
     Args:
         cell ([`Cell`]): Which.
@@ -139,11 +139,13 @@ def run(cell, out, work, device=None):
     except (InputError, OSError, KeyError) as error:
         result.pop("metrics")
         result["reason"] = str(error)
-    else:
-        shutil.rmtree(folder)
-    result["seconds"] = round(time.monotonic() - started, 1)
     path = cell.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if "metrics" in result:
+        for picture in folder.glob("*/*.png"):
+            shutil.move(picture, path.with_name(f"{path.stem}-{picture.name}"))
+        shutil.rmtree(folder)
+    result["seconds"] = round(time.monotonic() - started, 1)
     replace_file(path, lambda file: file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
     return result
 

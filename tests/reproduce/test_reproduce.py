@@ -173,6 +173,21 @@ def test_a_run_that_is_stopped_leaves_the_table_so_far(untrained, tmp_path, monk
         assert (line["n"], line["seeds"], line["reason"]) == ("1", "7", "not run yet")
 
 
+def test_pictures_of_a_cell_are_kept(tmp_path, monkeypatch):
+    def drawn(step, folder, number, device):
+        (folder / "0").mkdir(parents=True)
+        (folder / "0" / "embeddings.png").write_bytes(b"picture")
+        return {"metrics": {"accuracy": 0.5}}
+
+    monkeypatch.setattr(cells, "_run_step", drawn)
+    data = Data("somewhere", "somewhere", "", {}, 1, "data")
+    cell = Cell("mine", "small", "model", 1, (Step("probe", ("--picture",)),), data)
+    cells.run(cell, tmp_path / "out", tmp_path / "scratch")
+    kept = cell.path(tmp_path / "out")
+    assert kept.with_name(f"{kept.stem}-embeddings.png").read_bytes() == b"picture"
+    assert not any((tmp_path / "scratch" / "runs").iterdir())
+
+
 def test_a_cell_is_another_one_if_anything_that_matters_differs(tmp_path, untrained):
     def key(argument="somewhere", fingerprint="data", more=(), model=untrained):
         step = Step("finetune", ("--dataset", argument, "--model", str(model), *more))
