@@ -7,11 +7,10 @@ time, the transforms of fewer channels at a time, and the MLP of some positions 
 of the mixer is as large as the residual stream.
 """
 
-import math
-
 import torch
 
 from .fftconv_hyenadna import fft_size
+from .spectra_hyenadna import WorkSpace, spectra_in_pieces
 
 BLOCKED_FROM = 4096  # positions of all rows from which on it pays
 POSITIONS = 1024  # in a piece of a matrix product
@@ -33,7 +32,7 @@ class BlockedInference:
         self.real = real
         self.length = hidden.shape[1]
         self.size = fft_size(2 * self.length - 1)
-        self.buffers = {}
+        self.space = WorkSpace(hidden.device)
         width = hidden.shape[-1]
         self.transforms = min(width, TRANSFORMS, max(1, TRANSFORM_NUMBERS // self.size))
         # Projections of as many channels as take half the memory of the residual stream.
@@ -63,12 +62,12 @@ class BlockedInference:
         weight = mixer.in_proj.weight.view(streams, width, width)
         bias = mixer.in_proj.bias.view(streams, width, 1)
         dtype = weight.dtype
-        filters = [filter_fn.in_pieces(self.length, self.hidden.device) for filter_fn in mixer.filter_fns()]
-        gated = self._buffer("gated", (batch, width, self.length), dtype)
+        spectra = self._spectra(mixer)
+        gated = self.space("gated", (batch, width, self.length), dtype)
         for first in range(0, width, self.channels):
             some = slice(first, min(first + self.channels, width))
             count = some.stop - some.start
-            projected = self._buffer("projected", (batch, streams, count, self.length), dtype)
+            projected = self.space("projected", (batch, streams, count, self.length), dtype)
             w, b = weight[:, some].reshape(-1, width), bias[:, some].reshape(-1, 1)
             for row, hidden in enumerate(self.hidden):
                 out = projected[row].view(-1, self.length)
@@ -77,39 +76,44 @@ class BlockedInference:
             for start in range(0, count, self.transforms):
                 part = slice(start, min(start + self.transforms, count))
                 channels = slice(first + part.start, first + part.stop)
-                self._convolve(mixer, filters, projected[:, :, part], channels, gated[:, channels])
+                self._convolve(mixer, spectra, projected[:, :, part], channels, gated[:, channels])
         return gated
 
-    def _convolve(self, mixer, filters, projected, channels, gated):
+    def _spectra(self, mixer):
+        """A function of the number of a long filter and of channels (a `slice`): their spectra."""
+        wide = self.hidden.dtype
+        kept = mixer.kept_spectra(self.size, wide, self.hidden.device)
+        if kept is not None:
+            return lambda i, channels: kept[i, channels]
+        fill = spectra_in_pieces(mixer.filter_fns(), self.length, self.size, self.space)
+
+        def make(i, channels):
+            shape = channels.stop - channels.start, self.size // 2 + 1
+            out = self.space(f"filter {i}", shape, wide.to_complex())
+            fill(i, channels, out)
+            return out
+
+        return make
+
+    def _convolve(self, mixer, spectra, projected, channels, gated):
         """Short convolution, gates and long convolutions of some channels, all streams, and all rows."""
         batch, streams, count, length = projected.shape
         wide = self.hidden.dtype
-        signal = self._buffer("signal", (count, self.size), wide)
-        spectra = []
-        scratch = self._buffer("scratch", (count, length), wide)
-        past, *future = filters
-        for i in range(streams - 2):
-            past(i, channels, signal[:, :length], scratch)
-            signal[:, length:] = 0
-            for fill in future:  # as in `bidirectional_conv_fft`
-                reverse = self._buffer("reverse", (count, length), wide)
-                fill(i, channels, reverse, scratch)
-                signal[:, self.size - length + 1 :] = reverse[:, 1:].flip(-1)
-            spectra.append(self._buffer(f"filter {i}", (count, self.size // 2 + 1), wide.to_complex()))
-            torch.fft.rfft(signal, out=spectra[i])
+        filter_spectra = [spectra(i, channels) for i in range(streams - 2)]
+        signal = self.space("signal", (count, self.size), wide)
         taps = mixer.short_filter.weight.view(streams, -1, mixer.short_filter.kernel_size[0])[:, channels].to(wide)
         bias = mixer.short_filter.bias.view(streams, -1, 1)[:, channels].to(wide)
-        short = self._buffer("short", (streams, count, length), wide)
-        spectrum = self._buffer("spectrum", (count, self.size // 2 + 1), wide.to_complex())
+        short = self.space("short", (streams, count, length), wide)
+        spectrum = self.space("spectrum", (count, self.size // 2 + 1), wide.to_complex())
         for row in range(batch):
             x = projected[row]
             if x.dtype != wide:
-                x = self._buffer("projected, wide", x.shape, wide).copy_(x)
+                x = self.space("projected, wide", x.shape, wide).copy_(x)
             torch.addcmul(bias, x, taps[..., -1:], out=short)
             for lag in range(1, min(taps.shape[-1], length)):
                 short[..., lag:].addcmul_(x[..., :-lag], taps[..., -1 - lag, None])
             gate, *gates, v = short
-            for other, filter_spectrum in zip(reversed(gates), spectra):
+            for other, filter_spectrum in zip(reversed(gates), filter_spectra):
                 torch.mul(v, other, out=signal[:, :length])
                 if self.real is not None:
                     signal[:, :length].masked_fill_(~self.real[row], 0)
@@ -118,14 +122,6 @@ class BlockedInference:
                 torch.fft.irfft(spectrum.mul_(filter_spectrum), n=self.size, out=signal)
                 v = signal[:, :length]
             torch.mul(v, gate, out=gated[row])
-
-    def _buffer(self, name, shape, dtype):
-        """A piece of the work space, with whatever it holds."""
-        numbers = math.prod(shape)
-        buffer = self.buffers.get(name)
-        if buffer is None or buffer.numel() < numbers or buffer.dtype != dtype:
-            buffer = self.buffers[name] = torch.empty(numbers, dtype=dtype, device=self.hidden.device)
-        return buffer[:numbers].view(shape)
 
 
 def has_hooks(module):

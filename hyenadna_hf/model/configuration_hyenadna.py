@@ -12,6 +12,7 @@ NO_PREFIX_TUNING = (
     "or p-tuning (PromptEncoderConfig)."
 )
 CLASSIFIER_POOLINGS = ("mean", "last", "first", "max")
+MEMORY = ("auto", "low", "fast")
 
 
 class HyenaDNAConfig(PretrainedConfig):
@@ -85,6 +86,13 @@ class HyenaDNAConfig(PretrainedConfig):
         compat_padding (`bool`, defaults to `False`):
             Ignore `attention_mask`, so that padding is read and pooled like any token. This is how published
             classifiers were trained and run; new models have no reason to.
+        memory (`str`, defaults to `"auto"`):
+            What to do with memory; the arithmetic is the same. `"auto"`: on a CPU, inference from 4,096 and training
+            from 16,384 positions of a batch on are computed in pieces, which is faster there and takes less memory; the
+            spectra of long filters stay from one inference to the next if they are small (8 MiB a block). `"low"`:
+            in pieces at any length and on any device, and nothing stays. `"fast"`: as `"auto"`, but on a CPU spectra of
+            any size stay: 8 to 12 bytes a position, channel and long filter. It may be changed at any time
+            (`model.config.memory = "low"`) and is not saved: each machine has its own.
         tie_word_embeddings (`bool`, defaults to `False`):
             Whether the language-model head shares the embedding's weight.
         pad_token_id, bos_token_id, eos_token_id (`int`, default to 4, 2 and 1):
@@ -132,6 +140,7 @@ class HyenaDNAConfig(PretrainedConfig):
         classifier_dropout=0.0,
         num_prompt_tokens=0,
         compat_padding=False,
+        memory="auto",
         tie_word_embeddings=False,
         pad_token_id=4,
         bos_token_id=2,
@@ -188,6 +197,7 @@ class HyenaDNAConfig(PretrainedConfig):
         self.classifier_dropout = _probability("classifier_dropout", classifier_dropout)
         self.num_prompt_tokens = _integer("num_prompt_tokens", num_prompt_tokens, least=0)
         self.compat_padding = _boolean("compat_padding", compat_padding)
+        self.memory = check_memory(memory)
 
         # HyenaDNA has no heads; PEFT's prompt learning reads these fields from the stored config.
         kwargs.pop("num_attention_heads", None)
@@ -220,6 +230,12 @@ class HyenaDNAConfig(PretrainedConfig):
             **kwargs,
         )
 
+    def to_dict(self):
+        """The fields that are saved."""
+        fields = super().to_dict()
+        fields.pop("memory", None)
+        return fields
+
 
 class NoKeysAndValues(int):
     """
@@ -232,6 +248,13 @@ class NoKeysAndValues(int):
         raise ValueError(NO_PREFIX_TUNING)
 
     __rmul__ = __mul__
+
+
+def check_memory(memory):
+    """The setting `memory`, if it is one."""
+    if memory not in MEMORY:
+        raise ValueError(f"memory={memory!r}: it must be one of {', '.join(MEMORY)}.")
+    return memory
 
 
 def _round_up(value, multiple):

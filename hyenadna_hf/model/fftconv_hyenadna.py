@@ -64,13 +64,29 @@ def bidirectional_conv_fft(v, k, reverse, bias=None):
     return _circular_conv(v, around, bias, size)
 
 
+def spectral_conv(v, spectrum, size):
+    """
+    The same, by spectra of the filters that include the skip terms.
+
+    Args:
+        v (`torch.Tensor` of shape `(batch, channels, length)`): The signal.
+        spectrum (`torch.Tensor` of shape `(channels, size // 2 + 1)`): That of the circular filters of `size` lags.
+        size (`int`): At least `2 * length - 1`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, channels, length)` and the dtype of `v`.
+    """
+    signal = v.to(torch.promote_types(v.dtype, torch.float32))
+    with torch.autocast(v.device.type, enabled=False):
+        y = torch.fft.irfft(torch.fft.rfft(signal, n=size) * spectrum, n=size)
+    return y[..., : v.shape[-1]].to(v.dtype)
+
+
 def _circular_conv(v, k, bias, size):
-    length = v.shape[-1]
     dtype = torch.promote_types(v.dtype, torch.float32)
     with torch.autocast(v.device.type, enabled=False):
         signal = v.to(dtype)
-        spectrum = torch.fft.rfft(signal, n=size) * torch.fft.rfft(k.to(dtype), n=size)
-        y = torch.fft.irfft(spectrum, n=size)[..., :length]
+        y = spectral_conv(signal, torch.fft.rfft(k.to(dtype), n=size), size)
         if bias is not None:
             y = y + bias.to(dtype)[:, None] * signal
     return y.to(v.dtype)

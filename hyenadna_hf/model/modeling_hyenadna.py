@@ -23,8 +23,8 @@ from transformers.utils import can_return_tuple
 
 from .blocked_hyenadna import BLOCKED_FROM, POSITIONS, TRANSFORMS, BlockedInference, has_hooks
 from .cache_hyenadna import HyenaDNACache
-from .configuration_hyenadna import NO_PREFIX_TUNING, HyenaDNAConfig
-from .fftconv_hyenadna import bidirectional_conv_fft, causal_conv_fft
+from .configuration_hyenadna import NO_PREFIX_TUNING, HyenaDNAConfig, check_memory
+from .fftconv_hyenadna import bidirectional_conv_fft, causal_conv_fft, fft_size, spectral_conv
 from .filter_hyenadna import (
     PUBLISHED_CONSTANT,
     HyenaDNAFilter,
@@ -35,6 +35,7 @@ from .filter_hyenadna import (
     positional_features,
 )
 from .padding_hyenadna import behind_prompt, packing_for, pool_positions
+from .spectra_hyenadna import KeptSpectra
 
 try:
     from transformers import initialization as init
@@ -50,15 +51,21 @@ except ImportError:  # transformers 4
 RECOMPUTED_FROM = 16384
 
 
+def makes_a_graph():
+    """Whether the model is compiled, exported or traced."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def runs_in_pieces(module, positions):
     """
-    Whether a long input is to be computed in pieces that keep nothing for the backward pass but their input.
+    Whether an input is to be computed in pieces that keep nothing for the backward pass but their input.
 
-    On a CPU that saves time too: what is recomputed stays in the caches, what is kept is fresh memory.
+    On a CPU that saves time too if it is long: what is recomputed stays in the caches, what is kept is fresh memory.
     """
-    if positions < RECOMPUTED_FROM or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if makes_a_graph() or any(map(has_hooks, module.modules())):
         return False
-    return next(module.parameters()).device.type == "cpu" and not any(map(has_hooks, module.modules()))
+    on_cpu = next(module.parameters()).device.type == "cpu"
+    return module.config.memory == "low" or (on_cpu and positions >= RECOMPUTED_FROM)
 
 
 def recomputed(function, *inputs, random):
@@ -90,6 +97,7 @@ class HyenaDNAOperator(nn.Module):
     def __init__(self, config):
         super().__init__()
         width = (config.hyena_order + 1) * config.d_model
+        self.config = config
         self.d_model = config.d_model
         self.in_proj = nn.Linear(config.d_model, width)
         self.short_filter = nn.Conv1d(
@@ -97,6 +105,7 @@ class HyenaDNAOperator(nn.Module):
         )
         self.filter_fn = HyenaDNAFilter(config)
         self.filter_fn_rev = HyenaDNAFilter(config, skip=False) if config.bidirectional else None
+        self.spectra = KeptSpectra()
         self.dropout = nn.Dropout(config.hyena_dropout)
         self.out_proj = nn.Linear(config.d_model, config.d_model)
         self.out_proj.closes_residual_branch = True
@@ -111,6 +120,24 @@ class HyenaDNAOperator(nn.Module):
         """What gives the filters over the past, and if there are any, what gives those over the future."""
         return [self.filter_fn] if self.filter_fn_rev is None else [self.filter_fn, self.filter_fn_rev]
 
+    def kept_spectra(self, size, dtype, device):
+        """Spectra of the long filters that stay for the next call, or `None` if they are to be made anew each time."""
+        if self.training or torch.is_grad_enabled() or makes_a_graph() or device.type != "cpu":
+            return None
+        if not KeptSpectra.pay(self.filter_fns(), size, dtype, self.config.memory):
+            self.spectra.forget()
+            return None
+        return self.spectra.get(self.filter_fns(), size, dtype)
+
+    def train(self, mode=True):
+        if mode:
+            self.spectra.forget()
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs):
+        self.spectra.forget()
+        return super()._apply(*args, **kwargs)
+
     def forward(self, u, cache=None, real=None):
         length = u.shape[1]
         u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
@@ -123,13 +150,20 @@ class HyenaDNAOperator(nn.Module):
         u = self.short_filter(u)[..., before : before + length]
         streams = u.split(self.d_model, dim=1)
         if cache is None:
-            convolutions = long_convolutions(filter_fn(length, u.device) for filter_fn in self.filter_fns())
+            convolutions = self._convolutions(length, streams[-1])
         else:
             convolutions = cache.convolutions(self.filter_fn, streams[-1])
         y = self._gated(streams, convolutions, real)
         if cache is not None:
             cache.advance()
         return self.out_proj(y.transpose(1, 2))
+
+    def _convolutions(self, length, like):
+        size = fft_size(2 * length - 1)
+        spectra = self.kept_spectra(size, torch.promote_types(like.dtype, torch.float32), like.device)
+        if spectra is None:
+            return long_convolutions(filter_fn(length, like.device) for filter_fn in self.filter_fns())
+        return [partial(spectral_conv, spectrum=spectrum, size=size) for spectrum in spectra]
 
     def _gated(self, streams, convolutions, real=None):
         gate, *gates, v = streams
@@ -179,6 +213,7 @@ class HyenaDNABlock(GradientCheckpointingLayer):
 
     def __init__(self, config):
         super().__init__()
+        self.config = config
         self.mixer = HyenaDNAOperator(config)
         self.norm1 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.mlp = HyenaDNAMLP(config)
@@ -211,12 +246,14 @@ class HyenaDNABackbone(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+        self.config = config
         self.embeddings = HyenaDNAEmbeddings(config)
         self.dropout = nn.Dropout(config.embed_dropout)
         self.layers = nn.ModuleList(HyenaDNABlock(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
 
     def forward(self, inputs_embeds, cache=None, output_hidden_states=False, overwrite=False, real=None):
+        check_memory(self.config.memory)  # it may have been changed since
         hidden = self.dropout(inputs_embeds)
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         hidden_states = []
@@ -240,9 +277,10 @@ class HyenaDNABackbone(nn.Module):
         """Whether this is plain inference, and long enough for it to pay."""
         if cache is not None or self.training or torch.is_grad_enabled():
             return False
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled(hidden.device.type):
+        if makes_a_graph() or torch.is_autocast_enabled(hidden.device.type):
             return False
-        return hidden.device.type == "cpu" and hidden.shape[0] * hidden.shape[1] >= BLOCKED_FROM
+        positions = hidden.shape[0] * hidden.shape[1]
+        return self.config.memory == "low" or (hidden.device.type == "cpu" and positions >= BLOCKED_FROM)
 
 
 class HyenaDNAPreTrainedModel(PreTrainedModel):

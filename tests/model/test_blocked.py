@@ -77,7 +77,7 @@ def test_bfloat16_is_as_near_to_the_exact_values_as_the_whole_run(blocked):
 
 @torch.no_grad()
 def test_autocast_decides_on_dtypes_itself(blocked):
-    model = model_of().float()
+    model = model_of(memory="low").float()  # with kept spectra, what is rounded to bfloat16 differs
     ids = torch.randint(7, 11, (2, 40))
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(model(ids)[0], whole(model, ids)[0], rtol=0, atol=0)

@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/spectra_hyenadna.py

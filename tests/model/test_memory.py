@@ -1,0 +1,211 @@
+"""The setting `memory`, and spectra of filters that are kept: the arithmetic is that of the whole run, in float64."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from reference import randomise
+
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForMaskedLM, HyenaDNAModel
+from hyenadna_hf.model import modeling_hyenadna, spectra_hyenadna
+from hyenadna_hf.model.configuration_hyenadna import MEMORY
+
+
+def model_of(model_class=HyenaDNAModel, **fields):
+    torch.manual_seed(0)
+    sizes = {"d_model": 18, "n_layer": 2, "max_seq_len": 300, "filter_order": 8, "embed_dropout": 0.0}
+    return randomise(model_class(HyenaDNAConfig(**{**sizes, **fields}))).double().eval()
+
+
+def whole(model, *args, **kwargs):
+    """The reference: where gradients are wanted, nothing is kept and short inputs are not cut."""
+    with torch.enable_grad():
+        return model(*args, **kwargs)[0]
+
+
+def kept(model):
+    return [layer.mixer.spectra.spectra for layer in model.backbone.layers]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=4),
+    order=st.integers(2, 4),
+    bidirectional=st.booleans(),
+    masked=st.booleans(),
+    memory=st.sampled_from(MEMORY),
+    blocked_from=st.sampled_from([1, 4096]),
+)
+def test_values(lengths, order, bidirectional, masked, memory, blocked_from):
+    """One after the other, so that what one length left serves, or must not serve, the next."""
+    model = model_of(hyena_order=order, bidirectional=bidirectional, memory=memory, use_bias=order != 3)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(modeling_hyenadna, "BLOCKED_FROM", blocked_from)
+        for length in lengths:
+            ids = torch.randint(0, 12, (2, length))
+            mask = (torch.rand(2, length) < 0.7).long() if masked else None
+            expected = whole(model, ids, attention_mask=mask)
+            torch.testing.assert_close(model(ids, attention_mask=mask)[0], expected, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_they_are_kept_while_they_are_right():
+    model = model_of()
+    ids = torch.randint(7, 11, (1, 60))
+    model(ids)
+    before = kept(model)
+    model(ids[:, :50])  # another length, the same transform size
+    assert all(now is then for now, then in zip(kept(model), before))
+    model(ids[:, :20])
+    assert not any(now is then for now, then in zip(kept(model), before))
+
+
+CHANGES = {
+    "in place": lambda p: p.mul_(1.5),
+    "behind the back of autograd": lambda p: p.data.mul_(1.5),
+    "other storage": lambda p: setattr(p, "data", p.data * 1.5),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("inference_mode", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "name", ["bias", "implicit_filter.0.weight", "implicit_filter.1.freq", "implicit_filter.6.weight"]
+)
+def test_changed_weights_count(name, change, inference_mode):
+    model = model_of(bidirectional=True)
+    ids = torch.randint(7, 11, (1, 60))
+    with torch.inference_mode(inference_mode):
+        before = model(ids)[0].clone()
+    CHANGES[change](model.backbone.layers[1].mixer.filter_fn.get_parameter(name))
+    with torch.inference_mode(inference_mode):
+        after = model(ids)[0].clone()
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, whole(model, ids), rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_the_past_and_the_future_count():
+    model = model_of(bidirectional=True)
+    ids = torch.randint(7, 11, (1, 60))
+    model(ids)
+    model.backbone.layers[0].mixer.filter_fn_rev.implicit_filter["6"].weight.data.neg_()
+    torch.testing.assert_close(model(ids)[0], whole(model, ids), rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_training_and_moving_drop_them():
+    model = model_of()
+    ids = torch.randint(7, 11, (1, 60))
+    for drop in (lambda: model.train().eval(), lambda: model.float(), lambda: setattr(model.config, "memory", "low")):
+        model(ids)
+        assert all(spectra is not None for spectra in kept(model))
+        drop()
+        if model.config.memory == "low":
+            model(ids)
+        assert kept(model) == [None, None]
+
+
+@torch.no_grad()
+def test_copies_and_pickles_leave_them():
+    model = model_of()
+    ids = torch.randint(7, 11, (1, 60))
+    expected = model(ids)[0]
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert kept(other) == [None, None]
+        torch.testing.assert_close(other(ids)[0], expected, rtol=0, atol=0)
+    assert not any("spectra" in name for name in model.state_dict())
+
+
+@torch.no_grad()
+def test_how_much_is_kept(monkeypatch):
+    """With "auto" only what is small, with "fast" everything."""
+    ids = torch.randint(7, 11, (1, 60))
+    monkeypatch.setattr(spectra_hyenadna, "KEPT_BYTES", 18 * 65 * 16)
+    for memory, lengths in {"auto": {60: True, 65: False}, "fast": {60: True, 65: True}, "low": {60: False}}.items():
+        model = model_of(memory=memory)
+        for length, stay in lengths.items():
+            model(torch.randint(7, 11, (1, length)))
+            assert [spectra is not None for spectra in kept(model)] == [stay, stay], (memory, length)
+    with torch.enable_grad():
+        model_of(memory="fast")(ids)
+    assert kept(model) == [None, None]
+
+
+@torch.no_grad()
+def test_adapters_and_trained_positions():
+    """What is not arithmetic of plain parameters is made anew each time."""
+    ids = torch.randint(7, 11, (1, 60))
+    model = get_peft_model(model_of(), LoraConfig(target_modules=["implicit_filter.0"], init_lora_weights=False)).eval()
+    adapted = model(input_ids=ids)[0]
+    torch.testing.assert_close(adapted, whole(model, input_ids=ids), rtol=0, atol=1e-9)
+    with model.disable_adapter():
+        plain = model(input_ids=ids)[0]
+        torch.testing.assert_close(plain, whole(model, input_ids=ids), rtol=0, atol=1e-9)
+    assert not torch.allclose(adapted, plain)
+    model = model_of(trained_positions=True)
+    model(ids)
+    assert kept(model) == [None, None]
+
+
+@pytest.mark.parametrize("model_class", [HyenaDNAModel, HyenaDNAForMaskedLM])
+def test_low_keeps_less_for_the_backward_pass(model_class):
+    """At any length; values and gradients are those of the whole run."""
+    sizes = {"bidirectional": model_class is HyenaDNAForMaskedLM, "d_model": 40}
+    model = model_of(model_class, **sizes).train()
+    ids = torch.randint(7, 11, (2, 200))
+    kept_bytes, results = {}, {}
+    for memory in ("auto", "low"):
+        model.config.memory = memory
+        model.zero_grad()
+        tensors = {}
+
+        def count(tensor, tensors=tensors):
+            tensors[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = model(ids)[0].square().sum()
+        kept_bytes[memory] = sum(tensors.values())
+        loss.backward()
+        results[memory] = [loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
+    for low, auto in zip(results["low"], results["auto"]):
+        torch.testing.assert_close(low, auto, rtol=1e-8, atol=1e-8)
+    assert kept_bytes["low"] < kept_bytes["auto"] / 2
+
+
+def test_low_infers_in_pieces_at_any_length(monkeypatch):
+    runs = []
+    run = modeling_hyenadna.BlockedInference.run
+    monkeypatch.setattr(
+        modeling_hyenadna.BlockedInference, "run", lambda self, block: (runs.append(self.length), run(self, block))
+    )
+    model = model_of()
+    with torch.no_grad():
+        for memory in MEMORY:
+            model.config.memory = memory
+            model(torch.randint(7, 11, (1, 30)))
+    assert runs == [30, 30]  # two blocks, once
+
+
+def test_it_is_not_saved(tmp_path):
+    model = model_of(memory="low")
+    model.save_pretrained(tmp_path)
+    assert "memory" not in (tmp_path / "config.json").read_text()
+    assert HyenaDNAModel.from_pretrained(tmp_path).config.memory == "auto"
+    assert HyenaDNAModel.from_pretrained(tmp_path, memory="low").config.memory == "low"
+    assert copy.deepcopy(model.config).memory == "low"
+
+
+def test_what_it_may_be():
+    with pytest.raises(ValueError, match="memory='little': it must be one of auto, low, fast"):
+        HyenaDNAConfig(memory="little")
+    model = model_of()
+    model.config.memory = "much"
+    with pytest.raises(ValueError, match="memory='much'"):
+        model(torch.tensor([[7, 8]]))
