@@ -110,6 +110,7 @@ def markdown(table, found, command):
     ]
     head = ["", "model", "metric", "data", "train / validation / test", "seeds", "evaluated", "epochs", "s a run"]
     commands = dict.fromkeys(line["command"] for line in found if line["command"])
+    listed = ["Each with its first seed:", "", "```bash", *commands, "```", ""] if commands else []
     return "\n".join(
         [
             f"# {table.title}",
@@ -123,12 +124,7 @@ def markdown(table, found, command):
             "",
             *_grid([*head, "start, or why there is none"], runs),
             "",
-            "Each with its first seed:",
-            "",
-            "```bash",
-            *commands,
-            "```",
-            "",
+            *listed,
             machine(),
             "",
         ]
