@@ -175,7 +175,8 @@ def _plot(table, found, path):
         published = [line for line in shown if line["published"] is not None]
         at = [heights[line["row"]] for line in published]
         axes.plot([line["published"] for line in published], at, "D", color=color, fillstyle="none", markersize=7)
-    axes.plot([], [], "D", color="gray", fillstyle="none", label="published")
+    if any(line["published"] is not None for line in found):
+        axes.plot([], [], "D", color="gray", fillstyle="none", label="published")
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel="%", title=table.title)
     axes.invert_yaxis()
