@@ -88,6 +88,21 @@ class Cell:
         name = re.sub(r"[^\w.-]+", "_", f"{self.dataset}-{self.model}-seed{self.seed}")
         return out / "cells" / f"{name}-{self.key}.json"
 
+    def describe(self, **more):
+        """What there is to know of it before it has run, a `dict`, and `more`."""
+        return {
+            "dataset": self.dataset,
+            "model": self.model,
+            "source": self.source,
+            "seed": self.seed,
+            "command": " && ".join(shlex.join(step.words()) for step in self.steps),
+            "data": self.data.origin,
+            "split": self.data.split,
+            "evaluated": self.evaluated,
+            "sequences": self.data.sizes,
+            "bases": self.data.bases,
+        } | more
+
     def load(self, out):
         """Its result, a `dict`, or `None`."""
         path = self.path(out)
@@ -101,7 +116,7 @@ def share(cells, rank, world_size):
 
 def run(cell, out, work, device=None):
     """
-    Run a cell and write its result, or the reason that there is none.
+    Run a cell and write its result, or the reason that there is none; the pictures that it draws are kept beside it.
 
     Args:
         cell ([`Cell`]): Which.
@@ -113,18 +128,7 @@ def run(cell, out, work, device=None):
         `dict`: `metrics` by name, or `reason`; and `command`, `seconds`, and what there is to know of the data.
     """
     started = time.monotonic()
-    result = {
-        "dataset": cell.dataset,
-        "model": cell.model,
-        "source": cell.source,
-        "seed": cell.seed,
-        "command": " && ".join(shlex.join(step.words()) for step in cell.steps),
-        "data": cell.data.origin,
-        "split": cell.data.split,
-        "evaluated": cell.evaluated,
-        "sequences": cell.data.sizes,
-        "bases": cell.data.bases,
-    }
+    result = cell.describe()
     folder = work / "runs" / cell.path(out).stem
     try:
         result["metrics"] = {}
@@ -135,11 +139,13 @@ def run(cell, out, work, device=None):
     except (InputError, OSError, KeyError) as error:
         result.pop("metrics")
         result["reason"] = str(error)
-    else:
-        shutil.rmtree(folder)
-    result["seconds"] = round(time.monotonic() - started, 1)
     path = cell.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if "metrics" in result:
+        for picture in folder.glob("*/*.png"):
+            shutil.move(picture, path.with_name(f"{path.stem}-{picture.name}"))
+        shutil.rmtree(folder)
+    result["seconds"] = round(time.monotonic() - started, 1)
     replace_file(path, lambda file: file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
     return result
 

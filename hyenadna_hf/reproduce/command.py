@@ -119,6 +119,7 @@ def reproduce(name, args, rest=(), command=""):
         (work / ".gitignore").write_text("*\n", encoding="utf-8")  # data and checkpoints are not part of a record
         cells, absent = _cells(table, sources, models, args, rest, work)
     pending = [cell for cell in cells if "metrics" not in (cell.load(out) or {})]
+    pending.sort(key=lambda cell: args.seeds.index(cell.seed))  # one run of each cell comes before the second of any
     state.wait_for_everyone()  # or else a rank would see what another one has done already
     mine = share(pending, state.process_index, state.num_processes)
     rates = _Rates([result for cell in cells if (result := cell.load(out))])
@@ -126,13 +127,16 @@ def reproduce(name, args, rest=(), command=""):
         _tell(console, pending, rates, state)
         return 0
     device = state.local_process_index if state.num_processes > 1 else None
-    _run_all(console, mine, out, work, device, rates)
-    state.wait_for_everyone()
+    try:
+        _run_all(console, mine, out, work, device, rates)
+        state.wait_for_everyone()
+    finally:  # a run that is stopped leaves the table as far as it has come
+        if state.is_main_process:
+            results = [cell.load(out) or cell.describe(reason="not run yet") for cell in cells] + absent
+            found = report.lines(table, _rows(table, sources), results)
+            report.write(table, found, out, command)
     if not state.is_main_process:
         return 0
-    results = [cell.load(out) for cell in cells] + absent
-    found = report.lines(table, _rows(table, sources), results)
-    report.write(table, found, out, command)
     missing = sum("metrics" not in result for result in results)
     console.print(f"{len(results) - missing} of {len(results)} cells have a result: {escape(str(out / 'table.md'))}")
     return missing

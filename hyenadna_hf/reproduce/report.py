@@ -110,6 +110,7 @@ def markdown(table, found, command):
     ]
     head = ["", "model", "metric", "data", "train / validation / test", "seeds", "evaluated", "epochs", "s a run"]
     commands = dict.fromkeys(line["command"] for line in found if line["command"])
+    listed = ["Each with its first seed:", "", "```bash", *commands, "```", ""] if commands else []
     return "\n".join(
         [
             f"# {table.title}",
@@ -123,12 +124,7 @@ def markdown(table, found, command):
             "",
             *_grid([*head, "start, or why there is none"], runs),
             "",
-            "Each with its first seed:",
-            "",
-            "```bash",
-            *commands,
-            "```",
-            "",
+            *listed,
             machine(),
             "",
         ]
@@ -179,7 +175,8 @@ def _plot(table, found, path):
         published = [line for line in shown if line["published"] is not None]
         at = [heights[line["row"]] for line in published]
         axes.plot([line["published"] for line in published], at, "D", color=color, fillstyle="none", markersize=7)
-    axes.plot([], [], "D", color="gray", fillstyle="none", label="published")
+    if any(line["published"] is not None for line in found):
+        axes.plot([], [], "D", color="gray", fillstyle="none", label="published")
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel="%", title=table.title)
     axes.invert_yaxis()

@@ -18,11 +18,11 @@ import hyenadna_hf
 from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
 from hyenadna_hf.data.genomic_benchmarks import GENOMIC_BENCHMARKS
 from hyenadna_hf.errors import InputError
-from hyenadna_hf.reproduce import cells, report
+from hyenadna_hf.reproduce import cells, command, report
 from hyenadna_hf.reproduce.cells import Cell, Step, share
 from hyenadna_hf.reproduce.command import main
 from hyenadna_hf.reproduce.data import Data, find, prepare
-from hyenadna_hf.reproduce.tables import TABLES, Row, Table
+from hyenadna_hf.reproduce.tables import MODELS, TABLES, Row, Table
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "results" / "reproduce_splice_sites"
 BAND = 6.0  # points of accuracy, about three standard deviations of the recorded runs
@@ -86,7 +86,7 @@ def test_every_figure_belongs_to_a_row_and_a_column_that_can_be_run():
         assert set(table.published) <= set(table.rows)
         for row, figures in table.published.items():
             for model in figures:
-                source = table.models[model].source
+                source = (MODELS | table.models)[model].source  # some columns are there only if they are asked for
                 if isinstance(source, dict):
                     assert table.rows[row].dataset in source
 
@@ -151,6 +151,41 @@ def test_ranks_run_each_cell_once(untrained, tmp_path):
     assert status.returncode == 0, status.stderr
     assert status.stderr.count("bases to train on") == 2
     assert read_table(out)[0]["n"] == "2"
+
+
+def test_a_run_that_is_stopped_leaves_the_table_so_far(untrained, tmp_path, monkeypatch):
+    def stopped_at_the_third(cell, out, *_):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append((cell.dataset, cell.seed))
+        result = cell.describe(metrics={"accuracy": 0.5}, seconds=1.0)
+        cell.path(out).parent.mkdir(exist_ok=True)
+        cell.path(out).write_text(json.dumps(result))
+        return result
+
+    seen, out = [], tmp_path / "out"
+    monkeypatch.setattr(command, "run", stopped_at_the_third)
+    datasets = [f"{name}={composition(tmp_path / name)}" for name in ("one", "two")]
+    with pytest.raises(KeyboardInterrupt):
+        main(["local", "--datasets", *datasets, "--models", str(untrained), "--seeds", "7", "3", "--out", str(out)])
+    assert seen == [("one", 7), ("two", 7)]  # the first seed of each comes first
+    for line in read_table(out):
+        assert (line["n"], line["seeds"], line["reason"]) == ("1", "7", "not run yet")
+
+
+def test_pictures_of_a_cell_are_kept(tmp_path, monkeypatch):
+    def drawn(step, folder, number, device):
+        (folder / "0").mkdir(parents=True)
+        (folder / "0" / "embeddings.png").write_bytes(b"picture")
+        return {"metrics": {"accuracy": 0.5}}
+
+    monkeypatch.setattr(cells, "_run_step", drawn)
+    data = Data("somewhere", "somewhere", "", {}, 1, "data")
+    cell = Cell("mine", "small", "model", 1, (Step("probe", ("--picture",)),), data)
+    cells.run(cell, tmp_path / "out", tmp_path / "scratch")
+    kept = cell.path(tmp_path / "out")
+    assert kept.with_name(f"{kept.stem}-embeddings.png").read_bytes() == b"picture"
+    assert not any((tmp_path / "scratch" / "runs").iterdir())
 
 
 def test_a_cell_is_another_one_if_anything_that_matters_differs(tmp_path, untrained):
