@@ -67,8 +67,8 @@ def _check_stream(name, data, accelerator):
         raise InputError("dispatch_batches: the first process would cut the batches of a group; leave it out.")
     if isinstance(data, WindowStream) and len(data) < data.size():
         raise InputError(
-            f"{name}: this {type(data).__name__} gives each process another share; the Trainer shares it out itself, so "
-            "make it with rank=0, world_size=1."
+            f"{name}: this {type(data).__name__} gives each process another share; the Trainer shares it out itself, "
+            "so make it with rank=0, world_size=1."
         )
 
 

@@ -1,4 +1,4 @@
-"""A training script that knows nothing of several processes: `plain.py FOLDER` leaves the model and `losses.json` there."""
+"""A script that knows nothing of several processes: `plain.py FOLDER` leaves a model and `found.json` there."""
 
 import json
 import os
