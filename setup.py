@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 
 TRAIN = [
-    "accelerate>=1.1",
+    "accelerate>=1.10",
     "datasets>=3.0",
     "evaluate>=0.4.3",
     "h5py>=3.10",

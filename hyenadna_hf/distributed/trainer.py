@@ -3,7 +3,9 @@
 from contextlib import contextmanager
 
 from torch.distributed.device_mesh import init_device_mesh
+from torch.utils.data import IterableDataset
 
+from ..data.streams import WindowStream
 from ..errors import InputError
 from .context_parallel import context_parallel
 
@@ -14,15 +16,16 @@ def context_parallel_trainer(trainer, context_size):
     Shard the sequences of a Trainer over `context_size` processes, and its batches over the groups of so many.
 
     `with context_parallel_trainer(trainer, context_size=4): trainer.train()`, under torchrun; `evaluate` and `predict`
-    work too. A step reads `per_device_train_batch_size` rows for each group, not for each process.
+    work too. A step reads `per_device_train_batch_size` rows for each group, not for each process. Of streams every
+    process reads all, and keeps the rows of its group.
 
     Args:
         trainer (`transformers.Trainer`): Of a HyenaDNA model.
         context_size (`int`): Processes that share a sequence; neighbours in rank. 1 changes nothing.
 
     Raises:
-        InputError: if the number of processes is no multiple of `context_size`, or the Trainer shares out batches in
-            another way than one a process.
+        InputError: if the number of processes is no multiple of `context_size`, or the Trainer or a stream shares out
+            batches in another way.
         ValueError: as [`context_parallel`].
     """
     accelerator = trainer.accelerator
@@ -39,6 +42,8 @@ def context_parallel_trainer(trainer, context_size):
     if context_size == 1:
         yield trainer
         return
+    for name in ("train_dataset", "eval_dataset"):
+        _check_stream(name, getattr(trainer, name), accelerator)
     # The names by which accelerate gives the ranks of a group the same batches.
     mesh = init_device_mesh(
         trainer.args.device.type, (processes // context_size, context_size), mesh_dim_names=("dp_replicate", "cp")
@@ -47,10 +52,24 @@ def context_parallel_trainer(trainer, context_size):
     with (
         context_parallel(trainer.model, mesh["cp"]),
         _replaced(accelerator, "_prepare_device_mesh", lambda: mesh),
+        _replaced(accelerator.dataloader_config, "dispatch_batches", False),
         _replaced(accelerator, "gather_for_metrics", gather_for_metrics),
         _replaced(trainer, "gather_function", gather_for_metrics),
     ):
         yield trainer
+
+
+def _check_stream(name, data, accelerator):
+    """Refuse a stream that would give the processes of a group different rows."""
+    if not isinstance(data, IterableDataset):
+        return
+    if accelerator.dispatch_batches:
+        raise InputError("dispatch_batches: the first process would cut the batches of a group; leave it out.")
+    if isinstance(data, WindowStream) and len(data) < data.size():
+        raise InputError(
+            f"{name}: this {type(data).__name__} gives each process another share; the Trainer shares it out itself, "
+            "so make it with rank=0, world_size=1."
+        )
 
 
 def _gathering_once(accelerator, context_size):

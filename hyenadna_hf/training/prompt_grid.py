@@ -128,7 +128,7 @@ def draw(path, rows, axes, majority):
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     done = [row for row in rows if "accuracy" in row]
     for panel, x, other in zip(figure.subplots(1, 2, sharey=True), axes, reversed(axes)):
         for value in sorted({row[other] for row in done}):
@@ -137,8 +137,10 @@ def draw(path, rows, axes, majority):
         panel.axhline(majority, linestyle="--", color="grey", label="majority class")
         panel.set_xscale("symlog", base=2, linthresh=1)
         ticks = sorted({row[x] for row in done})
-        panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45)
+        panel.set_xlim(left=-0.3)  # or else the half below zero is shown
+        panel.minorticks_off()
         panel.set_xlabel(x.replace("_", " "))
-        panel.legend(title=other.replace("_", " "))
+        panel.legend(title=other.replace("_", " "), loc="upper left", bbox_to_anchor=(1, 1))
     figure.axes[0].set_ylabel("accuracy on test")
     figure.savefig(path, dpi=150)

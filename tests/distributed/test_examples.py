@@ -1,9 +1,12 @@
-"""The configurations under examples/: whether Accelerate reads them, and names in them are ours."""
+"""The files under examples/: whether Accelerate reads them and trains with them, and names in them are ours."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="no examples/: this is an installed package")
@@ -57,3 +60,38 @@ def test_the_example_of_context_parallelism_trains(launch, tmp_path):
     output = launch(EXAMPLES / "context_parallel.py", 2, *data, *settings)
     assert "train_loss" in output
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, mode, wrapped",
+    [
+        ("ddp", "MULTI_CPU", "DistributedDataParallel"),
+        ("fsdp2", "MULTI_CPU", "DistributedDataParallel"),  # Accelerate has FSDP on accelerators only
+        ("deepspeed_zero2", "DEEPSPEED", "DeepSpeedEngine"),
+    ],
+)
+def test_a_launched_script_ends_like_one_process(name, mode, wrapped, launch, tmp_path, monkeypatch):
+    options = ["--num_processes", "2", "--main_process_port", "0"]
+    if name == "deepspeed_zero2":
+        pytest.importorskip("deepspeed")
+        monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+        options[-1] = str(free_port())
+    else:
+        options += ["--mixed_precision", "no"]
+    launch("plain.py", 1, tmp_path / "one")
+    launcher = ["accelerate.commands.launch", "--config_file", EXAMPLES / f"{name}.yaml", *options]
+    launch("plain.py", 2, tmp_path / "two", launcher=launcher, folder=EXAMPLES.parent, timeout=1200)
+    one, two = (json.loads((tmp_path / n / "found.json").read_text()) for n in ("one", "two"))
+    assert (two["mode"], two["wrapped"]) == (mode, wrapped)
+    assert one["losses"][0] > one["losses"][-1]
+    torch.testing.assert_close(two["losses"], one["losses"], rtol=0, atol=1e-5)
+    weights = [load_file(tmp_path / n / "model.safetensors") for n in ("two", "one")]
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-5)
+
+
+def free_port():
+    """DeepSpeed does not take port 0 for any."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

@@ -2,7 +2,7 @@
 Trainer runs that must end alike however many processes share the work, the batch or the sequences.
 
 `train.py FOLDER` writes to `FOLDER/results.pt` the losses, the weights and what `predict` gives, for each head and size
-of context; the last head's runs also resume half-way.
+of context; the last head's runs also resume half-way, and read their rows from streams.
 """
 
 import sys
@@ -28,7 +28,9 @@ from hyenadna_hf import (
     HyenaDNAForTokenClassification,
     HyenaDNATokenizer,
 )
+from hyenadna_hf.data.streams import WindowStream
 from hyenadna_hf.distributed import context_parallel_trainer
+from hyenadna_hf.errors import InputError
 
 # Padding on the right: with padding before it, the first base of a row counts among the scored ones of the Trainer.
 TOKENIZER = HyenaDNATokenizer(model_max_length=64, padding_side="right")
@@ -60,7 +62,21 @@ def rows(head, count):
     return Dataset.from_list(found)
 
 
-def run(folder, head, context_size, resume_from=None):
+class Stream(WindowStream):
+    """Rows by number, in their order."""
+
+    def __init__(self, rows, **share):
+        super().__init__(shuffle=False, **share)
+        self.rows = rows
+
+    def size(self):
+        return len(self.rows)
+
+    def example(self, index):
+        return self.rows[index]
+
+
+def run(folder, head, context_size, resume_from=None, as_data=lambda rows: rows):
     model_class, collator = HEADS[head]
     set_seed(5)
     model = model_class(HyenaDNAConfig(d_model=16, filter_order=16, max_seq_len=64, embed_dropout=0.0))
@@ -78,8 +94,8 @@ def run(folder, head, context_size, resume_from=None):
         dataloader_pin_memory=False,
         label_names=["labels"],
     )
-    data = {"train_dataset": rows(head, 3 * GLOBAL_BATCH), "eval_dataset": rows(head, 7), "data_collator": collator}
-    trainer = Trainer(model, args, **data)
+    data = {"train_dataset": as_data(rows(head, 3 * GLOBAL_BATCH)), "eval_dataset": as_data(rows(head, 7))}
+    trainer = Trainer(model, args, data_collator=collator, **data)
     with context_parallel_trainer(trainer, context_size):
         trainer.train(resume_from_checkpoint=resume_from)
         predictions = trainer.predict(trainer.eval_dataset)
@@ -89,6 +105,12 @@ def run(folder, head, context_size, resume_from=None):
         "predictions": torch.from_numpy(predictions.predictions),
         "test_loss": predictions.metrics["test_loss"],
     }
+
+
+STREAMS = {
+    "datasets stream": lambda rows: rows.to_iterable_dataset(),
+    "our stream": lambda rows: Stream(rows, rank=0, world_size=1),
+}
 
 
 def main(folder):
@@ -101,6 +123,15 @@ def main(folder):
         if RESUMES or state.num_processes == 1:
             middle = str(output / f"checkpoint-{STEPS // 2}")
             results[f"{head}, context {context_size}, resumed"] = run(output, head, context_size, middle)
+    for name, as_data in STREAMS.items():
+        results[f"{name}, context {context_size}"] = run(output, head, context_size, as_data=as_data)
+    if state.num_processes > 1:  # where a stream shares itself out
+        try:
+            run(output, head, state.num_processes, as_data=Stream)
+        except InputError as error:
+            assert "make it with rank=0, world_size=1" in str(error), error
+        else:
+            raise AssertionError("not refused")
     if state.is_main_process:
         torch.save(results, Path(folder, "results.pt"))
     state.destroy_process_group()
