@@ -5,6 +5,7 @@ import re
 import warnings
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,15 @@ class _Gene:
     strand: str
 
 
-def load_biotypes(gtf, fasta, biotypes=None, min_genes=10, validation_fraction=0.1, test_fraction=0.2, seed=42):
+def load_biotypes(
+    gtf: str | Path,
+    fasta: str | Path | Fasta,
+    biotypes: Sequence[str] | None = None,
+    min_genes: int = 10,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 42,
+) -> DatasetDict:
     """
     Load the genes of a GTF file with their sequences, classified by biotype.
 

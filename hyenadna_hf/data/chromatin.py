@@ -1,5 +1,6 @@
 """Chromatin profiles: many labels a sequence, from DeepSEA's files, from arrays, or from peaks and a genome."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ _MAT_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 _CHUNK = 1000  # rows read at a time
 
 
-def load_chromatin_mat(folder, bases="AGCT", cache_dir=None):
+def load_chromatin_mat(folder: str | Path, bases: str = "AGCT", cache_dir: str | Path | None = None) -> DatasetDict:
     """
     Load DeepSEA's train.mat, valid.mat and test.mat (4,400,000, 8,000 and 455,024 windows of 1,000 bases, 919 labels).
 
@@ -50,7 +51,7 @@ def load_chromatin_mat(folder, bases="AGCT", cache_dir=None):
     )
 
 
-def chromatin_from_arrays(sequences, labels, bases="ACGT"):
+def chromatin_from_arrays(sequences: list[str] | np.ndarray, labels: np.ndarray, bases: str = "ACGT") -> Dataset:
     """
     A data set of sequences with many labels, from arrays.
 
@@ -78,14 +79,14 @@ def chromatin_from_arrays(sequences, labels, bases="ACGT"):
 
 
 def chromatin_from_peaks(
-    peaks,
-    fasta,
-    context=1000,
-    must_have=None,
-    validation=("chr7:30508752-35296850",),
-    test=("chr8", "chr9"),
-    cache_dir=None,
-):
+    peaks: Mapping[str, str | Path],
+    fasta: str | Path | Fasta,
+    context: int = 1000,
+    must_have: Collection[str] | None = None,
+    validation: Collection[str] = ("chr7:30508752-35296850",),
+    test: Collection[str] = ("chr8", "chr9"),
+    cache_dir: str | Path | None = None,
+) -> DatasetDict:
     """
     Build chromatin profiles as DeepSEA did: the genome in bins of 200 bases, a label where peaks hold more than half.
 

@@ -1,6 +1,14 @@
 """GenomicBenchmarks: the eight sets of the HyenaDNA paper, and drosophila_enhancers_stark."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datasets import DatasetDict
+
 from .benchmarks import Benchmark, find, load_benchmark
+
+if TYPE_CHECKING:
+    from .fasta import Fasta
 
 _TWO = ("negative", "positive")
 
@@ -21,7 +29,13 @@ GENOMIC_BENCHMARKS = {
 }
 
 
-def load_genomic_benchmark(name, source=None, reference=None, validation_fraction=0.1, seed=42):
+def load_genomic_benchmark(
+    name: str,
+    source: str | Path | None = None,
+    reference: "str | Path | Fasta | None" = None,
+    validation_fraction: float = 0.1,
+    seed: int = 42,
+) -> DatasetDict:
     """
     Load one of GenomicBenchmarks (Gresova et al. 2023); `GENOMIC_BENCHMARKS` has what is known of each.
 

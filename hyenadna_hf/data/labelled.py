@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
@@ -21,18 +22,21 @@ from .files import (
 )
 from .sequence import NOT_A_NUCLEOTIDE
 
+if TYPE_CHECKING:
+    from .fasta import Fasta
+
 BUNDLED = {"splice_sites_chr20": Path(__file__).parent / "splice_sites_chr20"}
 
 
 def load_labelled_sequences(
-    source,
-    sequence_column=None,
-    label_column=None,
-    validation_fraction=0.1,
-    test_fraction=0.2,
-    seed=42,
-    reference=None,
-):
+    source: str | Path,
+    sequence_column: str | None = None,
+    label_column: str | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 42,
+    reference: "str | Path | Fasta | None" = None,
+) -> DatasetDict:
     """
     Load sequences with one class each, in train, validation and test splits.
 

@@ -1,5 +1,9 @@
 """The 18 tasks of the Nucleotide Transformer paper, and the tasks of GUE."""
 
+from pathlib import Path
+
+from datasets import DatasetDict
+
 from .benchmarks import Benchmark, find, load_benchmark
 
 _NT_REPOSITORY = "InstaDeepAI/nucleotide_transformer_downstream_tasks"
@@ -53,7 +57,9 @@ GUE_TASKS = {
 }
 
 
-def load_nucleotide_transformer_task(name, source=None, validation_fraction=0.1, seed=42):
+def load_nucleotide_transformer_task(
+    name: str, source: str | Path | None = None, validation_fraction: float = 0.1, seed: int = 42
+) -> DatasetDict:
     """
     Load a task of the Nucleotide Transformer paper (its first version, which the HyenaDNA paper uses) or of GUE.
 

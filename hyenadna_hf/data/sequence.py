@@ -23,7 +23,7 @@ COMPLEMENT_IDS[list(NUCLEOTIDE_IDS)] = torch.tensor([VOCABULARY[letter] for lett
 _COMPLEMENT = str.maketrans(NUCLEOTIDES + NUCLEOTIDES.lower(), COMPLEMENTS + COMPLEMENTS.lower())
 
 
-def reverse_complement(sequence):
+def reverse_complement(sequence: str) -> str:
     """
     The other strand of a sequence, read in its own direction.
 
@@ -48,7 +48,7 @@ _TOKENS = _token_table(NUCLEOTIDES, NUCLEOTIDES)
 _COMPLEMENTARY_TOKENS = _token_table(NUCLEOTIDES, COMPLEMENTS)
 
 
-def token_ids(sequence, reverse_complemented=False):
+def token_ids(sequence: str, reverse_complemented: bool = False) -> np.ndarray:
     """
     The token ids that `HyenaDNATokenizer` gives, without special tokens, for long sequences.
 
@@ -64,7 +64,7 @@ def token_ids(sequence, reverse_complemented=False):
     return table[letters[::-1] if reverse_complemented else letters]
 
 
-def reverse_complement_ids(ids):
+def reverse_complement_ids(ids: torch.Tensor) -> torch.Tensor:
     """
     The token ids of the other strand; special tokens around the nucleotides stay in their places.
 

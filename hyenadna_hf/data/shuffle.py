@@ -1,10 +1,11 @@
 """Shuffled sequences: what is left of a sequence when all but its short-range composition is gone."""
 
+import random
 from collections import defaultdict
 from itertools import pairwise
 
 
-def dinucleotide_shuffle(sequence, rng):
+def dinucleotide_shuffle(sequence: str, rng: random.Random) -> str:
     """
     A random sequence with the same number of each dinucleotide, and so of each base, and the same two ends.
 

@@ -1,6 +1,8 @@
 """Which species does a window come from: a folder with the genome of each."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from datasets import ClassLabel, Features, Sequence, Value
@@ -66,7 +68,15 @@ class SpeciesDataset(WindowStream):
         return None if example is None else {"input_ids": example["input_ids"], "label": label}
 
 
-def load_species(folder, max_length=1024, held_out=None, validation_fraction=0.1, test_fraction=0.1, seed=0, **kwargs):
+def load_species(
+    folder: str | Path,
+    max_length: int = 1024,
+    held_out: Mapping[str, Mapping[str, Collection[str]]] | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    **kwargs: Any,
+) -> dict[str, SpeciesDataset]:
     """
     Streams for telling species apart (the task of the HyenaDNA paper on human, lemur, mouse, pig and hippo).
 

@@ -99,14 +99,14 @@ def main(argv):
 
 
 def convert(
-    source,
-    destination,
-    config=None,
-    to="transformers",
-    pooling=None,
-    compat_padding=False,
-    special_tokens_mode="none",
-):
+    source: str | Path,
+    destination: str | Path,
+    config: str | Path | None = None,
+    to: str = "transformers",
+    pooling: str | None = None,
+    compat_padding: bool = False,
+    special_tokens_mode: str = "none",
+) -> dict[str, object]:
     """
     Convert a checkpoint. Tensors are checked one by one against the configuration; on any error nothing is written.
 

@@ -66,7 +66,14 @@ def main(argv):
     return {"url": url}
 
 
-def publish(folder, repo_id, private=False, revision=None, license=None, message="Upload HyenaDNA"):
+def publish(
+    folder: str | Path,
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    license: str | None = None,
+    message: str = "Upload HyenaDNA",
+) -> str:
     """
     Upload a saved model in one commit. What an interrupted upload already brought over is not sent again.
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig
 
@@ -24,7 +25,7 @@ ALIASES = {"hyenadna-1m": "hyenadna-large-1m-seqlen"}
 SIZE_NAMES = (*PUBLISHED_SIZES, *ALIASES)
 
 
-def published_config(name, **overrides):
+def published_config(name: str, **overrides: Any) -> HyenaDNAConfig:
     """
     The configuration of a published size.
 
@@ -44,7 +45,7 @@ def published_config(name, **overrides):
     return HyenaDNAConfig(**{**PUBLISHED_SIZES[size], **overrides})
 
 
-def parameter_count(config):
+def parameter_count(config: HyenaDNAConfig) -> int:
     """Number of parameters of the language model of a configuration, without making it."""
     d, layers, order = config.d_model, config.n_layer, config.hyena_order
     convolved, width = d * (order - 1), config.filter_order
@@ -58,7 +59,7 @@ def parameter_count(config):
     return layers * (projections + short + filters + mlp + 4 * d) + heads + 2 * d
 
 
-def write_size_folder(name, folder):
+def write_size_folder(name: str, folder: str | Path):
     """
     Write a complete Hub folder of a published size, without weights: configuration, tokenizer, generation
     configuration, model card and code.

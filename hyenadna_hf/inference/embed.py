@@ -1,7 +1,10 @@
 """Embeddings of many sequences: hidden states of a HyenaDNA model, pooled or for every base."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ..data.sequence import NOT_A_NUCLEOTIDE
 from ..data.sequence import reverse_complement as opposite_strand
@@ -16,16 +19,16 @@ POOLINGS = ("mean", "last", "none")
 
 
 def embed(
-    model,
-    tokenizer,
-    sequences,
-    pooling="mean",
-    layer=-1,
-    reverse_complement=False,
-    max_tokens=16_384,
-    window=None,
-    stride=None,
-):
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    sequences: Iterable[str],
+    pooling: str = "mean",
+    layer: int = -1,
+    reverse_complement: bool = False,
+    max_tokens: int = 16384,
+    window: int | None = None,
+    stride: int | None = None,
+) -> Iterator[np.ndarray]:
     """
     Embed sequences, one after the other, in memory that does not grow with their number.
 
@@ -69,7 +72,7 @@ def embed(
     if isinstance(sequences, str):
         raise InputError("sequences is a single string; give a list of them.")
     longest = None if window else base.config.max_seq_len
-    checked = (_checked(number, sequence, longest) for number, sequence in enumerate(sequences))
+    checked: Iterable = (_checked(number, sequence, longest) for number, sequence in enumerate(sequences))
     if isinstance(sequences, (list, tuple)):
         checked = list(checked)
     # Without a window nothing is longer than max_seq_len: one tile each.

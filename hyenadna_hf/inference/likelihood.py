@@ -8,12 +8,14 @@ as context but not scored.
 
 import inspect
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ..data.sequence import NOT_A_NUCLEOTIDE, reverse_complement
 from ..errors import InputError
@@ -50,16 +52,16 @@ class SequenceLikelihood:
 
 
 def sequence_log_likelihood(
-    model,
-    tokenizer,
-    sequences,
-    strands="forward",
-    bos=False,
-    per_base=False,
-    window=None,
-    stride=None,
-    max_tokens=MAX_TOKENS,
-):
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    sequences: Iterable[str],
+    strands: str = "forward",
+    bos: bool = False,
+    per_base: bool = False,
+    window: int | None = None,
+    stride: int | None = None,
+    max_tokens: int = MAX_TOKENS,
+) -> Iterator[SequenceLikelihood]:
     """
     Log-likelihood of each of many sequences, in memory that does not grow with their number.
 

@@ -1,10 +1,13 @@
 """`hyenadna track`: the log-likelihood of every base of a genome, or of regions, for genome browsers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import Progress
+from transformers import PreTrainedTokenizerBase
 
 from ..arguments import CommandParser
 from ..data.fasta import Fasta
@@ -64,15 +67,15 @@ def main(argv):
 
 
 def likelihood_track(
-    model,
-    tokenizer,
-    fasta,
-    regions,
-    window=None,
-    stride=None,
-    strands="both",
-    bos=False,
-    max_tokens=MAX_TOKENS,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    fasta: Fasta,
+    regions: Iterable[tuple[str, int, int]],
+    window: int | None = None,
+    stride: int | None = None,
+    strands: str = "both",
+    bos: bool = False,
+    max_tokens: int = MAX_TOKENS,
 ):
     """
     Log-likelihood of every base of regions of a genome, in memory that depends neither on their number nor their size.

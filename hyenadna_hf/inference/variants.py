@@ -14,12 +14,16 @@ is scored before the first base that differs: a causal model gives what stands b
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
 
+from ..data.fasta import Fasta
 from ..data.intervals import centred
 from ..data.sequence import reverse_complement
 from ..errors import InputError
@@ -82,7 +86,15 @@ class VariantScore:
     reason: str | None = None
 
 
-def score_variants(model, tokenizer, variants, fasta, window=WINDOW, bos=False, max_tokens=MAX_TOKENS):
+def score_variants(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    variants: Iterable[Variant],
+    fasta: Fasta,
+    window: int = WINDOW,
+    bos: bool = False,
+    max_tokens: int = MAX_TOKENS,
+) -> Iterator[VariantScore]:
     """
     Score many variants, in memory that does not grow with their number.
 

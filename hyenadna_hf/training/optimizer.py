@@ -1,11 +1,16 @@
 """Which parameters decay and how fast the implicit filters learn, for the stock Trainer."""
 
-from transformers import Trainer
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainingArguments
 
 FILTERS = {"filter_fn", "filter_fn_rev"}  # their modules in an operator
 
 
-def parameter_groups(model, weight_decay, filter_learning_rate=None):
+def parameter_groups(
+    model: torch.nn.Module, weight_decay: float, filter_learning_rate: float | None = None
+) -> list[dict[str, Any]]:
     """
     Parameter groups for an optimizer: no weight decay for implicit filters, biases and norms.
 
@@ -19,7 +24,9 @@ def parameter_groups(model, weight_decay, filter_learning_rate=None):
     Returns:
         `list[dict]`: groups of the trainable parameters, without empty ones.
     """
-    filters, exempt, decayed = [], [], []
+    filters: list = []
+    exempt: list = []
+    decayed: list = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             of_filter = not FILTERS.isdisjoint(name.split("."))
@@ -34,7 +41,9 @@ def parameter_groups(model, weight_decay, filter_learning_rate=None):
     return [group for group in groups if group["params"]]
 
 
-def optimizer_cls_and_kwargs(model, args, filter_learning_rate=None):
+def optimizer_cls_and_kwargs(
+    model: torch.nn.Module, args: TrainingArguments, filter_learning_rate: float | None = None
+) -> tuple[type, dict[str, Any]]:
     """
     What a Trainer takes as `optimizer_cls_and_kwargs`: the optimizer of `args.optim` over [`parameter_groups`].
 
