@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
 TEXTS = {"README.md": README, **PAGES}
+CONTINUED = [name for name, text in PAGES.items() if "(../README.md#in-ten-lines-each)" in text]  # with its names
 
 
 def snippets(text, language="python"):
@@ -29,30 +30,25 @@ def test_python_snippets_run(tmp_path, monkeypatch, capsys, fixtures):
     assert namespace["hidden"].shape[:2] == namespace["batch"]["input_ids"].shape
     assert namespace["loss"].isfinite()
     assert namespace["trainer"].state.global_step == 5
-    assert found_scores(namespace) == 3
+    assert len(namespace["variants"]) == 3 and namespace["found"].llr
     assert (tmp_path / "my-hyenadna" / "modeling_hyenadna.py").is_file()
     assert "eukaryote" in capsys.readouterr().out
-    for name in PAGES:  # they go on from the README
+    assert len(CONTINUED) >= 4
+    for name in CONTINUED:
         run(name, dict(namespace))
 
 
-def found_scores(namespace):
-    """Alternates of the README's variant that have a score: all but the reference's own base."""
-    scores = namespace["score_variants"](*(namespace[name] for name in ("language_model", "tokenizer", "variants", "genome")))
-    return sum(found.llr != 0 for found in scores)
-
-
-@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if snippets(text, "py")])
-def test_names_in_snippets_that_want_data_exist(name):
-    imports = re.findall(r"^from .*$", "".join(snippets(TEXTS[name], "py")), flags=re.MULTILINE)
-    assert imports
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if "\nfrom " in text])
+def test_names_in_snippets_exist(name):
+    """Also in those that want other data or several processes."""
+    imports = re.findall(r"^from .*$", "".join(snippets(TEXTS[name], "py(?:thon)?")), flags=re.MULTILINE)
     exec("\n".join(imports), {})
 
 
-@pytest.mark.parametrize("heading", ["In ten lines each"])
-def test_snippets_have_at_most_ten_lines(heading):
-    section = README.split(f"## {heading}")[1].split("\n## ")[0]
-    assert [len(snippet.strip().splitlines()) for snippet in snippets(section)] == [10, 8, 6, 7, 6, 9]
+def test_snippets_have_at_most_ten_lines():
+    section = README.split("## In ten lines each")[1].split("\n## ")[0]
+    for snippet in snippets(section):
+        assert len([line for line in snippet.splitlines() if line]) <= 10
 
 
 @pytest.mark.parametrize("name", TEXTS)
