@@ -13,13 +13,24 @@ PACKAGE = ROOT / "hyenadna_hf"
 def on_files(files, config):
     """Called by mkdocs with the files that it found."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    pages = [file.content_string for file in files.documentation_pages()]
     files.append(File.generated(config, "index.md", content=readme))
-    for target in sorted(set(re.findall(r"\]\(([\w./-]+)\)", readme))):
-        if not files.get_file_from_path(target):
+    for target in sorted(set(re.findall(r"\]\(([\w./-]+)", "".join([readme, *map(from_root, pages)])))):
+        if not files.get_file_from_path(target) and (ROOT / target).is_file():
             files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
     for folder in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
         files.append(File.generated(config, f"reference/{folder.name}.md", content=reference(folder)))
     return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Called by mkdocs with the text of each page."""
+    return from_root(markdown)
+
+
+def from_root(markdown):
+    """Links out of docs/, as they are on the site: there, what is in docs/ lies beside README.md."""
+    return markdown.replace("](../README.md", "](index.md").replace("](../", "](")
 
 
 def reference(folder):
