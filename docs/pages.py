@@ -1,6 +1,7 @@
 """Pages that are made of what is elsewhere: the README with what it links to, and the reference, a page a folder."""
 
 import ast
+import posixpath
 import re
 from pathlib import Path
 
@@ -15,17 +16,26 @@ def on_files(files, config):
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
     pages = [file.content_string for file in files.documentation_pages()]
     files.append(File.generated(config, "index.md", content=readme))
-    for target in sorted(set(re.findall(r"\]\(([\w./-]+)", "".join([readme, *map(from_root, pages)])))):
-        if not files.get_file_from_path(target) and (ROOT / target).is_file():
-            files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
+    add_linked(files, config, "".join([readme, *map(from_root, pages)]), "")
     for folder in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
         files.append(File.generated(config, f"reference/{folder.name}.md", content=reference(folder)))
     return files
 
 
+def add_linked(files, config, markdown, folder):
+    """Add what a text links to, and what that links to; its links are relative to a folder of the repository."""
+    for link in sorted(set(re.findall(r"\]\(([\w./-]+)", markdown))):
+        target = posixpath.normpath(posixpath.join(folder, link))
+        if not files.get_file_from_path(target) and (ROOT / target).is_file():
+            files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
+            if target.endswith(".md"):
+                text = (ROOT / target).read_text(encoding="utf-8")
+                add_linked(files, config, text, posixpath.dirname(target))
+
+
 def on_page_markdown(markdown, page, config, files):
     """Called by mkdocs with the text of each page."""
-    return from_root(markdown)
+    return markdown if page.file.generated_by else from_root(markdown)
 
 
 def from_root(markdown):
