@@ -279,7 +279,7 @@ def plot(rows, args):
             for growth, text in ((lambda n: n * math.log2(n), "L log L"), (lambda n: n * n, "L²")):
                 scale = middle["ours, s"] / growth(middle["positions"])
                 axis.loglog(lengths, [scale * growth(n) for n in lengths], color="0.7", lw=0.8, zorder=0)
-                axis.annotate(text, (lengths[0], scale * growth(lengths[0])), color="0.5", fontsize=8)
+                axis.annotate(text, (lengths[-1], scale * growth(lengths[-1])), color="0.4", fontsize=8, ha="right")
         axis.set_xlabel("positions")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
