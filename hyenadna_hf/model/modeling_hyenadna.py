@@ -3,6 +3,7 @@
 import copy
 import math
 from functools import partial
+from itertools import repeat
 
 import torch
 from safetensors import safe_open
@@ -140,9 +141,13 @@ class HyenaDNAOperator(nn.Module):
 
     def forward(self, u, cache=None, real=None):
         length = u.shape[1]
+        in_pieces = cache is None and runs_in_pieces(self, u.shape[0] * length) and self.is_plain()
+        if in_pieces and self.config.memory == "low":
+            return self.out_proj(self._in_pieces(repeat(u), self._projected_piece, u, real))
         u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
-        if cache is None and runs_in_pieces(self, u.shape[0] * length) and self.is_plain():
-            return self.out_proj(self._in_pieces(u, real).transpose(1, 2))
+        if in_pieces:
+            streams = u.unflatten(1, (-1, self.d_model)).split(TRANSFORMS, dim=2)
+            return self.out_proj(self._in_pieces(streams, self._piece, u.mT, real))
         before = 0
         if cache is not None:
             u = cache.recall(u)
@@ -172,18 +177,23 @@ class HyenaDNAOperator(nn.Module):
             v = convolve(v if real is None else v.masked_fill(~real[:, None], 0))
         return v * gate
 
-    def _in_pieces(self, u, real):
-        """What `out_proj` reads, of projections `(batch, (order + 1) * d_model, length)`, some channels at a time."""
-        streams = u.unflatten(1, (-1, self.d_model))
-        made_of = [filter_fn.features(u.shape[-1], u.device) for filter_fn in self.filter_fns()]
+    def _in_pieces(self, inputs, piece, like, real):
+        """What `out_proj` reads, of the length of `like`, some channels at a time, by `piece` of an input for each."""
+        made_of = [filter_fn.features(like.shape[1], like.device) for filter_fn in self.filter_fns()]
         t, features = made_of[0][0], [features for _, features in made_of]
-        first, pieces = 0, []
-        for some in streams.split(TRANSFORMS, dim=2):
-            channels = slice(first, first + some.shape[2])
-            run = partial(self._piece, channels=channels, real=real)
+        pieces = []
+        for first, some in zip(range(0, self.d_model, TRANSFORMS), inputs):
+            channels = slice(first, min(first + TRANSFORMS, self.d_model))
+            run = partial(piece, channels=channels, real=real)
             pieces.append(recomputed(run, some, t, *features, random=self.training and self.dropout.p > 0))
-            first = channels.stop
-        return torch.cat(pieces, dim=1)
+        return torch.cat(pieces, dim=1).transpose(1, 2)
+
+    def _projected_piece(self, u, *args, channels, real):
+        """[`_piece`] of the input of the operator, `(batch, length, d_model)`: nobody keeps its projections."""
+        weight = self.in_proj.weight.unflatten(0, (-1, self.d_model))[:, channels]
+        bias = self.in_proj.bias.unflatten(0, (-1, self.d_model))[:, channels]
+        projected = F.linear(u, weight.flatten(0, 1), bias.flatten()).transpose(1, 2)
+        return self._piece(projected.unflatten(1, weight.shape[:2]), *args, channels=channels, real=real)
 
     def _piece(self, u, t, *features, channels, real):
         """The channels of one piece, `(batch, order + 1, channels, length)` to `(batch, channels, length)`."""
