@@ -9,6 +9,7 @@ its window (GT of a donor, AG of an acceptor, either of a decoy) into A, in the 
 """
 
 import argparse
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -53,7 +54,7 @@ def main():
 def write_variants(path, fasta):
     folder = Path(hyenadna_hf.data.__file__).parent / "splice_sites_chr20"
     sites = pd.concat([pd.read_csv(file) for file in sorted(folder.glob("*.csv.gz"))])
-    sites[["start", "end", "strand"]] = sites["locus"].str.extract(r":(\d+)-(\d+):(.)")
+    sites[["start", "end", "strand"]] = [re.search(r":(\d+)-(\d+):(.)", locus).groups() for locus in sites["locus"]]
     _, name, offset = PIECES["human"]
     rows = []
     with Fasta(fasta) as genome:
