@@ -22,6 +22,7 @@ TRAIN = [
     "shtab>=1.7",
 ]
 H5AD = ["anndata>=0.11", "pandas>=2.0,<3"]  # not part of "all": anndata has no version for pandas 3 yet
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 NOTEBOOKS = ["ipykernel>=6.29", "ipywidgets>=8.1", "nbclient>=0.10", "nbformat>=5.10"]
 DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0"]
 TEST = [
@@ -53,7 +54,8 @@ setup(
         "docs": DOCS,
         "h5ad": H5AD,
         "notebooks": TRAIN + NOTEBOOKS,
-        "test": TRAIN + NOTEBOOKS + TEST,
+        "onnx": ONNX,
+        "test": TRAIN + NOTEBOOKS + ONNX + TEST,
     },
     entry_points={"console_scripts": ["hyenadna = hyenadna_cli:main"]},
     classifiers=[

@@ -85,7 +85,8 @@ def measure(size, length, memory, training=False, checkpointed=False):
     model = HyenaDNAForCausalLM(published_config(size)).train(training)
     model.config.memory = memory
     if checkpointed:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
     ids = torch.randint(7, 11, (1, length))
     with open("/proc/self/statm") as file:
         loaded = int(file.read().split()[1]) * resource.getpagesize()

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+from hyenadna_hf.markdown import markdown_table
 from hyenadna_hf.reproduce.report import machine
 
 
@@ -20,9 +21,7 @@ def write_table(rows, path):
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(map(_text, row.values())) + " |" for row in rows]
-    text = "\n".join(lines) + "\n"
+    text = "\n".join(markdown_table(rows[0], (map(_text, row.values()) for row in rows))) + "\n"
     path.with_suffix(".md").write_text(f"{text}\n{machine()}\n", encoding="utf-8")
     print(text)
 

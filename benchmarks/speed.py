@@ -2,13 +2,14 @@
 Seconds and peak memory against length: this package, the published formulation, attention, and the bound.
 
     python benchmarks/speed.py --out benchmarks/results/speed
-    python benchmarks/speed.py --training --lengths 8192 32768 --out benchmarks/results/speed_training
+    python benchmarks/speed.py --lengths 1000000 --longest_published 1000000 --out benchmarks/results/speed_1m
+    python benchmarks/speed.py --training --batch 1 --lengths 8192 32768 --out benchmarks/results/speed_training
 
 writes .csv, .md and .png. The ways of a row take turns in one process, after one round to warm up, and a time is the
-median of the rounds; the ratios are medians of the ratios of each round. (Rounds of more than a minute: one, cold.)
-Before a time is printed, the values of all ways are compared with those of float64 on that very input, or, in training
-and beyond 160,000 positions, with each other (and the gradients too).
-Memory is the peak of a process of its own above what it holds when the model is loaded.
+median of the rounds; the ratios are medians of the ratios of each round. Before a time is printed, the values of all
+ways are compared with those of float64 on that very input, or, in training, with each other (and the gradients too).
+Memory is the peak of a process of its own above what it holds when the model is loaded. Beyond 160,000 positions that
+process gives the time too, from one cold run, and the values of all ways are compared with ours.
 
 The ways: `published` is the published formulation in float32 (benchmarks/published.py) and `bound` what its matrix
 products and two transforms a channel take alone; `fast` is memory="fast"; `bfloat16` has weights in bfloat16;
@@ -24,6 +25,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from importlib.util import find_spec
@@ -36,7 +38,14 @@ from hyenadna_hf import HyenaDNAModel
 from hyenadna_hf.hub.sizes import published_config
 from hyenadna_hf.model.fftconv_hyenadna import fft_size
 
-LONGEST = {"fast": 160_000, "published": 160_000, "multimolecule": 32_768, "attention": 16_384, "float64": 160_000}
+LONGEST = {
+    "fast": 160_000,
+    "bfloat16": 160_000,
+    "published": 160_000,
+    "multimolecule": 32_768,
+    "attention": 16_384,
+    "float64": 160_000,
+}
 # Of the largest value, from float64; else 1e-4. Transforms of the whole are inexact where long inputs begin.
 TOLERANCE = {"bfloat16": 0.2, "published": 1e-3, "multimolecule": 1e-3}
 
@@ -77,19 +86,41 @@ def ways_of(args, length):
 
 def row_of(args, length, batch):
     names = ways_of(args, length)
-    seconds = in_process(args, length=length, batch=batch, ways=names)
-    memory = {name: in_process(args, length=length, batch=batch, ways=[name], memory=True) for name in names}
-    row = {"positions": length, "rows": batch, "rounds": seconds["rounds"]}
-    for name, value in seconds["seconds"].items():
+    long = length > LONGEST["float64"]
+    with tempfile.TemporaryDirectory() as folder:
+        found = None if long else in_process(args, length=length, batch=batch, ways=names)
+        memory = {}
+        for name in names:
+            path = f"{folder}/{name}.pt" if long else None
+            memory[name] = in_process(args, length=length, batch=batch, ways=[name], memory=True, path=path)
+        if long:
+            found = in_process(args, length=length, batch=batch, ways=[])  # the bound
+            found["seconds"] |= {name: memory[name]["seconds"] for name in names}
+            found |= {"ratios": ratios_of([found["seconds"]]), "differences": differences_of(names, folder)}
+    row = {"positions": length, "rows": batch, "rounds": found["rounds"]}
+    for name, value in found["seconds"].items():
         row[f"{name}, s"] = value
-    for name, value in seconds["ratios"].items():
+    for name, value in found["ratios"].items():
         row[name] = value
     for name in names:
         row[f"{name}, GB"] = memory[name]["above"]
     row["ours, whole process, GB"] = memory["ours"]["peak"]
-    for name, value in seconds["differences"].items():
+    for name, value in found["differences"].items():
         row[f"{name}, largest difference"] = f"{value:.0e}"
     return row
+
+
+def differences_of(names, folder):
+    """The largest difference of each way from ours, of the largest value, by the files that they left."""
+    ours, *others = names
+    expected = torch.load(f"{folder}/{ours}.pt", mmap=True)
+    found = {}
+    for name in others:
+        if name == "attention":  # has weights of its own
+            continue
+        values = torch.load(f"{folder}/{name}.pt", mmap=True)
+        found[name] = checked(name, float((values - expected).abs().max() / expected.abs().max()))
+    return found
 
 
 def in_process(args, **row):
@@ -100,41 +131,45 @@ def in_process(args, **row):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def measure(args, length, batch, ways, memory=False):
+def measure(args, length, batch, ways, memory=False, path=None):
     torch.manual_seed(0)
     config = published_config(args.size)
     config.embed_dropout = 0.0
     model = HyenaDNAModel(config).train(args.training)
     ids = torch.randint(7, 11, (batch, length))
     if memory:
-        return peak(lambda: step_of(ways[0], model, length, args.training), ids)
+        return peak(lambda: step_of(ways[0], model, length, args.training), ids, path)
     steps = {name: step_of(name, model, length, args.training) for name in ways}
-    differences = check(steps, ids, model)
+    differences, warm = check(steps, ids, model) if ways else ({}, {})
     for name, of in {
         "bound": model,
         "bound, bfloat16": copy_of(model, "bfloat16") if "bfloat16" in ways else None,
     }.items():
         if of is not None:
             steps[name] = Bound(of, batch, length, fft_size(2 * length - 1), backward=args.training)
-    rounds = [{name: timed(step, ids) for name, step in steps.items()}]  # the first one warms up
-    longest = sum(rounds[0].values())
-    if longest < 60:
-        rounds = [{name: timed(step, ids) for name, step in steps.items()} for _ in range(3 if longest > 10 else 7)]
+    longest = sum(warm.values())
+    count = 1 if not ways or longest > 120 else 3 if longest > 10 else 7
+    rounds = [{name: timed(step, ids) for name, step in steps.items()} for _ in range(count)]
     seconds = {name: statistics.median(one[name] for one in rounds) for name in steps}
-    ratio = {
+    return {"seconds": seconds, "ratios": ratios_of(rounds), "rounds": len(rounds), "differences": differences}
+
+
+def ratios_of(rounds):
+    """Medians of the ratios in each round, by their names."""
+    ratios = {
         "published / ours": ("published", "ours"),
         "published / fast": ("published", "fast"),
         "published / bfloat16": ("published", "bfloat16"),
+        "published / checkpointed": ("published", "checkpointed"),
         "ours / bound": ("ours", "bound"),
         "fast / bound": ("fast", "bound"),
         "bfloat16 / its bound": ("bfloat16", "bound, bfloat16"),
     }
-    ratios = {
+    return {
         name: statistics.median(one[above] / one[below] for one in rounds)
-        for name, (above, below) in ratio.items()
-        if above in steps and below in steps
+        for name, (above, below) in ratios.items()
+        if above in rounds[0] and below in rounds[0]
     }
-    return {"seconds": seconds, "ratios": ratios, "rounds": len(rounds), "differences": differences}
 
 
 def step_of(name, model, length, training):
@@ -159,9 +194,10 @@ def ours(model, ids):
 
 
 def checkpointed(model, ids):
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # The second names are the first ones' in transformers 4.
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)({"use_reentrant": False})
     hidden = ours(model, ids)
-    model.gradient_checkpointing_disable()
+    getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
     return hidden
 
 
@@ -220,29 +256,34 @@ def forward_and_backward(model, forward, ids):
 
 def check(steps, ids, model):
     """
-    The largest difference of each way from float64, of the largest value; it must be small.
+    The largest difference of each way from float64, of the largest value; it must be small. And the seconds it took.
 
-    In training, and beyond `LONGEST["float64"]`, it is that from ours, of values and gradients.
+    In training it is that from ours, of values and gradients.
     """
-    found = {}
+    found, seconds = {}, {}
     for name, step in steps.items():
+        started = time.perf_counter()
+        hidden = step(ids)
+        seconds[name] = time.perf_counter() - started
         if name != "attention":
-            found[name] = [step(ids)]
+            found[name] = [hidden]
             if step.func is forward_and_backward:
                 found[name] += [parameter.grad.clone() for parameter in model.parameters()]
-    expected = found["ours"]
-    if model.training or ids.shape[1] > LONGEST["float64"]:
-        del found["ours"]
+    if model.training:
+        expected = found.pop("ours")
     else:
         expected = [step_of("ours", copy.deepcopy(model).double(), ids.shape[1], training=False)(ids)]
     differences = {}
     for name, tensors in found.items():
-        differences[name] = max(
-            float((mine - other).abs().max() / other.abs().max()) for mine, other in zip(tensors, expected)
-        )
-        if not differences[name] <= TOLERANCE.get(name, 1e-4):
-            raise SystemExit(f"{name} differs by {differences[name]:.2g} of the largest value")
-    return differences
+        largest = max(float((mine - other).abs().max() / other.abs().max()) for mine, other in zip(tensors, expected))
+        differences[name] = checked(name, largest)
+    return differences, seconds
+
+
+def checked(name, difference):
+    if not difference <= TOLERANCE.get(name, 1e-4):
+        raise SystemExit(f"{name} differs by {difference:.2g} of the largest value")
+    return difference
 
 
 def timed(step, ids):
@@ -251,12 +292,18 @@ def timed(step, ids):
     return time.perf_counter() - started
 
 
-def peak(make_step, ids):
+def peak(make_step, ids, path=None):
+    """The peak of this process in GB, what of it is `above` the loaded model, and seconds; values go to `path`."""
     with open("/proc/self/statm") as file:
         loaded = int(file.read().split()[1]) * resource.getpagesize()
-    make_step()(ids)
+    step = make_step()
+    started = time.perf_counter()
+    hidden = step(ids)
+    seconds = time.perf_counter() - started
     most = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak": most / 1e9, "above": (most - loaded) / 1e9}
+    if path:
+        torch.save(hidden, path)
+    return {"peak": most / 1e9, "above": (most - loaded) / 1e9, "seconds": seconds}
 
 
 def plot(rows, args):

@@ -22,6 +22,7 @@ COMMANDS = {
     "data": ("hyenadna_hf.data.info", "tell what is in a labelled data set, and which published ones there are"),
     "doctor": ("hyenadna_cli.doctor", "tell what is installed, which devices there are, and what is missing"),
     "embed": ("hyenadna_hf.inference.embed_fasta", "embed the sequences of a FASTA file, or intervals of it"),
+    "export-onnx": ("hyenadna_hf.hub.export_onnx", "write a model as an ONNX graph, compared with the model"),
     "few-shot": ("hyenadna_hf.training.few_shot", "let a language model classify behind demonstrations"),
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
     "mutagenesis": ("hyenadna_hf.inference.mutagenesis", "score every single-base change of a region"),

@@ -8,7 +8,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, requires, version
 
 PACKAGE = "hyenadna_hf"
-EXTRAS = ("all", "h5ad")  # those for users
+EXTRAS = ("all", "h5ad", "onnx")  # those for users
 
 
 def parser():

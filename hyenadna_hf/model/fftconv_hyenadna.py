@@ -169,10 +169,13 @@ def fft_size(length):
     The least 2^n or 3 * 2^n that is no less than `length`: the sizes that FFT libraries do fastest.
 
     An exported graph is for every length: there it is one more, since nothing may depend on how large a symbol is.
+    An ONNX graph has powers of two only: onnxruntime is inexact for all other sizes.
     """
     if isinstance(length, torch.SymInt):
         return length + 1
     power = 1
     while power < length:  # by comparisons, so that a compiled graph serves all lengths of one size
         power *= 2
-    return 3 * power // 4 if 3 * power // 4 >= length else power
+    if 3 * power // 4 >= length and not torch.onnx.is_in_onnx_export():
+        return 3 * power // 4
+    return power

@@ -3,13 +3,11 @@
 import copy
 import math
 from functools import partial
-from itertools import repeat
 
 import torch
 from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
@@ -36,6 +34,7 @@ from .filter_hyenadna import (
     positional_features,
 )
 from .padding_hyenadna import behind_prompt, packing_for, pool_positions
+from .recompute_hyenadna import Pieces
 from .spectra_hyenadna import KeptSpectra
 
 try:
@@ -67,11 +66,6 @@ def runs_in_pieces(module, positions):
         return False
     on_cpu = next(module.parameters()).device.type == "cpu"
     return module.config.memory == "low" or (on_cpu and positions >= RECOMPUTED_FROM)
-
-
-def recomputed(function, *inputs, random):
-    """`function` of tensors, computed again in the backward pass; `random` if it draws random numbers."""
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=random)
 
 
 def long_convolutions(filters):
@@ -143,11 +137,12 @@ class HyenaDNAOperator(nn.Module):
         length = u.shape[1]
         in_pieces = cache is None and runs_in_pieces(self, u.shape[0] * length) and self.is_plain()
         if in_pieces and self.config.memory == "low":
-            return self.out_proj(self._in_pieces(repeat(u), self._projected_piece, u, real))
+            dtype = self.in_proj(u[:, :0]).dtype  # of autocast, if that is on
+            return self.out_proj(self._in_pieces(self._projected_piece, u, dtype, real, inputs=[u]))
         u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
         if in_pieces:
-            streams = u.unflatten(1, (-1, self.d_model)).split(TRANSFORMS, dim=2)
-            return self.out_proj(self._in_pieces(streams, self._piece, u.mT, real))
+            streams = u.unflatten(1, (-1, self.d_model))
+            return self.out_proj(self._in_pieces(self._piece, u.mT, u.dtype, real, cut=streams))
         before = 0
         if cache is not None:
             u = cache.recall(u)
@@ -177,25 +172,25 @@ class HyenaDNAOperator(nn.Module):
             v = convolve(v if real is None else v.masked_fill(~real[:, None], 0))
         return v * gate
 
-    def _in_pieces(self, inputs, piece, like, real):
-        """What `out_proj` reads, of the length of `like`, some channels at a time, by `piece` of an input for each."""
+    def _in_pieces(self, piece, like, dtype, real, cut=None, inputs=()):
+        """What `out_proj` reads, of the length of `like` and a dtype, some channels at a time, by `piece`."""
         made_of = [filter_fn.features(like.shape[1], like.device) for filter_fn in self.filter_fns()]
         t, features = made_of[0][0], [features for _, features in made_of]
-        pieces = []
-        for first, some in zip(range(0, self.d_model, TRANSFORMS), inputs):
-            channels = slice(first, min(first + TRANSFORMS, self.d_model))
-            run = partial(piece, channels=channels, real=real)
-            pieces.append(recomputed(run, some, t, *features, random=self.training and self.dropout.p > 0))
-        return torch.cat(pieces, dim=1).transpose(1, 2)
+        shape = like.shape[0], self.d_model, like.shape[1]
+        random = self.training and self.dropout.p > 0
+        pieces = Pieces(partial(piece, real=real), shape, dtype, 1, TRANSFORMS, 2, random)
+        modules = self.in_proj, self.short_filter, *self.filter_fns()
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        return pieces(cut, [*inputs, t, *features], parameters).transpose(1, 2)
 
-    def _projected_piece(self, u, *args, channels, real):
+    def _projected_piece(self, channels, u, *args, real):
         """[`_piece`] of the input of the operator, `(batch, length, d_model)`: nobody keeps its projections."""
         weight = self.in_proj.weight.unflatten(0, (-1, self.d_model))[:, channels]
         bias = self.in_proj.bias.unflatten(0, (-1, self.d_model))[:, channels]
         projected = F.linear(u, weight.flatten(0, 1), bias.flatten()).transpose(1, 2)
-        return self._piece(projected.unflatten(1, weight.shape[:2]), *args, channels=channels, real=real)
+        return self._piece(channels, projected.unflatten(1, weight.shape[:2]), *args, real=real)
 
-    def _piece(self, u, t, *features, channels, real):
+    def _piece(self, channels, u, t, *features, real):
         """The channels of one piece, `(batch, order + 1, channels, length)` to `(batch, channels, length)`."""
         weight = self.short_filter.weight.unflatten(0, (-1, self.d_model))[:, channels].flatten(0, 1)
         bias = self.short_filter.bias.unflatten(0, (-1, self.d_model))[:, channels].flatten()
@@ -234,8 +229,8 @@ class HyenaDNABlock(GradientCheckpointingLayer):
         hidden = hidden + self.dropout(self.mixer(self.norm1(hidden.to(self.norm1.weight.dtype)), cache, real))
         if runs_in_pieces(self, hidden.shape[0] * hidden.shape[1]):
             random = self.training and self.dropout.p > 0
-            pieces = [recomputed(self._add_mlp, piece, random=random) for piece in hidden.split(POSITIONS, dim=1)]
-            return torch.cat(pieces, dim=1)
+            add_mlp = Pieces(lambda _, piece: self._add_mlp(piece), hidden.shape, hidden.dtype, 1, POSITIONS, 1, random)
+            return add_mlp(hidden, parameters=(*self.norm2.parameters(), *self.mlp.parameters()))
         return self._add_mlp(hidden)
 
     def _add_mlp(self, hidden):

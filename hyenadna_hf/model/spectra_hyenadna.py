@@ -111,7 +111,11 @@ class KeptSpectra:
     def pay(filter_fns, size, dtype, memory):
         """Whether to keep them: with `memory="auto"` if they are small, and only where nothing else decides on them."""
         modules = [module for fn in filter_fns for module in fn.modules()]
-        if filter_fns[0].config.trained_positions or any(type(module) not in PLAIN for module in modules):
+        parameters = [parameter for fn in filter_fns for parameter in fn.parameters()]
+        # Quantised weights have types of their own.
+        if any(type(module) not in PLAIN for module in modules) or any(type(p) is not nn.Parameter for p in parameters):
+            return False
+        if filter_fns[0].config.trained_positions:
             return False
         config = filter_fns[0].config
         size_in_bytes = (config.hyena_order - 1) * config.d_model * (size // 2 + 1) * dtype.to_complex().itemsize

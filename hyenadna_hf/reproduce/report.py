@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from ..inference.command import replace_file
+from ..markdown import markdown_table
 
 
 def lines(table, rows, results):
@@ -120,9 +121,9 @@ def markdown(table, found, command):
             "Mean ± standard deviation over seeds (number of runs), in percent unless a unit is named; published "
             f"figures in brackets. {table.note}".rstrip(),
             "",
-            *_grid(["", *models], figures),
+            *markdown_table(["", *models], figures),
             "",
-            *_grid([*head, "start, or why there is none"], runs),
+            *markdown_table([*head, "start, or why there is none"], runs),
             "",
             *listed,
             machine(),
@@ -143,12 +144,6 @@ def _figure(line):
 
 def _number(value):
     return "" if value is None else f"{value:,.0f}" if value == int(value) or value > 100 else f"{value:.1f}"
-
-
-def _grid(head, rows):
-    escaped = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in [head, *rows]]
-    head, *rows = (f"| {' | '.join(row)} |" for row in escaped)
-    return [head, "|" + "---|" * len(escaped[0]), *rows]
 
 
 def _plot(table, found, path):

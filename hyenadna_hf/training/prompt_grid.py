@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..errors import InputError
 from ..inference.command import replace_file
+from ..markdown import markdown_table
 
 RESULTS_FILE = "results.json"
 BAR = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -101,9 +102,9 @@ def write_tables(folder, rows):
             writer.writeheader()
             writer.writerows(rows)
 
-    lines = [columns, ["---"] * len(columns), *([_text(row.get(name, "")) for name in columns] for row in rows)]
+    lines = markdown_table(columns, ([_text(row.get(name, "")) for name in columns] for row in rows))
     replace_file(folder / "table.csv", write_csv)
-    _write(folder / "table.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    _write(folder / "table.md", "\n".join(lines) + "\n")
 
 
 def _text(value):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from ..errors import InputError
 from ..inference.command import has_accelerator
@@ -76,5 +76,12 @@ def checkpoint_to_resume(args):
     if not asked:
         return None
     if str(asked).lower() == "true":
-        return get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+        return last_whole_checkpoint(args.output_dir)
     return asked if Path(asked).is_dir() else None
+
+
+def last_whole_checkpoint(folder):
+    """The last checkpoint that a Trainer wrote to its end in a folder, as `str`; `None` if there is none."""
+    # The state is what it writes last.
+    whole = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None

@@ -14,6 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from ..arguments import CommandParser
 from .prompt_grid import run_grid
 from .prompting import PromptingArguments, ShowSteps, check_arguments, load_task, make_trainer
+from .runs import last_whole_checkpoint
 
 SETTINGS = ("learning_rate", "batch_size", "num_train_epochs", "patience", "dropout", "reverse_complement")
 
@@ -168,9 +169,3 @@ def prompted(model, prompt_tokens, dropout=0.0):
     # On the model and not on the prompt's module, which is called for saving as well.
     model.register_forward_pre_hook(drop, with_kwargs=True)
     return peft_model
-
-
-def last_whole_checkpoint(folder):
-    """The last checkpoint that a Trainer wrote to its end in a folder, as `str`; `None` if there is none."""
-    whole = [path.parent for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None

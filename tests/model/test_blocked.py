@@ -199,8 +199,9 @@ class TestTrainingInPieces:
         for mine, other in zip(*results):
             torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
 
-    def test_autocast(self, blocked, monkeypatch):
-        model = model_of().float()
+    @pytest.mark.parametrize("memory", ["auto", "low"])
+    def test_autocast(self, blocked, monkeypatch, memory):
+        model = model_of(memory=memory).float()
         ids = torch.randint(7, 11, (2, 40))
         with torch.autocast("cpu", torch.bfloat16):
             pieces, expected = (self.gradients(model, ids, monkeypatch, pieces) for pieces in (True, False))

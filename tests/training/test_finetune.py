@@ -121,6 +121,9 @@ def test_a_killed_run_goes_on_where_it_was(composition, untrained, tmp_path):
     expected, resumed = (load_file(folder / "model.safetensors") for folder in (whole, again))
     for name, value in expected.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=1e-6)
+    unfinished = whole / "checkpoint-7"  # killed while it was written
+    unfinished.mkdir()
+    shutil.copy(whole / "checkpoint-6" / "config.json", unfinished)
     assert main([*arguments, "--output_dir", str(whole), "--resume_from_checkpoint", "true"]) == 0
 
 

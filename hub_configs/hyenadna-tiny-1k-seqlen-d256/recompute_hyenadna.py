@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/recompute_hyenadna.py
