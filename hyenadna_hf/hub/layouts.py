@@ -96,10 +96,13 @@ def sizes_of(tensors):
 
     Returns:
         `dict[str, int | bool]`; a size whose tensor is missing is not in it.
+
+    Raises:
+        InputError: if blocks or layers of a filter are numbered with a gap.
     """
     shapes = {name.removeprefix("hyena.backbone."): tuple(tensor.shape) for name, tensor in tensors.items()}
     layers = {int(match[1]) for name in shapes if (match := re.match(r"layers\.(\d+)\.", name))}
-    sizes = {"n_layer": max(layers) + 1} if layers else {}
+    sizes = {"n_layer": _count("layers", layers)} if layers else {}
     sizes["use_bias"] = any(name.endswith("filter_fn.bias") for name in shapes)
     sizes["bidirectional"] = any("filter_fn_rev." in name for name in shapes)
     sizes["train_freq"] = any(name.endswith("implicit_filter.1.freq") for name in shapes)
@@ -118,10 +121,18 @@ def sizes_of(tensors):
     inputs = shapes.get("layers.0.mixer.in_proj.weight", ())
     if len(inputs) == 2 and inputs[1]:
         sizes["hyena_order"] = inputs[0] // inputs[1] - 1
-    linear = [int(m[1]) for n in shapes if (m := re.match(rf"{filter_fn}\.implicit_filter\.(\d+)\.weight", n))]
+    linear = {int(m[1]) for n in shapes if (m := re.match(rf"{filter_fn}\.implicit_filter\.(\d+)\.weight", n))}
     if linear:
-        sizes["num_inner_mlps"] = max(linear) // 2 - 1
+        sizes["num_inner_mlps"] = _count(f"{filter_fn}.implicit_filter", linear, step=2) - 2
     return sizes
+
+
+def _count(name, numbers, step=1):
+    """How many there are of what is numbered from 0; one number far away must not make a model of so many."""
+    for number in range(0, max(numbers), step):
+        if number not in numbers:
+            raise InputError(f"{name}.{number} is missing, though there is {name}.{max(numbers)}.")
+    return max(numbers) // step + 1
 
 
 def merge_config(config, tensors):

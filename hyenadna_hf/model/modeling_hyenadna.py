@@ -136,13 +136,9 @@ class HyenaDNAOperator(nn.Module):
     def forward(self, u, cache=None, real=None):
         length = u.shape[1]
         in_pieces = cache is None and runs_in_pieces(self, u.shape[0] * length) and self.is_plain()
-        if in_pieces and self.config.memory == "low":
-            dtype = self.in_proj(u[:, :0]).dtype  # of autocast, if that is on
-            return self.out_proj(self._in_pieces(self._projected_piece, u, dtype, real, inputs=[u]))
-        u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
         if in_pieces:
-            streams = u.unflatten(1, (-1, self.d_model))
-            return self.out_proj(self._in_pieces(self._piece, u.mT, u.dtype, real, cut=streams))
+            return self.out_proj(self._in_pieces(u, real))
+        u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
         before = 0
         if cache is not None:
             u = cache.recall(u)
@@ -172,23 +168,37 @@ class HyenaDNAOperator(nn.Module):
             v = convolve(v if real is None else v.masked_fill(~real[:, None], 0))
         return v * gate
 
-    def _in_pieces(self, piece, like, dtype, real, cut=None, inputs=()):
-        """What `out_proj` reads, of the length of `like` and a dtype, some channels at a time, by `piece`."""
-        made_of = [filter_fn.features(like.shape[1], like.device) for filter_fn in self.filter_fns()]
+    def _in_pieces(self, u, real):
+        """What `out_proj` reads, computed some channels at a time."""
+        made_of = [filter_fn.features(u.shape[1], u.device) for filter_fn in self.filter_fns()]
         t, features = made_of[0][0], [features for _, features in made_of]
-        shape = like.shape[0], self.d_model, like.shape[1]
-        random = self.training and self.dropout.p > 0
-        pieces = Pieces(partial(piece, real=real), shape, dtype, 1, TRANSFORMS, 2, random)
+        low = self.config.memory == "low"
+        projected = None if low else self._project(u, slice(None))
+        dtype = self._project(u[:, :0], slice(None)).dtype if low else projected.dtype  # of autocast, if that is on
+        pieces = Pieces(
+            partial(self._projected_piece if low else self._piece, real=real),
+            (u.shape[0], self.d_model, u.shape[1]),
+            dtype,
+            dim=1,
+            size=TRANSFORMS,
+            cut_dim=2,
+            random=self.training and self.dropout.p > 0,
+        )
         modules = self.in_proj, self.short_filter, *self.filter_fns()
         parameters = [parameter for module in modules for parameter in module.parameters()]
-        return pieces(cut, [*inputs, t, *features], parameters).transpose(1, 2)
+        return pieces(projected, [*([u] if low else []), t, *features], parameters).transpose(1, 2)
+
+    def _project(self, u, channels):
+        """`in_proj` of some channels: `(batch, length, d_model)` to `(batch, order + 1, channels, length)`."""
+        weight = self.in_proj.weight.unflatten(0, (-1, self.d_model))[:, channels]
+        bias = self.in_proj.bias.unflatten(0, (-1, self.d_model))[:, channels].reshape(1, -1, 1)
+        # Each channel in one stretch of memory, as transforms need it.
+        projected = torch.baddbmm(bias, weight.flatten(0, 1).expand(len(u), -1, -1), u.mT)
+        return projected.unflatten(1, weight.shape[:2])
 
     def _projected_piece(self, channels, u, *args, real):
-        """[`_piece`] of the input of the operator, `(batch, length, d_model)`: nobody keeps its projections."""
-        weight = self.in_proj.weight.unflatten(0, (-1, self.d_model))[:, channels]
-        bias = self.in_proj.bias.unflatten(0, (-1, self.d_model))[:, channels]
-        projected = F.linear(u, weight.flatten(0, 1), bias.flatten()).transpose(1, 2)
-        return self._piece(channels, projected.unflatten(1, weight.shape[:2]), *args, real=real)
+        """[`_piece`] of the input of the operator: nobody keeps its projections."""
+        return self._piece(channels, self._project(u, channels), *args, real=real)
 
     def _piece(self, channels, u, t, *features, real):
         """The channels of one piece, `(batch, order + 1, channels, length)` to `(batch, channels, length)`."""

@@ -292,6 +292,14 @@ BREAKS = {
         lambda t: t.update({"hyena.backbone.layers.0.mlp.fc1.weight": torch.ones(65, 16)}),
         "d_inner is 64 .* and 65",
     ),
+    "a block far away": (
+        lambda t: t.update({"hyena.backbone.layers.999999999.norm1.weight": torch.ones(16)}),
+        "layers.2 is missing, though there is layers.999999999",
+    ),
+    "a filter's layer far away": (
+        lambda t: t.update({"hyena.backbone.layers.0.mixer.filter_fn.implicit_filter.99999998.weight": torch.ones(1)}),
+        r"implicit_filter\.\d is missing",
+    ),
     "twice": (lambda t: t.update({"model.backbone.ln_f.bias": torch.ones(16)}), "ln_f.bias twice"),
 }
 

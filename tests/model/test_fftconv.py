@@ -11,6 +11,7 @@ from hyenadna_hf.model.fftconv_hyenadna import (
     causal_conv_direct,
     causal_conv_fft,
     fft_size,
+    real_transform,
 )
 
 
@@ -60,6 +61,20 @@ def test_the_first_positions_are_as_exact_as_the_last_ones(length):
     one_transform = bidirectional_conv_fft(v.float(), k.float(), torch.zeros(4, length))
     assert error.max() < 1e-5
     assert length < 100_000 or ((one_transform - exact).abs() / largest).max() > 1e-4
+
+
+@pytest.mark.parametrize("length, size", [(1, 1), (1, 2), (2, 3), (3, 3), (5, 8), (8, 8), (9, 12), (100, 256)])
+def test_gradients_of_the_transform(length, size):
+    """First and second ones, by finite differences; and those of PyTorch's transform."""
+    x = torch.randn(2, length, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: real_transform(x, size), x)
+    assert torch.autograd.gradgradcheck(lambda x: real_transform(x, size).abs().square(), x)
+    weight = torch.randn(2, size // 2 + 1, dtype=torch.complex128)
+    mine, theirs = (
+        torch.autograd.grad((transform(x, size) * weight).abs().square().sum(), x)[0]
+        for transform in (real_transform, torch.fft.rfft)
+    )
+    torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
 @given(st.integers(1, 10**7))
