@@ -113,12 +113,12 @@ def row_of(args, length, batch):
 def differences_of(names, folder):
     """The largest difference of each way from ours, of the largest value, by the files that they left."""
     ours, *others = names
-    expected = torch.load(f"{folder}/{ours}.pt", mmap=True)
+    expected = torch.load(f"{folder}/{ours}.pt", mmap=True, weights_only=True)
     found = {}
     for name in others:
         if name == "attention":  # has weights of its own
             continue
-        values = torch.load(f"{folder}/{name}.pt", mmap=True)
+        values = torch.load(f"{folder}/{name}.pt", mmap=True, weights_only=True)
         found[name] = checked(name, float((values - expected).abs().max() / expected.abs().max()))
     return found
 
