@@ -71,7 +71,8 @@ def main():
                 print(rows[-1], flush=True)
     heads = dict.fromkeys(head for row in rows for head in row)
     write_table([{head: row.get(head, "") for head in heads} for row in rows], args.out)
-    plot(rows, args)
+    if len(args.lengths) > 1:
+        plot(rows, args)
 
 
 def ways_of(args, length):
@@ -322,7 +323,7 @@ def plot(rows, args):
                 axis.loglog(*zip(*points), style, label=name)
         lengths = [row["positions"] for row in rows]
         if unit == "s":
-            middle = rows[len(rows) // 2]
+            middle = rows[(len(rows) - 1) // 2]
             for growth, text in ((lambda n: n * math.log2(n), "L log L"), (lambda n: n * n, "L²")):
                 scale = middle["ours, s"] / growth(middle["positions"])
                 axis.loglog(lengths, [scale * growth(n) for n in lengths], color="0.7", lw=0.8, zorder=0)

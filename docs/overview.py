@@ -67,13 +67,13 @@ def generation(axes):
 
 
 def memory(axes):
-    """Gigabytes of a forward, in pieces and whole."""
-    rows = [row for row in read("long_sequences") if row["what"] == "forward"]
-    for name, colour in (("whole", WHOLE), ("in pieces", OURS)):
-        known = [(int(row["positions"]), float(row[f"{name}, GB"])) for row in rows if row[f"{name}, GB"]]
-        axes.loglog(*zip(*known), "o-", color=colour, label=name)
+    """Gigabytes of a forward of one row, above those of the model."""
+    rows = [row for row in read("speed") + read("speed_1m") if row["rows"] == "1" and int(row["positions"]) >= 1024]
+    for name, label, colour in (("published", "published formulation", WHOLE), ("ours", "this package", OURS)):
+        known = [(int(row["positions"]), float(row[f"{name}, GB"])) for row in rows]
+        axes.loglog(*zip(*known), "o-", color=colour, label=label)
     axes.set(title="Reading on 2 CPU cores: GB of memory", xlabel="bases")
-    style(axes, [int(row["positions"]) for row in rows])
+    style(axes, [1024, 8192, 32_768, 160_000, 1_000_000])
 
 
 def style(axes, ticks):
