@@ -11,7 +11,6 @@ the gradients of each number of processes are compared with those of one at 4,09
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from process_memory import held, most_held
 from report import write_table
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -77,15 +77,14 @@ def measure(size, layers, length, file):
     config.n_layer, config.embed_dropout = layers, 0.0
     model = HyenaDNAForCausalLM(config)
     ids = torch.randint(7, 11, (1, length))
-    with open("/proc/self/statm") as statm:
-        loaded = int(statm.read().split()[1]) * resource.getpagesize()
+    loaded = held()
     dist.barrier()
     started = time.perf_counter()
     with context_parallel(model, mesh, gather_outputs=False):
         loss = model(ids, labels=ids).loss
         loss.backward()
     seconds = time.perf_counter() - started
-    above = torch.tensor(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded)
+    above = torch.tensor(most_held() - loaded)
     dist.all_reduce(above, dist.ReduceOp.MAX)
     average_gradients(model, mesh)
     gradient = torch.stack([parameter.grad.norm() for parameter in model.parameters()]).norm()

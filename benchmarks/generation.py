@@ -6,7 +6,8 @@ Seconds a base of generation, with the cache and by recomputing the whole sequen
 writes .csv, .md and .png. Both ways are timed in the same run, on the same sequence, and the last logits of both are
 compared before a time is printed. A step of recomputing is one forward over the sequence so far, with logits of its
 last position only. A cached step is the mean over `--bases` steps; to it comes the share of the look-ahead, the
-transform over the whole history that is due once in max(256, length / 8) steps.
+transform over the whole history that is due once in max(256, length / 8) steps. Memory is the peak of reading the
+prompt, and of everything, above what the process holds when the model is loaded; the prompts must grow.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import statistics
 import time
 
 import torch
+from process_memory import held, most_held
 from report import write_table
 from transformers import AutoModelForCausalLM
 
@@ -31,15 +33,17 @@ def main():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(published_config(args.size)).eval()
     with torch.inference_mode():
+        loaded = held()
         model(torch.randint(7, 11, (1, 1024)), use_cache=True)  # warm up
-        rows = [measure(model, length, args.bases) for length in args.prompts]
+        rows = [measure(model, length, args.bases, loaded) for length in args.prompts]
     write_table(rows, args.out)
     plot(rows, args.size, f"{args.out}.png")
 
 
-def measure(model, length, bases):
+def measure(model, length, bases, loaded):
     ids = torch.randint(7, 11, (1, length + bases))
     out, prefill = timed(lambda: model(ids[:, :length], use_cache=True, logits_to_keep=1))
+    read = most_held() - loaded
     cache = out.past_key_values
 
     def generate():
@@ -64,6 +68,8 @@ def measure(model, length, bases):
         "cached, s/base": step,
         "of which look-ahead": look_ahead / max(256, length // 8),
         "ratio": round(full / step),
+        "reading, GB": read / 1e9,
+        "generating, GB": (most_held() - loaded) / 1e9,
         "largest difference of logits": f"{difference:.1e}",
     }
     print(row, flush=True)

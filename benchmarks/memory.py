@@ -12,12 +12,12 @@ finite. What would take longer than the limits given is left out.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 
 import torch
+from process_memory import held, most_held
 from report import write_table
 
 from hyenadna_hf import HyenaDNAForCausalLM
@@ -88,8 +88,7 @@ def measure(size, length, memory, training=False, checkpointed=False):
         enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
     ids = torch.randint(7, 11, (1, length))
-    with open("/proc/self/statm") as file:
-        loaded = int(file.read().split()[1]) * resource.getpagesize()
+    loaded = held()
     started = time.perf_counter()
     if training:
         loss = model(ids, labels=ids).loss
@@ -101,8 +100,7 @@ def measure(size, length, memory, training=False, checkpointed=False):
         with torch.inference_mode():
             model(ids, logits_to_keep=1)
     seconds = time.perf_counter() - started
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "gigabytes": (peak - loaded) / 1e9}
+    return {"seconds": seconds, "gigabytes": (most_held() - loaded) / 1e9}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ that no other parameter than its own changes.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from peft import (
     VeraConfig,
     get_peft_model,
 )
+from process_memory import held, most_held
 from report import write_table
 
 from hyenadna_hf import HyenaDNAForSequenceClassification
@@ -129,9 +129,7 @@ def memory(device, peak=False):
     """Bytes in use, or the most that were."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()
-    if peak:
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return most_held() if peak else held()
 
 
 def saved(model):

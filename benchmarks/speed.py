@@ -21,7 +21,6 @@ import argparse
 import copy
 import json
 import math
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from functools import partial
 from importlib.util import find_spec
 
 import torch
+from process_memory import held, most_held
 from published import Bound, Published
 from report import machine, write_table
 
@@ -295,13 +295,12 @@ def timed(step, ids):
 
 def peak(make_step, ids, path=None):
     """The peak of this process in GB, what of it is `above` the loaded model, and seconds; values go to `path`."""
-    with open("/proc/self/statm") as file:
-        loaded = int(file.read().split()[1]) * resource.getpagesize()
+    loaded = held()
     step = make_step()
     started = time.perf_counter()
     hidden = step(ids)
     seconds = time.perf_counter() - started
-    most = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most = most_held()
     if path:
         torch.save(hidden, path)
     return {"peak": most / 1e9, "above": (most - loaded) / 1e9, "seconds": seconds}

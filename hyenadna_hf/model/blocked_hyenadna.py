@@ -25,27 +25,30 @@ class BlockedInference:
     Args:
         hidden (`torch.Tensor` of shape `(batch, length, d_model)`): The residual stream, in float32 or float64.
         real (`torch.BoolTensor` of shape `(batch, length)`, *optional*): As `HyenaDNABlock` takes it.
+        cache ([`HyenaDNACache`], *optional*): To fill; it has seen nothing yet.
     """
 
-    def __init__(self, hidden, real=None):
+    def __init__(self, hidden, real=None, cache=None):
         self.hidden = hidden
         self.real = real
-        self.length = hidden.shape[1]
-        self.size = fft_size(2 * self.length - 1)
+        self.length = self.horizon = hidden.shape[1]
+        if cache is not None:
+            self.real, self.horizon = cache.layers[0].real, cache.layers[0].next_horizon()
+        self.size = fft_size(self.length + self.horizon - 1)
         self.space = WorkSpace(hidden.device)
         width = hidden.shape[-1]
         self.transforms = min(width, TRANSFORMS, max(1, TRANSFORM_NUMBERS // self.size))
         # Projections of as many channels as take half the memory of the residual stream.
         self.channels = max(self.transforms, width // 6 // self.transforms * self.transforms)
 
-    def run(self, block):
-        """Change the residual stream as `block` does."""
+    def run(self, block, cache=None):
+        """Change the residual stream as `block` does, and its `cache` (a [`HyenaDNACacheLayer`]) if there is one."""
         if any(map(has_hooks, block.modules())):  # made for whole inputs
-            self.hidden.copy_(block(self.hidden, real=self.real))
+            self.hidden.copy_(block(self.hidden, cache, self.real))
             return
         dtype = block.norm1.weight.dtype
         mixer, plain = block.mixer, block.mixer.is_plain()
-        mixed = self._mixed(block) if plain else mixer(block.norm1(self.hidden.to(dtype)), real=self.real)
+        mixed = self._mixed(block, cache) if plain else mixer(block.norm1(self.hidden.to(dtype)), cache, self.real)
         for row, hidden in enumerate(self.hidden):
             for stretch in self._stretches():
                 h = hidden[stretch]
@@ -55,14 +58,16 @@ class BlockedInference:
     def _stretches(self):
         return [slice(start, min(start + POSITIONS, self.length)) for start in range(0, self.length, POSITIONS)]
 
-    def _mixed(self, block):
+    def _mixed(self, block, cache):
         """What `out_proj` reads, of shape `(batch, d_model, length)`."""
         mixer, batch, width = block.mixer, len(self.hidden), self.hidden.shape[-1]
         streams = mixer.in_proj.out_features // width
         weight = mixer.in_proj.weight.view(streams, width, width)
         bias = mixer.in_proj.bias.view(streams, width, 1)
         dtype = weight.dtype
-        spectra = self._spectra(mixer)
+        spectra = self._spectra(mixer, cache)
+        if cache is not None:
+            cache.begin_in_pieces(mixer, self.hidden)
         gated = self.space("gated", (batch, width, self.length), dtype)
         for first in range(0, width, self.channels):
             some = slice(first, min(first + self.channels, width))
@@ -73,19 +78,24 @@ class BlockedInference:
                 out = projected[row].view(-1, self.length)
                 for stretch in self._stretches():
                     torch.addmm(b, w, block.norm1(hidden[stretch].to(dtype)).T, out=out[:, stretch])
+            if cache is not None:
+                cache.keep_projections(some, projected)
             for start in range(0, count, self.transforms):
                 part = slice(start, min(start + self.transforms, count))
                 channels = slice(first + part.start, first + part.stop)
-                self._convolve(mixer, spectra, projected[:, :, part], channels, gated[:, channels])
+                self._convolve(mixer, spectra, projected[:, :, part], channels, gated[:, channels], cache)
+        if cache is not None:
+            cache.advance()
         return gated
 
-    def _spectra(self, mixer):
+    def _spectra(self, mixer, cache):
         """A function of the number of a long filter and of channels (a `slice`): their spectra."""
         wide = self.hidden.dtype
-        kept = mixer.kept_spectra(self.size, wide, self.hidden.device)
+        # Those that are kept have too few lags to look ahead.
+        kept = mixer.kept_spectra(self.size, wide, self.hidden.device) if cache is None else None
         if kept is not None:
             return lambda i, channels: [spectrum[i, channels] for spectrum in kept]
-        fill = spectra_in_pieces(mixer.filter_fns(), self.length, self.size, self.space)
+        fill = spectra_in_pieces(mixer.filter_fns(), self.horizon, self.size, self.space)
         lengths = spectrum_lengths(mixer.filter_fns(), self.size)
 
         def make(i, channels):
@@ -96,7 +106,7 @@ class BlockedInference:
 
         return make
 
-    def _convolve(self, mixer, spectra, projected, channels, gated):
+    def _convolve(self, mixer, spectra, projected, channels, gated, cache):
         """Short convolution, gates and long convolutions of some channels, all streams, and all rows."""
         batch, streams, count, length = projected.shape
         wide = self.hidden.dtype
@@ -114,17 +124,21 @@ class BlockedInference:
             for lag in range(1, min(taps.shape[-1], length)):
                 short[..., lag:].addcmul_(x[..., :-lag], taps[..., -1 - lag, None])
             gate, *gates, v = short
-            for other, of_filter in zip(reversed(gates), filter_spectra):
+            for i, (other, of_filter) in enumerate(zip(reversed(gates), filter_spectra)):
                 torch.mul(v, other, out=signal[:, :length])
                 if self.real is not None:
                     signal[:, :length].masked_fill_(~self.real[row], 0)
+                if cache is not None:
+                    cache.keep_signal(i, row, channels, signal[:, :length])
                 beginnings = convolved_beginnings(signal[:, :length], of_filter, self.size)
                 signal[:, length:] = 0
                 torch.fft.rfft(signal, out=spectrum)
                 torch.fft.irfft(spectrum.mul_(of_filter[0]), n=self.size, out=signal)
-                v = signal[:, :length]
+                y, v = signal[:, : self.horizon], signal[:, :length]
                 for beginning in beginnings:
                     v[:, : beginning.shape[-1]] = beginning[:, :length]
+                if cache is not None:
+                    cache.keep_contributions(i, row, channels, y)
             torch.mul(v, gate, out=gated[row])
 
 

@@ -189,6 +189,40 @@ class HyenaDNACacheLayer:
         convolve = self._convolve_step_by_step if self.stepping else self._convolve_at_once
         return [lambda v, i=i: convolve(i, v) for i in range(self.long_convolutions)]
 
+    def begin_in_pieces(self, mixer, like):
+        """
+        Make room for a first call whose channels come some at a time, by the three methods below.
+
+        Args:
+            mixer ([`HyenaDNAOperator`]): Gives the filters.
+            like (`torch.Tensor` of shape `(batch, width, d_model)`): On the device of what will come.
+        """
+        self.stepping = False
+        self.horizon = self.next_horizon()
+        lags = min(max(self.horizon - self.total, BLOCK), self.horizon)  # as many as `_keep_filters` leaves
+        self.filters = self._filters_with_skips(mixer.filter_fn, lags, like.device)
+        self.signal = self.filters.new_empty(self.long_convolutions, len(like), self.d_model, self.horizon)
+        weight = mixer.in_proj.weight
+        self.projections = weight.new_empty(len(like), len(weight), self.reach)
+
+    def keep_projections(self, channels, projected):
+        """Those of some channels (a `slice`), `(batch, order + 1, channels, width)`."""
+        last = self.counts[:, None, None, None] + torch.arange(-self.reach, 0)
+        last = last.to(projected.device).expand(*projected.shape[:3], -1)
+        kept = projected.gather(-1, last.clamp(min=0)).masked_fill_(last < 0, 0)
+        self.projections.unflatten(1, (-1, self.d_model))[:, :, channels] = kept
+
+    def keep_signal(self, i, row, channels, signal):
+        """What long convolution i reads in some channels of a row, `(channels, width)`, zeros where it is masked."""
+        self.signal[i, row, channels, : self.width] = signal
+
+    def keep_contributions(self, i, row, channels, y):
+        """What long convolution i makes of that, up to the horizon."""
+        now, to_come = self.signal[i, row, channels].tensor_split([self.width], dim=1)
+        to_come.copy_(y[:, self.width :])
+        if self.real is not None:  # as in `_convolve_at_once`
+            now.copy_(torch.where(self.real[row].to(now.device), now, y[:, : self.width]))
+
     def advance(self):
         """The new positions are in all long convolutions."""
         self.length += self.width
@@ -202,15 +236,8 @@ class HyenaDNACacheLayer:
     @torch.no_grad()
     def _look_ahead(self, filter_fn, like):
         """Complete the contributions of all there was to more positions to come."""
-        ahead = max(self.width, 8 * BLOCK, self.length // 8)
-        if self.length == 0:
-            ahead = self.width + max(8 * BLOCK, self.width // 8)
-        self.horizon = min(self.length + ahead, self.max_length)
-        filters, skips = filter_fn(self.horizon, like.device)
-        filters = filters.clone()
-        for k, skip in zip(filters, skips):
-            if skip is not None:
-                k[:, 0] += skip
+        self.horizon = self.next_horizon()
+        filters = self._filters_with_skips(filter_fn, self.horizon, like.device)
         signal = filters.new_zeros(self.long_convolutions, like.shape[0], self.d_model, self.horizon)
         if self.length:
             signal[..., : self.length] = self.signal[..., : self.length]
@@ -218,6 +245,23 @@ class HyenaDNACacheLayer:
                 fft_conv_add(x[..., self.length :], x[..., : self.length], k, self.length)
         self.signal, self.filters, self.anchor = signal, filters, self.length
         self._keep_filters()
+
+    def next_horizon(self):
+        """How far to look ahead next."""
+        ahead = max(self.width, 8 * BLOCK, self.length // 8)
+        if self.length == 0:
+            ahead = self.width + max(8 * BLOCK, self.width // 8)
+        return min(self.length + ahead, self.max_length)
+
+    @staticmethod
+    def _filters_with_skips(filter_fn, lags, device):
+        """The long filters for so many lags, with their skip terms at lag 0."""
+        filters, skips = filter_fn(lags, device)
+        filters = filters.clone()
+        for k, skip in zip(filters, skips):
+            if skip is not None:
+                k[:, 0] += skip
+        return filters
 
     def _keep_filters(self):
         """No more lags than the positions up to the horizon need."""

@@ -276,21 +276,21 @@ class HyenaDNABackbone(nn.Module):
         if self._runs_blocked(hidden, cache):
             if not overwrite and hidden.data_ptr() == inputs_embeds.data_ptr():
                 hidden = hidden.clone()
-            blocked = BlockedInference(hidden, real)
-        for i, layer in enumerate(self.layers):
+            blocked = BlockedInference(hidden, real, cache)
+        for layer, its_cache in zip(self.layers, cache.layers if cache is not None else [None] * len(self.layers)):
             if output_hidden_states:
                 hidden_states.append(hidden if blocked is None else hidden.clone())
             if blocked is None:
-                hidden = layer(hidden, None if cache is None else cache.layers[i], real)
+                hidden = layer(hidden, its_cache, real)
             else:
-                blocked.run(layer)
+                blocked.run(layer, its_cache)
         del blocked  # and its work space
         hidden = self.ln_f(hidden.to(self.ln_f.weight.dtype))
         return hidden, (*hidden_states, hidden) if output_hidden_states else None
 
     def _runs_blocked(self, hidden, cache):
         """Whether this is plain inference, and long enough for it to pay."""
-        if cache is not None or self.training or torch.is_grad_enabled():
+        if self.training or torch.is_grad_enabled() or (cache is not None and cache.layers[0].length > 0):
             return False
         if makes_a_graph() or torch.is_autocast_enabled(hidden.device.type):
             return False

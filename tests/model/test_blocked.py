@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from reference import randomise
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNAModel
-from hyenadna_hf.model import blocked_hyenadna, modeling_hyenadna
+from hyenadna_hf.model import blocked_hyenadna, fftconv_hyenadna, modeling_hyenadna
 
 
 def model_of(model_class=HyenaDNAModel, **kwargs):
@@ -54,6 +54,43 @@ def test_sizes_of_a_published_model():
     expected = whole(model.double(), ids).last_hidden_state
     torch.testing.assert_close(exact, expected, rtol=0, atol=1e-7)
     assert (single - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order, short", [(2, 3), (3, 1), (4, 5)])
+@pytest.mark.parametrize("length", [1, 2, 33, 300, 1000])
+@pytest.mark.parametrize("masked", [False, True])
+def test_reading_a_prompt_into_a_cache(blocked, monkeypatch, length, order, short, masked):
+    monkeypatch.setattr(fftconv_hyenadna, "LEAST_BEGINNING", 1)
+    model = model_of(hyena_order=order, short_filter_order=short)
+    ids = torch.randint(0, 12, (2, length + 90))
+    mask = torch.ones_like(ids)
+    if masked:
+        mask[1, : length // 2 + 1] = 0
+        mask[0, length // 3] = 0
+    out = model(ids[:, :length], mask[:, :length], use_cache=True)
+    hidden = [out.last_hidden_state]
+    for begin, end in [(length, length + 50), *((i, i + 1) for i in range(length + 50, length + 90))]:
+        out = model(ids[:, begin:end], mask[:, begin:end], past_key_values=out.past_key_values)
+        hidden.append(out.last_hidden_state)
+    torch.testing.assert_close(torch.cat(hidden, 1), whole(model, ids, mask).last_hidden_state, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_prompt_in_bfloat16_leaves_a_cache_as_exact_as_the_whole_run(blocked, monkeypatch):
+    model = model_of()
+    ids = torch.randint(7, 11, (2, 400))
+    exact = whole(model, ids).last_hidden_state[:, 300:]
+    model = model.to(torch.bfloat16)
+
+    def error():
+        cache = model(ids[:, :300], use_cache=True).past_key_values
+        assert cache.layers[0].signal.dtype == torch.float32
+        return (model(ids[:, 300:], past_key_values=cache).last_hidden_state - exact).abs().mean()
+
+    in_pieces = error()
+    monkeypatch.setattr(modeling_hyenadna, "BLOCKED_FROM", 10**9)
+    assert in_pieces <= 1.1 * error()
 
 
 @torch.no_grad()
@@ -213,6 +250,7 @@ class TestTrainingInPieces:
         model = model_of()
         ids = torch.randint(7, 11, (2, 40))
         monkeypatch.setattr(modeling_hyenadna, "RECOMPUTED_FROM", 1)
+        monkeypatch.setattr(modeling_hyenadna, "BLOCKED_FROM", 10**9)
         torch.testing.assert_close(model(ids, use_cache=True)[0], whole(model, ids)[0], rtol=0, atol=1e-9)
 
 

@@ -40,6 +40,9 @@ def in_pieces(model, ids, mask=None, cuts=(), **kwargs):
     return torch.cat(hidden, dim=1), cache
 
 
+# With "low", the first call runs in pieces, however short it is.
+memory = st.sampled_from(("auto", "low"))
+
 # Runs of single steps, pieces about the size of a block, and long ones.
 pieces = st.lists(
     st.one_of(
@@ -54,10 +57,10 @@ pieces = st.lists(
 
 @torch.no_grad()
 @settings(deadline=None, max_examples=40)
-@given(pieces, st.integers(2, 4), st.integers(1, 5), st.booleans())
-def test_any_cut_gives_the_same(widths, order, short, use_bias):
+@given(pieces, st.integers(2, 4), st.integers(1, 5), st.booleans(), memory)
+def test_any_cut_gives_the_same(widths, order, short, use_bias, memory):
     ends = [end for end in accumulate(widths) if end <= 700]
-    model = model_of(order, short, use_bias=use_bias)
+    model = model_of(order, short, use_bias=use_bias, memory=memory)
     ids = torch.randint(0, 12, (2, ends[-1] if ends else 700))
     hidden, cache = in_pieces(model, ids, cuts=ends[:-1])
     assert cache.get_seq_length() == ids.shape[1]
@@ -66,8 +69,8 @@ def test_any_cut_gives_the_same(widths, order, short, use_bias):
 
 @torch.no_grad()
 @settings(deadline=None, max_examples=40)
-@given(st.data(), st.integers(2, 3), st.integers(1, 4))
-def test_any_cut_of_any_mask_gives_the_same(data, order, short):
+@given(st.data(), st.integers(2, 3), st.integers(1, 4), memory)
+def test_any_cut_of_any_mask_gives_the_same(data, order, short, memory):
     """Padding on either side, gaps, rows and pieces without a real position."""
     length = data.draw(st.integers(1, 200))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
@@ -78,7 +81,7 @@ def test_any_cut_of_any_mask_gives_the_same(data, order, short):
     cuts = data.draw(st.sets(st.integers(1, length), max_size=6)) - {length}
     if data.draw(st.booleans()):
         cuts |= set(range(max(cuts, default=1), length))  # single steps to the end
-    model = model_of(order, short)
+    model = model_of(order, short, memory=memory)
     ids = torch.randint(0, 12, (3, length), generator=generator)
     hidden, cache = in_pieces(model, ids, mask, sorted(cuts))
     torch.testing.assert_close(hidden, model(ids, mask).last_hidden_state, rtol=0, atol=1e-7)

@@ -185,7 +185,7 @@ def test_low_infers_in_pieces_at_any_length(monkeypatch):
     runs = []
     run = modeling_hyenadna.BlockedInference.run
     monkeypatch.setattr(
-        modeling_hyenadna.BlockedInference, "run", lambda self, block: (runs.append(self.length), run(self, block))
+        modeling_hyenadna.BlockedInference, "run", lambda self, *args: (runs.append(self.length), run(self, *args))
     )
     model = model_of()
     with torch.no_grad():
