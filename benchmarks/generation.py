@@ -26,7 +26,9 @@ from hyenadna_hf.reproduce.report import machine
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="hyenadna-large-1m-seqlen", help="a published size, random weights")
-    parser.add_argument("--prompts", type=int, nargs="+", default=[1024, 8192, 32768, 131072, 998000], help="lengths, bases")
+    parser.add_argument(
+        "--prompts", type=int, nargs="+", default=[1024, 8192, 32768, 131072, 998000], help="lengths, bases"
+    )
     parser.add_argument("--bases", type=int, default=1024, help="bases to generate with the cache")
     parser.add_argument("--out", required=True, help="beginning of the names of the files to write")
     args = parser.parse_args()

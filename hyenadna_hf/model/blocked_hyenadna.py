@@ -36,10 +36,7 @@ class BlockedInference:
             self.real, self.horizon = cache.layers[0].real, cache.layers[0].next_horizon()
         self.size = fft_size(self.length + self.horizon - 1)
         self.space = WorkSpace(hidden.device)
-        width = hidden.shape[-1]
-        self.transforms = min(width, TRANSFORMS, max(1, TRANSFORM_NUMBERS // self.size))
-        # Projections of as many channels as take half the memory of the residual stream.
-        self.channels = max(self.transforms, width // 6 // self.transforms * self.transforms)
+        self.transforms = min(hidden.shape[-1], TRANSFORMS, max(1, TRANSFORM_NUMBERS // self.size))
 
     def run(self, block, cache=None):
         """Change the residual stream as `block` does, and its `cache` (a [`HyenaDNACacheLayer`]) if there is one."""
@@ -61,32 +58,53 @@ class BlockedInference:
     def _mixed(self, block, cache):
         """What `out_proj` reads, of shape `(batch, d_model, length)`."""
         mixer, batch, width = block.mixer, len(self.hidden), self.hidden.shape[-1]
-        streams = mixer.in_proj.out_features // width
-        weight = mixer.in_proj.weight.view(streams, width, width)
-        bias = mixer.in_proj.bias.view(streams, width, 1)
-        dtype = weight.dtype
+        dtype = mixer.in_proj.weight.dtype
         spectra = self._spectra(mixer, cache)
         if cache is not None:
-            cache.begin_in_pieces(mixer, self.hidden)
-        gated = self.space("gated", (batch, width, self.length), dtype)
-        for first in range(0, width, self.channels):
-            some = slice(first, min(first + self.channels, width))
-            count = some.stop - some.start
-            projected = self.space("projected", (batch, streams, count, self.length), dtype)
-            w, b = weight[:, some].reshape(-1, width), bias[:, some].reshape(-1, 1)
-            for row, hidden in enumerate(self.hidden):
-                out = projected[row].view(-1, self.length)
+            cache.begin_in_pieces(mixer, block.norm1, self.hidden)
+        mixed = self.space("mixed", (batch, width, self.length), dtype)
+        for row in range(batch):
+            for stretch in self._stretches():
+                x, v = self._projected(block, slice(-2, None), slice(0, width), row, stretch)
+                mixed[row, :, stretch] = v.mul_(x)
+        convolutions = mixer.config.hyena_order - 1
+        # Gates of as many channels as take a quarter of the memory of the residual stream.
+        some = max(self.transforms, width // 4 // convolutions // self.transforms * self.transforms)
+        for first in range(0, width, some):
+            channels = slice(first, min(first + some, width))
+            count = channels.stop - channels.start
+            gates = self.space("gates", (batch, convolutions, count, self.length), dtype)
+            for row in range(batch):
                 for stretch in self._stretches():
-                    torch.addmm(b, w, block.norm1(hidden[stretch].to(dtype)).T, out=out[:, stretch])
-            if cache is not None:
-                cache.keep_projections(some, projected)
+                    gates[row, ..., stretch] = self._projected(block, slice(0, -2), channels, row, stretch)
             for start in range(0, count, self.transforms):
                 part = slice(start, min(start + self.transforms, count))
-                channels = slice(first + part.start, first + part.stop)
-                self._convolve(mixer, spectra, projected[:, :, part], channels, gated[:, channels], cache)
+                piece = slice(first + part.start, first + part.stop)
+                self._convolve(spectra, gates[:, :, part], piece, mixed[:, piece], cache)
         if cache is not None:
             cache.advance()
-        return gated
+        return mixed
+
+    def _projected(self, block, streams, channels, row, stretch):
+        """Some channels of some streams (`slice`s) behind the short convolution, `(streams, channels, positions)`."""
+        mixer, width = block.mixer, self.hidden.shape[-1]
+        weight = mixer.in_proj.weight.unflatten(0, (-1, width))[streams, channels]
+        bias = mixer.in_proj.bias.unflatten(0, (-1, width))[streams, channels]
+        taps = mixer.short_filter.weight.unflatten(0, (-1, width))[streams, channels, 0].to(self.hidden.dtype)
+        offset = mixer.short_filter.bias.unflatten(0, (-1, width))[streams, channels, None].to(self.hidden.dtype)
+        begin = max(stretch.start - taps.shape[-1] + 1, 0)  # what the short convolution reads
+        hidden = self.hidden[row, begin : stretch.stop]
+        shape = *bias.shape, len(hidden)
+        x = self.space("projected", shape, weight.dtype)
+        normed = block.norm1(hidden.to(weight.dtype))
+        torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), normed.T, out=x.flatten(0, 1))
+        if x.dtype != self.hidden.dtype:
+            x = self.space("projected, wide", shape, self.hidden.dtype).copy_(x)
+        short = self.space("short", shape, self.hidden.dtype)
+        torch.addcmul(offset, x, taps[..., -1:], out=short)
+        for lag in range(1, min(taps.shape[-1], len(hidden))):
+            short[..., lag:].addcmul_(x[..., :-lag], taps[..., -1 - lag, None])
+        return short[..., stretch.start - begin :]
 
     def _spectra(self, mixer, cache):
         """A function of the number of a long filter and of channels (a `slice`): their spectra."""
@@ -106,40 +124,30 @@ class BlockedInference:
 
         return make
 
-    def _convolve(self, mixer, spectra, projected, channels, gated, cache):
-        """Short convolution, gates and long convolutions of some channels, all streams, and all rows."""
-        batch, streams, count, length = projected.shape
-        wide = self.hidden.dtype
-        filter_spectra = [spectra(i, channels) for i in range(streams - 2)]
+    def _convolve(self, spectra, gates, channels, mixed, cache):
+        """Long convolutions and gates, in turn, of some channels and all rows of `mixed`, in place."""
+        count, wide = mixed.shape[1], self.hidden.dtype
+        filter_spectra = [spectra(i, channels) for i in range(gates.shape[1])]
         signal = self.space("signal", (count, self.size), wide)
-        taps = mixer.short_filter.weight.view(streams, -1, mixer.short_filter.kernel_size[0])[:, channels].to(wide)
-        bias = mixer.short_filter.bias.view(streams, -1, 1)[:, channels].to(wide)
-        short = self.space("short", (streams, count, length), wide)
         spectrum = self.space("spectrum", (count, self.size // 2 + 1), wide.to_complex())
-        for row in range(batch):
-            x = projected[row]
-            if x.dtype != wide:
-                x = self.space("projected, wide", x.shape, wide).copy_(x)
-            torch.addcmul(bias, x, taps[..., -1:], out=short)
-            for lag in range(1, min(taps.shape[-1], length)):
-                short[..., lag:].addcmul_(x[..., :-lag], taps[..., -1 - lag, None])
-            gate, *gates, v = short
-            for i, (other, of_filter) in enumerate(zip(reversed(gates), filter_spectra)):
-                torch.mul(v, other, out=signal[:, :length])
+        v = signal[:, : self.length]
+        for row, out in enumerate(mixed):
+            v.copy_(out)
+            for i, (gate, of_filter) in enumerate(zip(reversed(gates[row]), filter_spectra)):
                 if self.real is not None:
-                    signal[:, :length].masked_fill_(~self.real[row], 0)
+                    v.masked_fill_(~self.real[row], 0)
                 if cache is not None:
-                    cache.keep_signal(i, row, channels, signal[:, :length])
-                beginnings = convolved_beginnings(signal[:, :length], of_filter, self.size)
-                signal[:, length:] = 0
+                    cache.keep_signal(i, row, channels, v)
+                beginnings = convolved_beginnings(v, of_filter, self.size)
+                signal[:, self.length :] = 0
                 torch.fft.rfft(signal, out=spectrum)
                 torch.fft.irfft(spectrum.mul_(of_filter[0]), n=self.size, out=signal)
-                y, v = signal[:, : self.horizon], signal[:, :length]
                 for beginning in beginnings:
-                    v[:, : beginning.shape[-1]] = beginning[:, :length]
+                    v[:, : beginning.shape[-1]] = beginning[:, : self.length]
                 if cache is not None:
-                    cache.keep_contributions(i, row, channels, y)
-            torch.mul(v, gate, out=gated[row])
+                    cache.keep_contributions(i, row, channels, signal[:, : self.horizon])
+                v *= gate
+            out.copy_(v)
 
 
 def has_hooks(module):

@@ -189,28 +189,23 @@ class HyenaDNACacheLayer:
         convolve = self._convolve_step_by_step if self.stepping else self._convolve_at_once
         return [lambda v, i=i: convolve(i, v) for i in range(self.long_convolutions)]
 
-    def begin_in_pieces(self, mixer, like):
+    def begin_in_pieces(self, mixer, norm, hidden):
         """
-        Make room for a first call whose channels come some at a time, by the three methods below.
+        Begin a first call whose channels come some at a time, by the methods below.
 
         Args:
-            mixer ([`HyenaDNAOperator`]): Gives the filters.
-            like (`torch.Tensor` of shape `(batch, width, d_model)`): On the device of what will come.
+            mixer ([`HyenaDNAOperator`]): Gives the filters, and the projections that the short convolution will read.
+            norm (`nn.LayerNorm`): Of its input.
+            hidden (`torch.Tensor` of shape `(batch, width, d_model)`): The residual stream.
         """
         self.stepping = False
         self.horizon = self.next_horizon()
         lags = min(max(self.horizon - self.total, BLOCK), self.horizon)  # as many as `_keep_filters` leaves
-        self.filters = self._filters_with_skips(mixer.filter_fn, lags, like.device)
-        self.signal = self.filters.new_empty(self.long_convolutions, len(like), self.d_model, self.horizon)
-        weight = mixer.in_proj.weight
-        self.projections = weight.new_empty(len(like), len(weight), self.reach)
-
-    def keep_projections(self, channels, projected):
-        """Those of some channels (a `slice`), `(batch, order + 1, channels, width)`."""
-        last = self.counts[:, None, None, None] + torch.arange(-self.reach, 0)
-        last = last.to(projected.device).expand(*projected.shape[:3], -1)
-        kept = projected.gather(-1, last.clamp(min=0)).masked_fill_(last < 0, 0)
-        self.projections.unflatten(1, (-1, self.d_model))[:, :, channels] = kept
+        self.filters = self._filters_with_skips(mixer.filter_fn, lags, hidden.device)
+        self.signal = self.filters.new_empty(self.long_convolutions, len(hidden), self.d_model, self.horizon)
+        last = (self.counts[:, None] + torch.arange(-self.reach, 0)).to(hidden.device)[..., None]  # [B, reach, 1]
+        read = hidden.take_along_dim(last.clamp(min=0), 1).to(norm.weight.dtype)
+        self.projections = mixer.in_proj(norm(read)).masked_fill_(last < 0, 0).transpose(1, 2)
 
     def keep_signal(self, i, row, channels, signal):
         """What long convolution i reads in some channels of a row, `(channels, width)`, zeros where it is masked."""

@@ -233,13 +233,15 @@ class HyenaDNAFilter(nn.Module):
         last = self.implicit_filter[self.last]
         dtype = torch.promote_types(last.weight.dtype, torch.float32)
         t, z = self._positions(length, device, dtype)
-        features = torch.cat([self._features(piece) for piece in z.split(8192)]).T  # [filter_order, L]
+        features = z.new_empty(length, self.config.filter_order)
+        for out, piece in zip(features.split(8192), z.split(8192)):
+            out.copy_(self._features(piece))
         rates = decay_rates(self.config, device, dtype)[:, None]
 
         def fill(i, channels, out, scratch):
             rows = slice(i * self.config.d_model + channels.start, i * self.config.d_model + channels.stop)
             torch.mul(rates[rows], -t.T, out=out).exp_().add_(0.05)
-            out *= torch.mm(last.weight[rows].to(dtype), features, out=scratch)
+            out *= torch.mm(last.weight[rows].to(dtype), features.T, out=scratch)
             if self.bias is not None:
                 out[:, 0] += self.bias[rows]
 
