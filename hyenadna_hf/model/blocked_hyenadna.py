@@ -2,9 +2,9 @@
 Inference of a block in pieces and in place: the arithmetic of `HyenaDNABlock`, in a third of its memory and time.
 
 On long sequences, moving fresh memory about costs more time than arithmetic. So the residual stream is changed in
-place, and everything else passes through a work space that all blocks share: the projections of some channels at a
-time, the transforms of fewer channels at a time, and the MLP of some positions at a time. Nothing but the gated output
-of the mixer is as large as the residual stream.
+place, and everything else passes through a work space that all blocks share: the gates of some channels at a time, the
+transforms of fewer channels at a time, and matrix products of some positions at a time. Nothing but the signal of the
+long convolutions is as large as the residual stream.
 """
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from .fftconv_hyenadna import convolved_beginnings, fft_size
 from .spectra_hyenadna import WorkSpace, spectra_in_pieces, spectrum_lengths
 
-BLOCKED_FROM = 4096  # positions of all rows from which on it pays
+BLOCKED_FROM = 1536  # positions of all rows from which on it pays
 POSITIONS = 1024  # in a piece of a matrix product
 TRANSFORMS = 16  # channels in a piece of transforms, fewer where they are very long
 TRANSFORM_NUMBERS = 1 << 23  # most numbers in such a piece
@@ -46,14 +46,23 @@ class BlockedInference:
         dtype = block.norm1.weight.dtype
         mixer, plain = block.mixer, block.mixer.is_plain()
         mixed = self._mixed(block, cache) if plain else mixer(block.norm1(self.hidden.to(dtype)), cache, self.real)
-        for row, hidden in enumerate(self.hidden):
-            for stretch in self._stretches():
-                h = hidden[stretch]
-                h += mixer.out_proj(mixed[row, :, stretch].T) if plain else mixed[row, stretch]
-                h += block.mlp(block.norm2(h.to(dtype)))
+        for rows, positions in self._pieces():
+            h = self.hidden[rows, positions]
+            if plain:
+                h += mixer.out_proj(mixed[rows, :, positions].transpose(1, 2).flatten(0, 1)).view_as(h)
+            else:
+                h += mixed[rows, positions]
+            h += block.mlp(block.norm2(h.to(dtype)))
 
-    def _stretches(self):
-        return [slice(start, min(start + POSITIONS, self.length)) for start in range(0, self.length, POSITIONS)]
+    def _rows(self):
+        """As many rows at a time (`slice`s) as a piece of a matrix product has room for."""
+        count = max(1, POSITIONS // self.length)
+        return [slice(first, min(first + count, len(self.hidden))) for first in range(0, len(self.hidden), count)]
+
+    def _pieces(self):
+        """Rows and positions (`slice`s) of each piece of a matrix product."""
+        starts = range(0, self.length, POSITIONS)
+        return [(rows, slice(start, min(start + POSITIONS, self.length))) for rows in self._rows() for start in starts]
 
     def _mixed(self, block, cache):
         """What `out_proj` reads, of shape `(batch, d_model, length)`."""
@@ -63,10 +72,9 @@ class BlockedInference:
         if cache is not None:
             cache.begin_in_pieces(mixer, block.norm1, self.hidden)
         mixed = self.space("mixed", (batch, width, self.length), dtype)
-        for row in range(batch):
-            for stretch in self._stretches():
-                x, v = self._projected(block, slice(-2, None), slice(0, width), row, stretch)
-                mixed[row, :, stretch] = v.mul_(x)
+        for rows, positions in self._pieces():
+            x, v = self._projected(block, slice(-2, None), slice(None), rows, positions)
+            mixed[rows, :, positions] = v.mul_(x).transpose(0, 1)
         convolutions = mixer.config.hyena_order - 1
         # Gates of as many channels as take a quarter of the memory of the residual stream.
         some = max(self.transforms, width // 4 // convolutions // self.transforms * self.transforms)
@@ -74,9 +82,8 @@ class BlockedInference:
             channels = slice(first, min(first + some, width))
             count = channels.stop - channels.start
             gates = self.space("gates", (batch, convolutions, count, self.length), dtype)
-            for row in range(batch):
-                for stretch in self._stretches():
-                    gates[row, ..., stretch] = self._projected(block, slice(0, -2), channels, row, stretch)
+            for rows, positions in self._pieces():
+                gates[rows, ..., positions] = self._projected(block, slice(-2), channels, rows, positions).movedim(2, 0)
             for start in range(0, count, self.transforms):
                 part = slice(start, min(start + self.transforms, count))
                 piece = slice(first + part.start, first + part.stop)
@@ -85,26 +92,26 @@ class BlockedInference:
             cache.advance()
         return mixed
 
-    def _projected(self, block, streams, channels, row, stretch):
-        """Some channels of some streams (`slice`s) behind the short convolution, `(streams, channels, positions)`."""
+    def _projected(self, block, streams, channels, rows, positions):
+        """Some (`slice`s) of what the short convolution gives, of shape `(streams, channels, rows, positions)`."""
         mixer, width = block.mixer, self.hidden.shape[-1]
         weight = mixer.in_proj.weight.unflatten(0, (-1, width))[streams, channels]
         bias = mixer.in_proj.bias.unflatten(0, (-1, width))[streams, channels]
-        taps = mixer.short_filter.weight.unflatten(0, (-1, width))[streams, channels, 0].to(self.hidden.dtype)
-        offset = mixer.short_filter.bias.unflatten(0, (-1, width))[streams, channels, None].to(self.hidden.dtype)
-        begin = max(stretch.start - taps.shape[-1] + 1, 0)  # what the short convolution reads
-        hidden = self.hidden[row, begin : stretch.stop]
-        shape = *bias.shape, len(hidden)
+        taps = mixer.short_filter.weight.unflatten(0, (-1, width))[streams, channels].to(self.hidden.dtype)
+        offset = mixer.short_filter.bias.unflatten(0, (-1, width))[streams, channels].to(self.hidden.dtype)
+        begin = max(positions.start - taps.shape[-1] + 1, 0)  # what the short convolution reads
+        hidden = self.hidden[rows, begin : positions.stop].to(weight.dtype)
+        shape = *bias.shape, *hidden.shape[:2]
         x = self.space("projected", shape, weight.dtype)
-        normed = block.norm1(hidden.to(weight.dtype))
-        torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), normed.T, out=x.flatten(0, 1))
+        normed = block.norm1(hidden).flatten(0, 1)
+        torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), normed.T, out=x.view(-1, len(normed)))
         if x.dtype != self.hidden.dtype:
             x = self.space("projected, wide", shape, self.hidden.dtype).copy_(x)
         short = self.space("short", shape, self.hidden.dtype)
-        torch.addcmul(offset, x, taps[..., -1:], out=short)
-        for lag in range(1, min(taps.shape[-1], len(hidden))):
+        torch.addcmul(offset[..., None, None], x, taps[..., -1:], out=short)
+        for lag in range(1, min(taps.shape[-1], shape[-1])):
             short[..., lag:].addcmul_(x[..., :-lag], taps[..., -1 - lag, None])
-        return short[..., stretch.start - begin :]
+        return short[..., positions.start - begin :]
 
     def _spectra(self, mixer, cache):
         """A function of the number of a long filter and of channels (a `slice`): their spectra."""
@@ -126,28 +133,28 @@ class BlockedInference:
 
     def _convolve(self, spectra, gates, channels, mixed, cache):
         """Long convolutions and gates, in turn, of some channels and all rows of `mixed`, in place."""
-        count, wide = mixed.shape[1], self.hidden.dtype
+        wide = self.hidden.dtype
         filter_spectra = [spectra(i, channels) for i in range(gates.shape[1])]
-        signal = self.space("signal", (count, self.size), wide)
-        spectrum = self.space("spectrum", (count, self.size // 2 + 1), wide.to_complex())
-        v = signal[:, : self.length]
-        for row, out in enumerate(mixed):
-            v.copy_(out)
-            for i, (gate, of_filter) in enumerate(zip(reversed(gates[row]), filter_spectra)):
+        for rows in self._rows():
+            shape = mixed[rows].shape[:2]
+            signal = self.space("signal", (*shape, self.size), wide)
+            spectrum = self.space("spectrum", (*shape, self.size // 2 + 1), wide.to_complex())
+            v = signal[..., : self.length].copy_(mixed[rows])
+            for i, (gate, of_filter) in enumerate(zip(reversed(gates[rows].unbind(1)), filter_spectra)):
                 if self.real is not None:
-                    v.masked_fill_(~self.real[row], 0)
+                    v.masked_fill_(~self.real[rows, None], 0)
                 if cache is not None:
-                    cache.keep_signal(i, row, channels, v)
+                    cache.keep_signal(i, rows, channels, v)
                 beginnings = convolved_beginnings(v, of_filter, self.size)
-                signal[:, self.length :] = 0
+                signal[..., self.length :] = 0
                 torch.fft.rfft(signal, out=spectrum)
                 torch.fft.irfft(spectrum.mul_(of_filter[0]), n=self.size, out=signal)
                 for beginning in beginnings:
-                    v[:, : beginning.shape[-1]] = beginning[:, : self.length]
+                    v[..., : beginning.shape[-1]] = beginning[..., : self.length]
                 if cache is not None:
-                    cache.keep_contributions(i, row, channels, signal[:, : self.horizon])
+                    cache.keep_contributions(i, rows, channels, signal[..., : self.horizon])
                 v *= gate
-            out.copy_(v)
+            mixed[rows] = v
 
 
 def has_hooks(module):

@@ -207,16 +207,16 @@ class HyenaDNACacheLayer:
         read = hidden.take_along_dim(last.clamp(min=0), 1).to(norm.weight.dtype)
         self.projections = mixer.in_proj(norm(read)).masked_fill_(last < 0, 0).transpose(1, 2)
 
-    def keep_signal(self, i, row, channels, signal):
-        """What long convolution i reads in some channels of a row, `(channels, width)`, zeros where it is masked."""
-        self.signal[i, row, channels, : self.width] = signal
+    def keep_signal(self, i, rows, channels, signal):
+        """What long convolution i reads in some rows and channels (`slice`s), zeros where it is masked."""
+        self.signal[i, rows, channels, : self.width] = signal
 
-    def keep_contributions(self, i, row, channels, y):
+    def keep_contributions(self, i, rows, channels, y):
         """What long convolution i makes of that, up to the horizon."""
-        now, to_come = self.signal[i, row, channels].tensor_split([self.width], dim=1)
-        to_come.copy_(y[:, self.width :])
+        now, to_come = self.signal[i, rows, channels].tensor_split([self.width], dim=-1)
+        to_come.copy_(y[..., self.width :])
         if self.real is not None:  # as in `_convolve_at_once`
-            now.copy_(torch.where(self.real[row].to(now.device), now, y[:, : self.width]))
+            now.copy_(torch.where(self.real[rows, None].to(now.device), now, y[..., : self.width]))
 
     def advance(self):
         """The new positions are in all long convolutions."""

@@ -188,7 +188,7 @@ def fft_conv_add(out, v, k, start):
 
 def fft_size(length):
     """
-    The least 2^n or 3 * 2^n that is no less than `length`: the sizes that FFT libraries do fastest.
+    The least 2^n, 3 * 2^n, 5 * 2^n or 9 * 2^n that is no less than `length`: sizes that FFT libraries do fast.
 
     An exported graph is for every length: there it is one more, since nothing may depend on how large a symbol is.
     An ONNX graph has powers of two only: onnxruntime is inexact for all other sizes.
@@ -198,6 +198,7 @@ def fft_size(length):
     power = 1
     while power < length:  # by comparisons, so that a compiled graph serves all lengths of one size
         power *= 2
-    if 3 * power // 4 >= length and not torch.onnx.is_in_onnx_export():
-        return 3 * power // 4
+    for sixteenths in () if torch.onnx.is_in_onnx_export() else (9, 10, 12):
+        if power * sixteenths // 16 >= length:
+            return power * sixteenths // 16
     return power

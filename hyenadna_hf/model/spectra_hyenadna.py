@@ -9,7 +9,7 @@ from .fftconv_hyenadna import beginnings, fft_size
 from .filter_hyenadna import HyenaDNAFilter, HyenaDNAFilterLinear, HyenaDNASine
 
 CHANNELS = 16  # in a piece of spectra to be kept
-KEPT_BYTES = 1 << 23  # most that a block keeps with memory="auto": one long filter of width 256 for 4,096 positions
+KEPT_BYTES = 17 << 20  # most that a block keeps with memory="auto": one long filter of width 256 for 8,192 positions
 # What is made by arithmetic that depends on nothing but parameters and the configuration.
 PLAIN = (HyenaDNAFilter, HyenaDNAFilterLinear, HyenaDNASine, nn.ModuleDict)
 

@@ -44,6 +44,16 @@ def test_values(blocked, length, order, short):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-9)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_several_short_rows_share_a_piece(blocked, length, masked):
+    model = model_of(hyena_order=3)
+    ids = torch.randint(0, 12, (11, length))
+    mask = (torch.rand(11, length) < 0.8).long() if masked else None
+    torch.testing.assert_close(model(ids, mask)[0], whole(model, ids, mask)[0], rtol=0, atol=1e-9)
+
+
 def test_sizes_of_a_published_model():
     """The pieces as they are, in float32, at a length that is no multiple of anything."""
     model = model_of(d_model=128, max_seq_len=16386, trained_positions=True)
@@ -103,9 +113,10 @@ def test_masks_and_heads(blocked):
 
 
 @torch.no_grad()
-def test_bfloat16_is_as_near_to_the_exact_values_as_the_whole_run(blocked):
+@pytest.mark.parametrize("rows, length", [(2, 500), (301, 3)])
+def test_bfloat16_is_as_near_to_the_exact_values_as_the_whole_run(blocked, rows, length):
     model = model_of()
-    ids = torch.randint(7, 11, (2, 500))
+    ids = torch.randint(7, 11, (rows, length))
     exact = whole(model, ids).last_hidden_state
     model.bfloat16()
     error = (whole(model, ids).last_hidden_state - exact).abs().mean()
