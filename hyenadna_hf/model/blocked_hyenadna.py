@@ -12,10 +12,12 @@ import torch
 from .fftconv_hyenadna import convolved_beginnings, fft_size
 from .spectra_hyenadna import WorkSpace, spectra_in_pieces, spectrum_lengths
 
-BLOCKED_FROM = 1536  # positions of all rows from which on it pays
+BLOCKED_FROM = 256  # positions of all rows from which on it pays
 POSITIONS = 1024  # in a piece of a matrix product
-TRANSFORMS = 16  # channels in a piece of transforms, fewer where they are very long
-TRANSFORM_NUMBERS = 1 << 23  # most numbers in such a piece
+TRANSFORMS = 16  # channels in a piece of transforms,
+SHORT_TRANSFORMS = 1 << 18  # more if all have no more numbers than this,
+LONG_TRANSFORMS = 1 << 23  # fewer if they have more than this
+SMALL_GATES = 1 << 21  # numbers in the gates of all channels, up to which they are made at once
 
 
 class BlockedInference:
@@ -36,7 +38,9 @@ class BlockedInference:
             self.real, self.horizon = cache.layers[0].real, cache.layers[0].next_horizon()
         self.size = fft_size(self.length + self.horizon - 1)
         self.space = WorkSpace(hidden.device)
-        self.transforms = min(hidden.shape[-1], TRANSFORMS, max(1, TRANSFORM_NUMBERS // self.size))
+        numbers = self.size * len(hidden[self._rows()[0]])
+        transforms = max(min(TRANSFORMS, LONG_TRANSFORMS // numbers), SHORT_TRANSFORMS // numbers, 1)
+        self.transforms = min(transforms, hidden.shape[-1])
 
     def run(self, block, cache=None):
         """Change the residual stream as `block` does, and its `cache` (a [`HyenaDNACacheLayer`]) if there is one."""
@@ -76,8 +80,9 @@ class BlockedInference:
             x, v = self._projected(block, slice(-2, None), slice(None), rows, positions)
             mixed[rows, :, positions] = v.mul_(x).transpose(0, 1)
         convolutions = mixer.config.hyena_order - 1
-        # Gates of as many channels as take a quarter of the memory of the residual stream.
-        some = max(self.transforms, width // 4 // convolutions // self.transforms * self.transforms)
+        some = width
+        if convolutions * mixed.numel() > SMALL_GATES:  # of as many channels as take a quarter of the residual stream
+            some = max(self.transforms, width // 4 // convolutions // self.transforms * self.transforms)
         for first in range(0, width, some):
             channels = slice(first, min(first + some, width))
             count = channels.stop - channels.start

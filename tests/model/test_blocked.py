@@ -23,6 +23,8 @@ def blocked(monkeypatch):
     for module in (blocked_hyenadna, modeling_hyenadna):
         monkeypatch.setattr(module, "POSITIONS", 7)
         monkeypatch.setattr(module, "TRANSFORMS", 3)
+    monkeypatch.setattr(blocked_hyenadna, "SHORT_TRANSFORMS", 1)
+    monkeypatch.setattr(blocked_hyenadna, "SMALL_GATES", 1)
     monkeypatch.setattr(modeling_hyenadna, "BLOCKED_FROM", 1)
 
 
