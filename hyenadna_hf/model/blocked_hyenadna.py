@@ -130,7 +130,8 @@ class BlockedInference:
 
         def make(i, channels):
             count = channels.stop - channels.start
-            out = [self.space(f"filter {i}, {numbers}", (count, numbers), wide.to_complex()) for numbers in lengths]
+            shapes = [(count, numbers) for numbers in lengths]
+            out = [self.space(f"filter {i}, {n}", shape, wide.to_complex()) for n, shape in enumerate(shapes)]
             fill(i, channels, out)
             return out
 

@@ -8,6 +8,7 @@ import torch
 
 CHUNK = 1 << 20  # numbers in a transform of several channels: what stays in the caches of a CPU
 LEAST_BEGINNING = 64  # positions
+LEAST_SIZE = 32  # of a transform: shorter ones save nothing, and their filters depend on where in memory weights are
 
 
 def causal_conv_direct(v, k, bias=None):
@@ -188,17 +189,18 @@ def fft_conv_add(out, v, k, start):
 
 def fft_size(length):
     """
-    The least 2^n, 3 * 2^n, 5 * 2^n or 9 * 2^n that is no less than `length`: sizes that FFT libraries do fast.
+    The least 2^n, 3 * 2^n, 5 * 2^n or 9 * 2^n of 32 or more that is no less than `length`: FFTs of these are fast.
 
     An exported graph is for every length: there it is one more, since nothing may depend on how large a symbol is.
     An ONNX graph has powers of two only: onnxruntime is inexact for all other sizes.
     """
     if isinstance(length, torch.SymInt):
         return length + 1
-    power = 1
+    power = LEAST_SIZE
     while power < length:  # by comparisons, so that a compiled graph serves all lengths of one size
         power *= 2
-    for sixteenths in () if torch.onnx.is_in_onnx_export() else (9, 10, 12):
-        if power * sixteenths // 16 >= length:
-            return power * sixteenths // 16
+    if power > LEAST_SIZE and not torch.onnx.is_in_onnx_export():
+        for size in (power // 16 * 9, power // 16 * 10, power // 16 * 12):
+            if size >= length:
+                return size
     return power
