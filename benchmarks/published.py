@@ -20,8 +20,8 @@ class Published(nn.Module):
         super().__init__()
         self.model = model
         device = next(model.parameters()).device
-        t, z = positional_features(length, model.config, device, torch.float32)
-        decay = torch.exp(-t * decay_rates(model.config, device, torch.float32))
+        t, z = positional_features(torch.arange(length, device=device), model.config, torch.float32)
+        decay = torch.exp(-t * decay_rates(model.config, device, torch.float32).flatten())
         for name, constant in {"z": z, "decay": decay}.items():
             self.register_buffer(name, constant)
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from hyenadna_hf.model.fftconv_hyenadna import causal_conv_direct
+from hyenadna_hf.model.longconv_hyenadna import causal_conv_direct
 
 
 def randomise(model):
@@ -62,9 +62,10 @@ def hidden_states(p, config, input_ids):
             reverse = long_filters(p, config, f"{layer}.mixer.filter_fn_rev", len(input_ids))
         skip = p.get(f"{layer}.mixer.filter_fn.bias")
         for o in range(config.hyena_order - 1):
-            bias = None if skip is None else skip[o * d : (o + 1) * d]
             v = v * x[config.hyena_order - 1 - o]
-            past = causal_conv_direct(v, filters[o], bias)
+            past = causal_conv_direct(v, filters[o])
+            if skip is not None:
+                past = past + skip[o * d : (o + 1) * d, None] * v
             v = past + future_conv_direct(v, reverse[o]) if config.bidirectional else past
         h = h + linear((v * x[0])[0].T, f"{layer}.mixer.out_proj")
         g = linear(norm(h, f"{layer}.norm2"), f"{layer}.mlp.fc1")

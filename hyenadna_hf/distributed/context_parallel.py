@@ -8,10 +8,10 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from ..model.modeling_hyenadna import (
+    JOINED,
     HyenaDNAForCausalLM,
     HyenaDNAForSequenceClassification,
     HyenaDNAForTokenClassification,
-    HyenaDNAOperator,
     HyenaDNAPreTrainedModel,
 )
 from .shards import ContextGroup, ShardedRows
@@ -60,10 +60,8 @@ def context_parallel(model, mesh, gather_outputs=True):
     group = ContextGroup(mesh, config.short_filter_order - 1)
     call = _Call(core, group, gather_outputs)
     with ExitStack() as stack:
-        for module in core.modules():
-            if isinstance(module, HyenaDNAOperator):
-                handle = module.register_forward_pre_hook(lambda _, args: (args[0], group))
-                stack.callback(handle.remove)
+        core.base_model.sharding = group
+        stack.callback(setattr, core.base_model, "sharding", None)
         stack.callback(core.register_forward_pre_hook(call.begin, with_kwargs=True).remove)
         stack.callback(core.register_forward_hook(call.end, with_kwargs=True).remove)
         if isinstance(core, HyenaDNAForSequenceClassification):
@@ -97,6 +95,9 @@ class _Call:
                     f"{name} is given, but with sequences sharded by context_parallel there is no cache and no "
                     "generation; call the model outside of it."
                 )
+        for name in ("position_ids", *JOINED):
+            if kwargs.get(name) is not None:
+                raise ValueError(f"{name} is given, but sequences that share a row cannot be sharded; leave it out.")
         name = "input_ids" if kwargs.get("inputs_embeds") is None else "inputs_embeds"
         inputs, mask = kwargs.get(name), kwargs.pop("attention_mask", None)
         if inputs is None or (mask is not None and mask.shape != inputs.shape[:2]):

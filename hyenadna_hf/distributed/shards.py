@@ -12,8 +12,9 @@ import torch
 from torch.distributed import _functional_collectives as collectives
 from torch.nn import functional as F
 
-from ..model.fftconv_hyenadna import causal_conv_fft
-from ..model.padding_hyenadna import behind_prompt, packing_for, pool_positions
+from ..model.cache_hyenadna import Nothing
+from ..model.longconv_hyenadna import LongConvolution
+from ..model.padding_hyenadna import after_prompt, pool_positions, rows_of
 
 # The second is the name before torch 2.13.
 all_gather = getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
@@ -24,10 +25,12 @@ def _done(values):
     return values.wait() if isinstance(values, collectives.AsyncCollectiveTensor) else values
 
 
-class ContextGroup:
+class ContextGroup(Nothing):
     """
-    The ranks that share a sequence. For an operator it stands where a cache stands in generation: it recalls what lies
-    before the stretch of this rank, and makes the long convolutions, which need the whole sequence.
+    The ranks that share a sequence: what came before the stretch of this rank is on other ranks.
+
+    It gives operators the projections before the stretch, and makes the long convolutions, which need the whole
+    sequence.
 
     Args:
         mesh (`torch.distributed.DeviceMesh`): Of one dimension.
@@ -48,38 +51,29 @@ class ContextGroup:
         """What all ranks hold, of shape `(ranks, *values.shape)`."""
         return _done(all_gather(values.contiguous(), 0, self.group)).unflatten(0, (self.size, -1))
 
-    def recall(self, u):
-        """The projections `(batch, channels, stretch)` behind the last ones of the left neighbour."""
+    def extend(self, u):
+        """Put the last projections of the left neighbour before those of this rank, `(batch, channels, stretch)`."""
         to_right = [self.reach * (rank == self.rank + 1) for rank in range(self.size)]
         from_left = [self.reach * (rank == self.rank - 1) for rank in range(self.size)]
         sent = u[..., u.shape[-1] - sum(to_right) :].movedim(-1, 0).contiguous()
         before = _done(collectives.all_to_all_single_autograd(sent, from_left, to_right, self.group)).movedim(0, -1)
         return torch.cat([F.pad(before, (self.reach - before.shape[-1], 0)), u], dim=-1)
 
-    def convolutions(self, filter_fn, like):
+    def convolutions(self, operator, x, rows, plan):
         """
-        The long convolutions of the whole sequence, each over the channels of this rank.
+        Prepare the long convolutions of the whole sequence, each over the channels of this rank.
 
-        A filter is a function of position, so each rank computes its own stretch of it.
-
-        Args:
-            filter_fn ([`HyenaDNAFilter`]): Gives the filters.
-            like (`torch.Tensor` of shape `(batch, channels, stretch)`): As what they will get.
-
-        Returns:
-            `list[Callable]`: each maps `(batch, d_model, stretch)` to the same shape.
+        A kernel is a function of position, so each rank computes its own stretch of it. The arguments and the result
+        are those of [`Nothing.convolutions`].
         """
-        length = like.shape[-1]
-        filters, skips = filter_fn(length, like.device, self.rank * length)
-        filters = self.to_channels(filters)
-        mine = slice(self.rank * filters.shape[1], (self.rank + 1) * filters.shape[1])
-        return [partial(self._convolve, k, None if skip is None else skip[mine]) for k, skip in zip(filters, skips)]
+        stretch = x.shape[-1]
+        lags = torch.arange(self.rank * stretch, (self.rank + 1) * stretch, device=x.device)
+        kernels = self.to_channels(operator.filter_fn(lags, with_skip=self.rank == 0))
+        convolution = LongConvolution(kernels.shape[-1], tuning=plan.tuning)
+        return [partial(self._convolve_shared, convolution, convolution.spectra(k)) for k in kernels]
 
-    def _convolve(self, k, skip, v):
-        return self.to_stretch(causal_conv_fft(self.to_channels(v), k, skip))
-
-    def advance(self):
-        """Part of what an operator calls; nothing is carried on."""
+    def _convolve_shared(self, convolution, spectra, v):
+        return self.to_stretch(convolution(self.to_channels(v), spectra))
 
     def to_channels(self, values):
         """`(batch, channels, stretch)`, all channels, to `(batch, channels / ranks, length)`, all positions."""
@@ -108,20 +102,20 @@ class ShardedRows:
 
     def __init__(self, group, config, inputs, attention_mask=None):
         self.group, self.attention_mask = group, attention_mask
-        self.packing = packing_for(config, attention_mask)
-        real = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
-        if self.packing is not None:
-            real = self.packing.real
-        real = behind_prompt(real, config.num_prompt_tokens)  # read for pooling only
-        self.length = real.shape[1]
+        self.rows = rows_of(config, attention_mask)
+        valid = self.rows.valid
+        if valid is None:
+            valid = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        valid = after_prompt(valid, config.num_prompt_tokens)  # read for pooling only
+        self.length = valid.shape[1]
         self.stretch = group.stretch(self.length)
-        stretches = self._fill_up(real, False).unflatten(1, (group.size, -1))
-        self.real = stretches[:, group.rank]
+        stretches = self._fill_up(valid, False).unflatten(1, (group.size, -1))
+        self.valid = stretches[:, group.rank]
         self.counts = stretches.sum(2)  # [B, ranks]
 
     def pack(self, values, fill=0):
         """The whole `(batch, length, ...)` as the rows are computed, before they are cut."""
-        return values if self.packing is None else self.packing.pack(values, fill)
+        return self.rows.pack(values, fill)
 
     def take(self, packed, fill=0):
         """The stretch of this rank, `(batch, stretch, ...)`."""
@@ -134,14 +128,14 @@ class ShardedRows:
         Masked positions become `empty`, of shape `(size,)`, or zeros.
         """
         whole = self.group.gather(values).movedim(0, 1).flatten(1, 2)[:, : self.length]
-        if self.packing is None:
+        if self.rows.valid is None:
             return whole
-        whole = self.packing.unpack(whole)
+        whole = self.rows.unpack(whole)
         return whole if empty is None else torch.where(self.attention_mask[..., None] != 0, whole, empty)
 
-    def pool_positions(self, hidden, real, how):
-        """As [`pool_positions`], over all stretches; which positions are `real` is known from the whole mask."""
-        pooled = self.group.gather(pool_positions(hidden, self.real, how)).movedim(0, 1)  # [B, ranks, D]
+    def pool_positions(self, hidden, valid, how):
+        """Pool as [`pool_positions`], over all stretches; which positions are `valid` is known from the whole mask."""
+        pooled = self.group.gather(pool_positions(hidden, self.valid, how)).movedim(0, 1)  # [B, ranks, D]
         if how == "mean":
             counts = self.counts.to(torch.promote_types(hidden.dtype, torch.float32))
             share = counts / counts.sum(1, keepdim=True).clamp(min=1)

@@ -218,13 +218,13 @@ def split_constants(config, tensors):
 def add_published_constants(config, tensors):
     """The tensors of the published Hub layout: ours by Hub name, and the constants and copies that it stores."""
     cpu = torch.device("cpu")
-    t, z = positional_features(config.max_seq_len, config, cpu, torch.float32)
+    t, z = positional_features(torch.arange(config.max_seq_len), config, torch.float32)
     published = dict(tensors)
     for layer in range(config.n_layer):
         filter_fn = f"hyena.backbone.layers.{layer}.mixer.filter_fn"
         published[f"{filter_fn}.pos_emb.t"] = t[None].clone()
         published.setdefault(f"{filter_fn}.pos_emb.z", z[None].clone())
-        published[f"{filter_fn}.modulation.deltas"] = -decay_rates(config, cpu, torch.float32)[None, None]
+        published[f"{filter_fn}.modulation.deltas"] = -decay_rates(config, cpu, torch.float32).view(1, 1, -1)
         if config.train_freq:
             for i in range(1, config.num_inner_mlps + 1):
                 published[f"{filter_fn}.implicit_filter.{2 * i + 1}.freq"] = published[

@@ -1,5 +1,7 @@
 """
-What generation carries from one call to the next: exact long convolutions of a signal that arrives in pieces.
+What came before the input of an operator: nothing, or in generation the positions of earlier calls.
+
+A cache makes exact long convolutions of a signal that arrives in pieces.
 
 Every long convolution keeps its input, and what that input contributes to the positions to come. When a block of `2^k`
 positions is complete, one FFT adds what it contributes to the next `2^k` positions (van der Hoeven's relaxed
@@ -7,12 +9,74 @@ multiplication; Flash Inference of Oncescu et al. 2024 and FutureFill of Agarwal
 one), so that N positions cost O(N log^2 N) and each step finds all but its last block done.
 """
 
+from functools import partial
+
 import torch
 from transformers.cache_utils import Cache
 
-from .fftconv_hyenadna import fft_conv_add
+from .longconv_hyenadna import LongConvolution
+from .tuning_hyenadna import TUNING
 
-BLOCK = 32  # positions that are summed directly; shorter transforms cost more than they save
+BLOCK = TUNING.cache_block
+
+
+class Nothing:
+    """
+    Nothing came before: the input is whole.
+
+    Each operator calls these methods, whatever came before. [`HyenaDNACacheLayer`] has them for positions of earlier
+    calls, and `ContextGroup` of `hyenadna_hf.distributed` for those on other ranks.
+    """
+
+    def extend(self, x):
+        """Put the projections that the short convolution reads before the new ones, `(rows, channels, length)`."""
+        return x
+
+    def convolutions(self, operator, x, rows, plan):
+        """
+        Prepare the long convolutions of the new positions, to be called once each, in order.
+
+        Args:
+            operator ([`HyenaDNAOperator`]): Gives the kernels.
+            x (`torch.Tensor` of shape `(rows, channels, length)`): Of the dtype and device of what they will get.
+            rows ([`Rows`]): Which positions exist. plan ([`Plan`]): Whether spectra are kept, and constants.
+
+        Returns:
+            `list[Callable]`: each maps `(rows, d_model, length)` to its convolution with all there was and is.
+        """
+        convolution, spectra = operator.long_convolution(x, plan)
+        return [partial(self._convolve, convolution, these, rows.valid) for these in zip(*spectra)]
+
+    @staticmethod
+    def _convolve(convolution, spectra, valid, v):
+        return convolution(v if valid is None else v.masked_fill(~valid[:, None], 0), spectra)
+
+    def advance(self):
+        """Note that the new positions are in all long convolutions."""
+
+    def horizon_of(self, length):
+        """Tell how many positions the long convolutions of a first call of `length` positions are to reach."""
+        return length
+
+    def begin_in_place(self, operator, norm, hidden_states, tuning):
+        """
+        Begin a first call whose channels come some at a time, by the two methods below.
+
+        Args:
+            operator ([`HyenaDNAOperator`]): Gives the kernels, and the projections that the short convolution will read.
+            norm (`nn.LayerNorm`): Of its input.
+            hidden_states (`torch.Tensor` of shape `(rows, length, d_model)`): The residual stream.
+            tuning ([`Tuning`]): Constants.
+        """
+
+    def keep_signal(self, i, rows, channels, signal):
+        """Keep what long convolution i reads in some rows and channels (`slice`s), zeros where it is masked."""
+
+    def keep_contributions(self, i, rows, channels, y):
+        """Keep what long convolution i makes of that, up to the horizon."""
+
+
+NOTHING = Nothing()
 
 
 class HyenaDNACache(Cache):
@@ -54,7 +118,7 @@ class HyenaDNACache(Cache):
     def is_initialized(self):
         return self.lengths is not None
 
-    def begin(self, columns, width, rows, real=None):
+    def begin(self, columns, width, rows, valid=None):
         """
         Announce the next positions to all layers.
 
@@ -62,8 +126,8 @@ class HyenaDNACache(Cache):
             columns (`int`): Positions of the call, masked ones included.
             width (`int`): Positions that the layers get, at most `columns`.
             rows (`int`): Size of the batch.
-            real (`torch.BoolTensor` of shape `(rows, width)`, *optional*):
-                Where they are real; the masked ones stand behind the real ones. By default all are real.
+            valid (`torch.BoolTensor` of shape `(rows, width)`, *optional*):
+                Which of them exist; the masked ones stand after the valid ones. By default all exist.
 
         Raises:
             ValueError: if the number of rows has changed, or a row would be longer than `max_seq_len`.
@@ -76,7 +140,7 @@ class HyenaDNACache(Cache):
                 "rows in the same order, or repeat or select them in the cache first (batch_repeat_interleave, "
                 "batch_select_indices)."
             )
-        counts = torch.full_like(self.lengths, width) if real is None else real.sum(1).cpu()
+        counts = torch.full_like(self.lengths, width) if valid is None else valid.sum(1).cpu()
         lengths = self.lengths + counts
         total, longest = int(lengths.max()), self.get_max_length()
         if total > longest:
@@ -88,7 +152,7 @@ class HyenaDNACache(Cache):
         self.lengths = lengths
         self.seen += columns
         for layer in self.layers:
-            layer.begin(width, real, counts, total)
+            layer.begin(width, valid, counts, total)
 
     def reset(self):
         """Forget everything."""
@@ -122,7 +186,7 @@ class HyenaDNACache(Cache):
         self.batch_select_indices(torch.arange(self.batch_size).repeat_interleave(repeats))
 
 
-class HyenaDNACacheLayer:
+class HyenaDNACacheLayer(Nothing):
     """
     The state of one block, at most `hyena_order * d_model` numbers a position.
 
@@ -148,8 +212,8 @@ class HyenaDNACacheLayer:
         self.length = self.anchor = self.horizon = 0
         self.signal = self.filters = self.projections = None
 
-    def begin(self, width, real, counts, total):
-        self.width, self.real, self.counts, self.total = width, real, counts, total
+    def begin(self, width, valid, counts, total):
+        self.width, self.valid, self.counts, self.total = width, valid, counts, total
 
     def select(self, rows):
         if self.signal is not None:
@@ -157,12 +221,11 @@ class HyenaDNACacheLayer:
         if self.projections is not None:
             self.projections = self.projections.index_select(0, rows.to(self.projections.device))
 
-    def recall(self, u):
-        """The new projections, `(batch, channels, width)`, behind the last ones that the short convolution reads."""
+    def extend(self, u):
         if self.projections is None:
             self.projections = u.new_zeros(*u.shape[:2], self.reach)
         u = torch.cat([self.projections, u], dim=-1)
-        if self.real is None:
+        if self.valid is None:
             self.projections = u[..., self.width :].detach().clone()
         else:
             last = self.counts[:, None] + torch.arange(self.reach)  # [B, reach]
@@ -170,93 +233,66 @@ class HyenaDNACacheLayer:
             self.projections = u.detach().gather(2, last)
         return u
 
-    def convolutions(self, filter_fn, like):
-        """
-        The long convolutions of the new positions, to be called once each, in order.
-
-        Args:
-            filter_fn ([`HyenaDNAFilter`]): Gives the filters.
-            like (`torch.Tensor` of shape `(batch, channels, width)`): Of the dtype and device of what they will get.
-
-        Returns:
-            `list[Callable]`: each maps `(batch, d_model, width)` to its convolution with all there was and is.
-        """
-        self.stepping = self.length > 0 and self.width <= BLOCK and self.real is None
+    def convolutions(self, operator, x, rows, plan):
+        self.stepping = self.length > 0 and self.width <= BLOCK and self.valid is None
         if self.length + self.width > self.horizon or not (self.stepping or self.length == self.anchor):
-            self._look_ahead(filter_fn, like)
+            self._look_ahead(operator.filter_fn, x, plan.tuning)
         if self.signal.is_inference() and not torch.is_inference_mode_enabled():
             self.signal = self.signal.clone()
         convolve = self._convolve_step_by_step if self.stepping else self._convolve_at_once
-        return [lambda v, i=i: convolve(i, v) for i in range(self.long_convolutions)]
+        return [partial(convolve, plan.tuning, i) for i in range(self.long_convolutions)]
 
-    def begin_in_pieces(self, mixer, norm, hidden):
-        """
-        Begin a first call whose channels come some at a time, by the methods below.
+    def horizon_of(self, length):
+        return self.next_horizon()
 
-        Args:
-            mixer ([`HyenaDNAOperator`]): Gives the filters, and the projections that the short convolution will read.
-            norm (`nn.LayerNorm`): Of its input.
-            hidden (`torch.Tensor` of shape `(batch, width, d_model)`): The residual stream.
-        """
+    def begin_in_place(self, operator, norm, hidden_states, tuning):
         self.stepping = False
         self.horizon = self.next_horizon()
         lags = min(max(self.horizon - self.total, BLOCK), self.horizon)  # as many as `_keep_filters` leaves
-        self.filters = self._filters_with_skips(mixer.filter_fn, lags, hidden.device)
-        self.signal = self.filters.new_empty(self.long_convolutions, len(hidden), self.d_model, self.horizon)
-        last = (self.counts[:, None] + torch.arange(-self.reach, 0)).to(hidden.device)[..., None]  # [B, reach, 1]
-        read = hidden.take_along_dim(last.clamp(min=0), 1).to(norm.weight.dtype)
-        self.projections = mixer.in_proj(norm(read)).masked_fill_(last < 0, 0).transpose(1, 2)
+        device = hidden_states.device
+        self.filters = operator.filter_fn(torch.arange(lags, device=device))
+        self.signal = self.filters.new_empty(self.long_convolutions, len(hidden_states), self.d_model, self.horizon)
+        last = (self.counts[:, None] + torch.arange(-self.reach, 0)).to(device)[..., None]  # [B, reach, 1]
+        read = hidden_states.take_along_dim(last.clamp(min=0), 1).to(norm.weight.dtype)
+        self.projections = operator.in_proj(norm(read)).masked_fill_(last < 0, 0).transpose(1, 2)
 
     def keep_signal(self, i, rows, channels, signal):
-        """What long convolution i reads in some rows and channels (`slice`s), zeros where it is masked."""
         self.signal[i, rows, channels, : self.width] = signal
 
     def keep_contributions(self, i, rows, channels, y):
-        """What long convolution i makes of that, up to the horizon."""
         now, to_come = self.signal[i, rows, channels].tensor_split([self.width], dim=-1)
         to_come.copy_(y[..., self.width :])
-        if self.real is not None:  # as in `_convolve_at_once`
-            now.copy_(torch.where(self.real[rows, None].to(now.device), now, y[..., : self.width]))
+        if self.valid is not None:  # as in `_convolve_at_once`
+            now.copy_(torch.where(self.valid[rows, None].to(now.device), now, y[..., : self.width]))
 
     def advance(self):
-        """The new positions are in all long convolutions."""
         self.length += self.width
         if self.stepping:
             return
-        if self.real is not None:
+        if self.valid is not None:
             self._align()
         self.anchor = self.length
         self._keep_filters()
 
     @torch.no_grad()
-    def _look_ahead(self, filter_fn, like):
+    def _look_ahead(self, filter_fn, like, tuning):
         """Complete the contributions of all there was to more positions to come."""
         self.horizon = self.next_horizon()
-        filters = self._filters_with_skips(filter_fn, self.horizon, like.device)
+        filters = filter_fn(torch.arange(self.horizon, device=like.device))
         signal = filters.new_zeros(self.long_convolutions, like.shape[0], self.d_model, self.horizon)
         if self.length:
             signal[..., : self.length] = self.signal[..., : self.length]
             for x, k in zip(signal, filters):
-                fft_conv_add(x[..., self.length :], x[..., : self.length], k, self.length)
+                add_convolution(x[..., self.length :], x[..., : self.length], k, self.length, tuning)
         self.signal, self.filters, self.anchor = signal, filters, self.length
         self._keep_filters()
 
     def next_horizon(self):
-        """How far to look ahead next."""
+        """Tell how far to look ahead next."""
         ahead = max(self.width, 8 * BLOCK, self.length // 8)
         if self.length == 0:
             ahead = self.width + max(8 * BLOCK, self.width // 8)
         return min(self.length + ahead, self.max_length)
-
-    @staticmethod
-    def _filters_with_skips(filter_fn, lags, device):
-        """The long filters for so many lags, with their skip terms at lag 0."""
-        filters, skips = filter_fn(lags, device)
-        filters = filters.clone()
-        for k, skip in zip(filters, skips):
-            if skip is not None:
-                k[:, 0] += skip
-        return filters
 
     def _keep_filters(self):
         """No more lags than the positions up to the horizon need."""
@@ -265,20 +301,20 @@ class HyenaDNACacheLayer:
             self.filters = self.filters[..., :lags].clone()
 
     @torch.no_grad()
-    def _convolve_at_once(self, i, v):
+    def _convolve_at_once(self, tuning, i, v):
         begin, end = self.length, self.length + self.width
         x, k = self.signal[i], self.filters[i]
-        real = torch.ones((), dtype=torch.bool) if self.real is None else self.real[:, None]
-        real = real.to(v.device)
-        new = v.to(x.dtype) * real
-        fft_conv_add(x[..., begin : self.horizon], new, k, 0)
+        valid = torch.ones((), dtype=torch.bool) if self.valid is None else self.valid[:, None]
+        valid = valid.to(v.device)
+        new = v.to(x.dtype) * valid
+        add_convolution(x[..., begin : self.horizon], new, k, 0, tuning)
         y = x[..., begin:end].to(v.dtype, copy=True)
-        # Behind the real positions of a row stands what they contribute there: `_align` makes these columns the next.
-        x[..., begin:end] = torch.where(real, new, x[..., begin:end])
+        # After the valid positions of a row stands what they contribute there: `_align` makes these columns the next.
+        x[..., begin:end] = torch.where(valid, new, x[..., begin:end])
         return y
 
     @torch.no_grad()
-    def _convolve_step_by_step(self, i, v):
+    def _convolve_step_by_step(self, tuning, i, v):
         x, k = self.signal[i], self.filters[i]
         recent = k[:, :BLOCK].flip(-1)  # lag 0 last
         y = torch.empty_like(v)
@@ -294,7 +330,7 @@ class HyenaDNACacheLayer:
             block = (step + 1) & -(step + 1)  # the largest power of two that divides the steps taken
             if block >= BLOCK and after < self.horizon:
                 ahead = x[..., after : min(after + block, self.horizon)]
-                fft_conv_add(ahead, x[..., after - block : after], k, block)
+                add_convolution(ahead, x[..., after - block : after], k, block, tuning)
         return y
 
     def _align(self):
@@ -308,6 +344,25 @@ class HyenaDNACacheLayer:
             aligned = x.gather(2, source.expand(-1, self.d_model, -1)).masked_fill_(outside, 0)
             self.signal[i, ..., : self.horizon] = aligned
         self.length = self.total
+
+
+@torch.no_grad()
+def add_convolution(out, v, k, start, tuning=TUNING):
+    """
+    Add to `out` a stretch of the full linear convolution of `v` and `k`, a few channels at a time and without gradient.
+
+    Args:
+        out (`torch.Tensor` of shape `(batch, channels, stretch)`): Float32 or float64; changed in place.
+        v (`torch.Tensor` of shape `(batch, channels, length)`): The signal, of the same dtype.
+        k (`torch.Tensor` of shape `(channels, lags)`): The kernel, lag 0 first; `lags >= start + stretch`.
+        start (`int`): Where the stretch begins: 0 is the first position of the signal, `length` the one after its end.
+        tuning ([`Tuning`]): Constants.
+    """
+    stop = start + out.shape[-1]
+    convolution = LongConvolution(v.shape[-1], start, stop, tuning=tuning)
+    channels = max(1, tuning.cache_transforms // (convolution.size * v.shape[0]))
+    for y, x, h in zip(out.split(channels, 1), v.split(channels, 1), k[:, :stop].split(channels)):
+        y += convolution(x, convolution.spectra(h))
 
 
 __all__ = ["HyenaDNACache"]

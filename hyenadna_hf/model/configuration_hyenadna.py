@@ -27,6 +27,10 @@ class HyenaDNAConfig(PretrainedConfig):
         vocab_size (`int`, defaults to 12):
             Number of tokens. Rounded up to a multiple of `pad_vocab_size_multiple` and stored so: it equals the number
             of rows of the embedding. (Published configs say 12 and have 16 rows.)
+        num_tokens (`int`, *optional*):
+            How many of these rows belong to tokens; the others are spare and not generated. Defaults to `vocab_size`
+            before rounding, and for 16 to the 12 tokens of HyenaDNA's tokenizer. `resize_token_embeddings` sets it to
+            the number of rows.
         d_model (`int`, defaults to 128):
             Width of the model.
         n_layer (`int`, defaults to 2):
@@ -87,11 +91,11 @@ class HyenaDNAConfig(PretrainedConfig):
             Ignore `attention_mask`, so that padding is read and pooled like any token. This is how published
             classifiers were trained and run; new models have no reason to.
         memory (`str`, defaults to `"auto"`):
-            What to do with memory; the arithmetic is the same. `"auto"`: on a CPU, inference from 4,096 and training
-            from 16,384 positions of a batch on are computed in pieces, which is faster there and takes less memory; the
-            spectra of long filters stay from one inference to the next if they are small (8 MiB a block). `"low"`:
-            in pieces at any length and on any device, and nothing stays. `"fast"`: as `"auto"`, but on a CPU spectra of
-            any size stay: 8 to 12 bytes a position, channel and long filter. It may be changed at any time
+            How to trade memory for time; results are the same. `"auto"`: on a CPU, long inputs are computed in pieces,
+            which is faster there and takes less memory, and the spectra of long filters are kept from one inference to
+            the next if they are small. `"low"`: in pieces at any length and on any device, and nothing is kept.
+            `"fast"`: as `"auto"`, but on a CPU spectra of any size are kept: 8 to 12 bytes a position, channel and long
+            filter. `print(model.plan(input_ids))` tells what a call would do. It may be changed at any time
             (`model.config.memory = "low"`) and is not saved: each machine has its own.
         tie_word_embeddings (`bool`, defaults to `False`):
             Whether the language-model head shares the embedding's weight.
@@ -141,6 +145,7 @@ class HyenaDNAConfig(PretrainedConfig):
         num_prompt_tokens=0,
         compat_padding=False,
         memory="auto",
+        num_tokens=None,
         tie_word_embeddings=False,
         pad_token_id=4,
         bos_token_id=2,
@@ -177,6 +182,11 @@ class HyenaDNAConfig(PretrainedConfig):
         self.initializer_range = _positive("initializer_range", initializer_range)
         self.pad_vocab_size_multiple = _integer("pad_vocab_size_multiple", pad_vocab_size_multiple)
         self.vocab_size = _round_up(_integer("vocab_size", vocab_size), self.pad_vocab_size_multiple)
+        if num_tokens is None:
+            num_tokens = 12 if vocab_size == 16 else vocab_size  # files of 16 rows, made without this field, have 12
+        self.num_tokens = _integer("num_tokens", num_tokens)
+        if self.num_tokens > self.vocab_size:
+            raise ValueError(f"num_tokens={num_tokens}: there are no more than vocab_size={self.vocab_size} rows.")
 
         # A classifier's config without classifier_pooling was written by the published code, which reads the last
         # position through a head without bias.

@@ -8,23 +8,22 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def positional_features(length, config, device, dtype, start=0):
+def positional_features(lags, config, dtype):
     """
-    What the implicit filters are functions of, for `length` positions from `start` on; computed in float64.
+    Compute what the implicit filters are functions of, in float64.
 
     Args:
-        length (`int`): Number of positions.
+        lags (`torch.LongTensor` of shape `(length,)`): Positions in the filter, from 0 on.
         config ([`HyenaDNAConfig`]): Gives `max_seq_len` and `emb_dim`.
-        device, dtype: Of the result.
-        start (`int`, defaults to 0): The first position.
+        dtype (`torch.dtype`): Of the result.
 
     Returns:
-        `tuple(torch.Tensor)`: time `t`, which runs from 0 to 1 over max_seq_len, of shape `(length, 1)`, and features
-        `z = [t, cos(f w), -sin(f w)]` of shape `(length, emb_dim)`.
+        `tuple(torch.Tensor)`: times, which run from 0 to 1 over max_seq_len, of shape `(length, 1)`, and features
+        `[t, cos(f w), -sin(f w)]` of shape `(length, emb_dim)`.
     """
-    precise = {"dtype": _most_precise(device), "device": device}
+    precise = {"dtype": _most_precise(lags.device), "device": lags.device}
     bands = (config.emb_dim - 1) // 2
-    position = torch.arange(start, start + length, **precise)[:, None]
+    position = lags.to(**precise)[:, None]
     t = position / (config.max_seq_len - 1)
     w = 2 * math.pi * position / config.max_seq_len
     f = torch.linspace(1e-4, bands - 1, bands, **precise)
@@ -33,10 +32,11 @@ def positional_features(length, config, device, dtype, start=0):
 
 
 def decay_rates(config, device, dtype):
-    """How fast each filter channel decays over max_seq_len, of shape `(d_model * (hyena_order - 1),)`."""
+    """Compute how fast each filter decays over max_seq_len, of shape `(hyena_order - 1, d_model)`."""
     slow, fast = -math.log(1e-2) / 1.5, -math.log(1e-2) / 0.3
     channels = config.d_model * (config.hyena_order - 1)
-    return torch.linspace(slow, fast, channels, dtype=_most_precise(device), device=device).to(dtype)
+    rates = torch.linspace(slow, fast, channels, dtype=_most_precise(device), device=device).to(dtype)
+    return rates.view(-1, config.d_model)
 
 
 def _most_precise(device):
@@ -74,10 +74,10 @@ def published_constants(config, names, get_tensor):
         stored = get_tensor(name).detach().to(cpu, torch.float64)
         if match["position"]:
             if t is None:
-                t, z = positional_features(config.max_seq_len, config, cpu, torch.float64)
+                t, z = positional_features(torch.arange(config.max_seq_len), config, torch.float64)
             expected = (t if match["position"] == "t" else z)[None]
         elif name.endswith("deltas"):
-            expected = -decay_rates(config, cpu, torch.float64)[None, None]
+            expected = -decay_rates(config, cpu, torch.float64).view(1, 1, -1)
         else:
             first = f"{match['filter']}implicit_filter.1.freq"
             if first not in names:
@@ -146,19 +146,21 @@ class HyenaDNAPositions(nn.Module):
         super().__init__()
         self.z = nn.Parameter(torch.empty(1, config.max_seq_len, config.emb_dim))
 
-    def forward(self, length, start=0):
-        """Those of `length` positions from `start` on; behind the last trained one, zeros."""
-        z = self.z[0, start : start + length]
-        return F.pad(z, (0, 0, 0, length - len(z)))
+    def forward(self, lags):
+        """Return the features of some lags, `(length,)` to `(length, emb_dim)`: zeros after the last trained one."""
+        trained = self.z.shape[1]
+        return self.z[0, lags.clamp(max=trained - 1)] * (lags < trained)[:, None]
 
 
 class HyenaDNAFilter(nn.Module):
     """
-    The `hyena_order - 1` implicit long filters of a layer: a sine MLP of the position under an exponential decay.
+    The `hyena_order - 1` kernels of a layer: a sine MLP of the position under an exponential decay, plus skip terms.
+
+    A skip term `bias * v[t]` of a long convolution is the same as `bias` at lag 0 of its kernel.
 
     Args:
         config ([`HyenaDNAConfig`]): Of the model.
-        skip (`bool`, defaults to `True`): Whether there may be skip terms; filters over the future have none.
+        skip (`bool`, defaults to `True`): Whether there may be skip terms; kernels over the future have none.
     """
 
     def __init__(self, config, skip=True):
@@ -176,76 +178,63 @@ class HyenaDNAFilter(nn.Module):
         layers[self.last] = HyenaDNAFilterLinear(width, channels, bias=False)
         self.implicit_filter = nn.ModuleDict(layers)
 
-    def forward(self, length, device, start=0):
+    def forward(self, lags, with_skip=True):
         """
-        The filters for `length` lags from `start` on, at least in float32, and the weights of their skip terms.
+        Compute the kernels at some lags, at least in float32.
 
-        Everything that reads a parameter is in here, so that hooks may bring it from elsewhere (offloading, sharding).
+        Args:
+            lags (`torch.LongTensor` of shape `(length,)`): Ascending by one.
+            with_skip (`bool`, defaults to `True`): Whether the first of them is lag 0.
 
         Returns:
-            `tuple`: filters of shape `(hyena_order - 1, d_model, length)`, and for each of them its skip weights, of
-            shape `(d_model,)`, or `None`.
+            `torch.Tensor` of shape `(hyena_order - 1, d_model, length)`.
         """
-        t, features = self.features(length, device, start)
-        with torch.autocast(device.type, enabled=False):
-            decay = torch.exp(-t * decay_rates(self.config, device, t.dtype)) + 0.05
-            h = self.implicit_filter[self.last](features) * decay  # [L, C]
-        filters = h.T.reshape(-1, self.config.d_model, length)
-        return filters, [None] * len(filters) if self.bias is None else self.bias.view(len(filters), -1)
+        return self.kernel(*self.features(lags), with_skip=with_skip)
 
-    def _positions(self, length, device, dtype, start=0):
-        t, z = positional_features(length, self.config, device, dtype, start)
-        return t, z if self.pos_emb is None else self.pos_emb(length, start).to(dtype)
-
-    def _features(self, z):
-        """What the last layer reads: `(length, emb_dim)` to `(length, filter_order)`."""
-        first, sine, *inner, _ = self.implicit_filter.values()
-        h = sine(first(z))
-        for layer in inner:
-            h = sine(layer(h))
-        return h
-
-    def features(self, length, device, start=0):
-        """Times, `(length, 1)`, and what the last layer reads, `(length, filter_order)`, at least in float32."""
+    def features(self, lags):
+        """Compute times, `(length, 1)`, and what the last layer reads, `(length, filter_order)`."""
         dtype = torch.promote_types(self.implicit_filter[self.last].weight.dtype, torch.float32)
-        with torch.autocast(device.type, enabled=False):
-            t, z = self._positions(length, device, dtype, start)
-            return t, self._features(z)
+        with torch.autocast(lags.device.type, enabled=False):
+            times, z = positional_features(lags, self.config, dtype)
+            if self.pos_emb is not None:
+                z = self.pos_emb(lags).to(dtype)
+            first, sine, *inner, _ = self.implicit_filter.values()
+            h = sine(first(z))
+            for layer in inner:
+                h = sine(layer(h))
+        return times, h
 
-    def piece(self, t, features, channels):
-        """What `forward` gives, for some channels (a `slice`), made of what `features` gave."""
-        weight = self.implicit_filter[self.last].weight.view(-1, self.config.d_model, features.shape[-1])[:, channels]
-        rates = decay_rates(self.config, t.device, t.dtype).view(len(weight), -1, 1)[:, channels]
-        with torch.autocast(t.device.type, enabled=False):
-            filters = (weight.to(t.dtype) @ features.T) * (torch.exp(-rates * t.T) + 0.05)
-        if self.bias is None:
-            return filters, [None] * len(filters)
-        return filters, self.bias.view(len(filters), -1)[:, channels]
-
-    def in_pieces(self, length, device):
+    def kernel(self, times, features, part=None, with_skip=True, out=None, scratch=None):
         """
-        The filters a few channels at a time, with their skip terms at lag 0, for inference.
+        Compute kernels from what [`HyenaDNAFilter.features`] gives.
 
-        Returns:
-            `Callable`: `fill(i, channels, out, scratch)` writes filter i of the channels (a `slice`) to `out`;
-            both tensors are of shape `(channels, length)`.
+        Args:
+            part (`tuple(slice, slice)`, *optional*): Which kernels, and which of their channels; by default all, and
+                then the last layer is called as a module.
+            out, scratch (`torch.Tensor`, *optional*):
+                Where to write them, without gradient, and memory to work in, both of the shape of the result.
+
+        The other arguments are those of `forward`.
         """
         last = self.implicit_filter[self.last]
-        dtype = torch.promote_types(last.weight.dtype, torch.float32)
-        t, z = self._positions(length, device, dtype)
-        features = z.new_empty(length, self.config.filter_order)
-        for out, piece in zip(features.split(8192), z.split(8192)):
-            out.copy_(self._features(piece))
-        rates = decay_rates(self.config, device, dtype)[:, None]
-
-        def fill(i, channels, out, scratch):
-            rows = slice(i * self.config.d_model + channels.start, i * self.config.d_model + channels.stop)
-            torch.mul(rates[rows], -t.T, out=out).exp_().add_(0.05)
-            out *= torch.mm(last.weight[rows].to(dtype), features.T, out=scratch)
-            if self.bias is not None:
-                out[:, 0] += self.bias[rows]
-
-        return fill
+        rates = decay_rates(self.config, times.device, times.dtype)
+        with torch.autocast(times.device.type, enabled=False):
+            if part is None:
+                h = last(features).T.unflatten(0, rates.shape)
+            else:
+                rates = rates[part]
+                weight = last.weight.unflatten(0, (-1, self.config.d_model))[part].to(times.dtype)
+                to = None if scratch is None else scratch.flatten(0, 1)
+                h = torch.mm(weight.flatten(0, 1), features.T, out=to).unflatten(0, rates.shape)
+            decay = torch.mul(rates[..., None], -times.T, out=out).exp_().add_(0.05)
+            k = torch.mul(decay, h, out=out)
+            if self.bias is None or not with_skip:
+                return k
+            skip = self.bias.view(-1, self.config.d_model)[slice(None) if part is None else part]
+            if out is None:
+                return k + F.pad(skip[..., None].to(k.dtype), (0, k.shape[-1] - 1))
+            k[..., 0] += skip
+            return k
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         mine = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}

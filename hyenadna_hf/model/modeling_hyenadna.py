@@ -2,13 +2,12 @@
 
 import copy
 import math
-from functools import partial
 
 import torch
 from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
@@ -18,12 +17,11 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.modeling_utils import load_state_dict
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
-from .blocked_hyenadna import BLOCKED_FROM, POSITIONS, TRANSFORMS, BlockedInference, has_hooks
-from .cache_hyenadna import HyenaDNACache
+from .cache_hyenadna import NOTHING, HyenaDNACache
 from .configuration_hyenadna import NO_PREFIX_TUNING, HyenaDNAConfig, check_memory
-from .fftconv_hyenadna import bidirectional_conv_fft, causal_conv_fft, fft_size, spectral_conv
 from .filter_hyenadna import (
     PUBLISHED_CONSTANT,
     HyenaDNAFilter,
@@ -33,9 +31,20 @@ from .filter_hyenadna import (
     check_published_constants,
     positional_features,
 )
-from .padding_hyenadna import behind_prompt, packing_for, pool_positions
-from .recompute_hyenadna import Pieces
-from .spectra_hyenadna import KeptSpectra
+from .generation_hyenadna import HyenaDNAGenerationMixin
+from .in_place_hyenadna import InPlace
+from .operator_hyenadna import HyenaDNAOperator
+from .padding_hyenadna import (
+    AS_THEY_STAND,
+    Rows,
+    after_prompt,
+    pool_positions,
+    refuse_other_lengths,
+    rows_of,
+    sequence_starts,
+)
+from .pieces_hyenadna import Pieces
+from .plan_hyenadna import TRANSPARENT, choose_plan
 
 try:
     from transformers import initialization as init
@@ -46,170 +55,12 @@ except ImportError:  # transformers 4
 
     TIED_WEIGHTS_KEYS = ["lm_head.weight"]
 
+# By this name the Trainer knows that label smoothing has to shift the labels, whether or not the class is registered.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(HyenaDNAConfig.model_type, "HyenaDNAForCausalLM")
 
-# Positions of all rows from which on training is in pieces.
-RECOMPUTED_FROM = 16384
-
-
-def makes_a_graph():
-    """Whether the model is compiled, exported or traced."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def runs_in_pieces(module, positions):
-    """
-    Whether an input is to be computed in pieces that keep nothing for the backward pass but their input.
-
-    On a CPU that saves time too if it is long: what is recomputed stays in the caches, what is kept is fresh memory.
-    """
-    if makes_a_graph() or any(map(has_hooks, module.modules())):
-        return False
-    on_cpu = next(module.parameters()).device.type == "cpu"
-    return module.config.memory == "low" or (on_cpu and positions >= RECOMPUTED_FROM)
-
-
-def long_convolutions(filters):
-    """
-    Functions of a signal, one a long convolution, of what [`HyenaDNAFilter`] gives.
-
-    Args:
-        filters (iterable of `tuple`): Filters and skip weights over the past, then perhaps those over the future.
-    """
-    (past, skips), *future = filters
-    if not future:
-        return [partial(causal_conv_fft, k=k, bias=skip) for k, skip in zip(past, skips)]
-    ((reverses, _),) = future
-    return [partial(bidirectional_conv_fft, k=k, reverse=r, bias=skip) for k, r, skip in zip(past, reverses, skips)]
-
-
-class HyenaDNAOperator(nn.Module):
-    """
-    The Hyena recurrence: projections, a short convolution, then gates and long convolutions in turn.
-
-    What only a bidirectional model needs is `real`, of shape `(batch, length)`: where it is false there is no signal.
-    """
-
-    def __init__(self, config):
-        super().__init__()
-        width = (config.hyena_order + 1) * config.d_model
-        self.config = config
-        self.d_model = config.d_model
-        self.in_proj = nn.Linear(config.d_model, width)
-        self.short_filter = nn.Conv1d(
-            width, width, config.short_filter_order, groups=width, padding=config.short_filter_order - 1
-        )
-        self.filter_fn = HyenaDNAFilter(config)
-        self.filter_fn_rev = HyenaDNAFilter(config, skip=False) if config.bidirectional else None
-        self.spectra = KeptSpectra()
-        self.dropout = nn.Dropout(config.hyena_dropout)
-        self.out_proj = nn.Linear(config.d_model, config.d_model)
-        self.out_proj.closes_residual_branch = True
-
-    def is_plain(self):
-        """Whether the weights say all, and may be used in pieces: not those of adapters, nor quantised ones."""
-        modules = [(nn.Linear, self.in_proj), (nn.Conv1d, self.short_filter)]
-        modules += [(HyenaDNAFilterLinear, fn.implicit_filter[fn.last]) for fn in self.filter_fns()]
-        return all(type(module) is kind and type(module.weight) is nn.Parameter for kind, module in modules)
-
-    def filter_fns(self):
-        """What gives the filters over the past, and if there are any, what gives those over the future."""
-        return [self.filter_fn] if self.filter_fn_rev is None else [self.filter_fn, self.filter_fn_rev]
-
-    def kept_spectra(self, size, dtype, device):
-        """Spectra of the long filters that stay for the next call, or `None` if they are to be made anew each time."""
-        if self.training or torch.is_grad_enabled() or makes_a_graph() or device.type != "cpu":
-            return None
-        if not KeptSpectra.pay(self.filter_fns(), size, dtype, self.config.memory):
-            self.spectra.forget()
-            return None
-        return self.spectra.get(self.filter_fns(), size, dtype)
-
-    def train(self, mode=True):
-        if mode:
-            self.spectra.forget()
-        return super().train(mode)
-
-    def _apply(self, *args, **kwargs):
-        self.spectra.forget()
-        return super()._apply(*args, **kwargs)
-
-    def forward(self, u, cache=None, real=None):
-        length = u.shape[1]
-        in_pieces = cache is None and runs_in_pieces(self, u.shape[0] * length) and self.is_plain()
-        if in_pieces:
-            return self.out_proj(self._in_pieces(u, real))
-        u = self.in_proj(u).transpose(1, 2)  # [B, (order+1) D, L]
-        before = 0
-        if cache is not None:
-            u = cache.recall(u)
-            before = u.shape[-1] - length
-        u = self.short_filter(u)[..., before : before + length]
-        streams = u.split(self.d_model, dim=1)
-        if cache is None:
-            convolutions = self._convolutions(length, streams[-1])
-        else:
-            convolutions = cache.convolutions(self.filter_fn, streams[-1])
-        y = self._gated(streams, convolutions, real)
-        if cache is not None:
-            cache.advance()
-        return self.out_proj(y.transpose(1, 2))
-
-    def _convolutions(self, length, like):
-        size = fft_size(2 * length - 1)
-        spectra = self.kept_spectra(size, torch.promote_types(like.dtype, torch.float32), like.device)
-        if spectra is None:
-            return long_convolutions(filter_fn(length, like.device) for filter_fn in self.filter_fns())
-        return [partial(spectral_conv, spectra=of_filter, size=size) for of_filter in zip(*spectra)]
-
-    def _gated(self, streams, convolutions, real=None):
-        gate, *gates, v = streams
-        for x, convolve in zip(reversed(gates), convolutions):
-            v = self.dropout(v * x)
-            v = convolve(v if real is None else v.masked_fill(~real[:, None], 0))
-        return v * gate
-
-    def _in_pieces(self, u, real):
-        """What `out_proj` reads, computed some channels at a time."""
-        made_of = [filter_fn.features(u.shape[1], u.device) for filter_fn in self.filter_fns()]
-        t, features = made_of[0][0], [features for _, features in made_of]
-        low = self.config.memory == "low"
-        projected = None if low else self._project(u, slice(None))
-        dtype = self._project(u[:, :0], slice(None)).dtype if low else projected.dtype  # of autocast, if that is on
-        pieces = Pieces(
-            partial(self._projected_piece if low else self._piece, real=real),
-            (u.shape[0], self.d_model, u.shape[1]),
-            dtype,
-            dim=1,
-            size=TRANSFORMS,
-            cut_dim=2,
-            random=self.training and self.dropout.p > 0,
-        )
-        modules = self.in_proj, self.short_filter, *self.filter_fns()
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        return pieces(projected, [*([u] if low else []), t, *features], parameters).transpose(1, 2)
-
-    def _project(self, u, channels):
-        """`in_proj` of some channels: `(batch, length, d_model)` to `(batch, order + 1, channels, length)`."""
-        weight = self.in_proj.weight.unflatten(0, (-1, self.d_model))[:, channels]
-        bias = self.in_proj.bias.unflatten(0, (-1, self.d_model))[:, channels].reshape(1, -1, 1)
-        # Each channel in one stretch of memory, as transforms need it.
-        projected = torch.baddbmm(bias, weight.flatten(0, 1).expand(len(u), -1, -1), u.mT)
-        return projected.unflatten(1, weight.shape[:2])
-
-    def _projected_piece(self, channels, u, *args, real):
-        """[`_piece`] of the input of the operator: nobody keeps its projections."""
-        return self._piece(channels, self._project(u, channels), *args, real=real)
-
-    def _piece(self, channels, u, t, *features, real):
-        """The channels of one piece, `(batch, order + 1, channels, length)` to `(batch, channels, length)`."""
-        weight = self.short_filter.weight.unflatten(0, (-1, self.d_model))[:, channels].flatten(0, 1)
-        bias = self.short_filter.bias.unflatten(0, (-1, self.d_model))[:, channels].flatten()
-        padding = self.short_filter.padding
-        short = F.conv1d(u.flatten(1, 2), weight, bias, padding=padding, groups=len(weight))[..., : u.shape[-1]]
-        convolutions = long_convolutions(
-            filter_fn.piece(t, its_features, channels) for filter_fn, its_features in zip(self.filter_fns(), features)
-        )
-        return self._gated(short.split(u.shape[2], dim=1), convolutions, real)
+# Keyword arguments that collators and PEFT pass to any model: where joined sequences begin, and what says it once more.
+JOINED = ("cu_seq_lens_q", "seq_idx")
+REDUNDANT = ("cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
 class HyenaDNAMLP(nn.Module):
@@ -224,27 +75,40 @@ class HyenaDNAMLP(nn.Module):
 
 
 class HyenaDNABlock(GradientCheckpointingLayer):
-    """Pre-norm mixer and MLP; the residual stays in float32 whatever the dtype of the weights."""
+    """Pre-norm mixer and MLP; the residual stream stays in float32 whatever the dtype of the weights."""
 
     def __init__(self, config):
         super().__init__()
-        self.config = config
         self.mixer = HyenaDNAOperator(config)
         self.norm1 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.mlp = HyenaDNAMLP(config)
         self.norm2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.dropout = nn.Dropout(config.resid_dropout)
 
-    def forward(self, hidden, cache=None, real=None):
-        hidden = hidden + self.dropout(self.mixer(self.norm1(hidden.to(self.norm1.weight.dtype)), cache, real))
-        if runs_in_pieces(self, hidden.shape[0] * hidden.shape[1]):
-            random = self.training and self.dropout.p > 0
-            add_mlp = Pieces(lambda _, piece: self._add_mlp(piece), hidden.shape, hidden.dtype, 1, POSITIONS, 1, random)
-            return add_mlp(hidden, parameters=(*self.norm2.parameters(), *self.mlp.parameters()))
-        return self._add_mlp(hidden)
+    def forward(self, hidden_states, plan=TRANSPARENT, past=NOTHING, rows=AS_THEY_STAND):
+        hidden_states = hidden_states + self.mixer_branch(hidden_states, plan, past, rows)
+        if plan.path == "pieces":
+            return self._add_mlp_in_pieces(hidden_states, plan.tuning.positions)
+        return hidden_states + self.mlp_branch(hidden_states)
 
-    def _add_mlp(self, hidden):
-        return hidden + self.dropout(self.mlp(self.norm2(hidden.to(self.norm2.weight.dtype))))
+    def mixer_branch(self, hidden_states, plan, past, rows):
+        normed = self.norm1(hidden_states.to(self.norm1.weight.dtype))
+        return self.dropout(self.mixer(normed, plan=plan, past=past, rows=rows))
+
+    def mlp_branch(self, hidden_states):
+        return self.dropout(self.mlp(self.norm2(hidden_states.to(self.norm2.weight.dtype))))
+
+    def _add_mlp_in_pieces(self, hidden_states, size):
+        pieces = Pieces(
+            lambda _, piece: piece + self.mlp_branch(piece),
+            hidden_states.shape,
+            hidden_states.dtype,
+            dim=1,
+            size=size,
+            cut_dim=1,
+            random=self.dropout.training and self.dropout.p > 0,
+        )
+        return pieces(hidden_states, parameters=(*self.norm2.parameters(), *self.mlp.parameters()))
 
 
 class HyenaDNAEmbeddings(nn.Module):
@@ -257,7 +121,7 @@ class HyenaDNAEmbeddings(nn.Module):
 
 
 class HyenaDNABackbone(nn.Module):
-    """Embeddings, blocks and the final norm, over rows without padding, or with `real` for a bidirectional model."""
+    """Embeddings, blocks and the final norm."""
 
     def __init__(self, config):
         super().__init__()
@@ -267,35 +131,62 @@ class HyenaDNABackbone(nn.Module):
         self.layers = nn.ModuleList(HyenaDNABlock(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
 
-    def forward(self, inputs_embeds, cache=None, output_hidden_states=False, overwrite=False, real=None):
-        check_memory(self.config.memory)  # it may have been changed since
-        hidden = self.dropout(inputs_embeds)
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        hidden_states = []
-        blocked = None
-        if self._runs_blocked(hidden, cache):
-            if not overwrite and hidden.data_ptr() == inputs_embeds.data_ptr():
-                hidden = hidden.clone()
-            blocked = BlockedInference(hidden, real, cache)
-        for layer, its_cache in zip(self.layers, cache.layers if cache is not None else [None] * len(self.layers)):
-            if output_hidden_states:
-                hidden_states.append(hidden if blocked is None else hidden.clone())
-            if blocked is None:
-                hidden = layer(hidden, its_cache, real)
-            else:
-                blocked.run(layer, its_cache)
-        del blocked  # and its work space
-        hidden = self.ln_f(hidden.to(self.ln_f.weight.dtype))
-        return hidden, (*hidden_states, hidden) if output_hidden_states else None
+    def forward(
+        self,
+        inputs_embeds,
+        plan=TRANSPARENT,
+        past=None,
+        rows=AS_THEY_STAND,
+        output_hidden_states=False,
+        overwrite=False,
+    ):
+        """
+        Args:
+            inputs_embeds (`torch.Tensor` of shape `(batch, length, d_model)`): Embeddings.
+            plan ([`Plan`]): How to compute.
+            past (`list`, *optional*): For each block what came before, as [`Nothing`].
+            rows ([`Rows`]): Which positions are the rows to compute.
+            output_hidden_states (`bool`): Whether to return the hidden states of all blocks.
+            overwrite (`bool`): Whether `inputs_embeds` may be overwritten.
 
-    def _runs_blocked(self, hidden, cache):
-        """Whether this is plain inference, and long enough for it to pay."""
-        if self.training or torch.is_grad_enabled() or (cache is not None and cache.layers[0].length > 0):
-            return False
-        if makes_a_graph() or torch.is_autocast_enabled(hidden.device.type):
-            return False
-        positions = hidden.shape[0] * hidden.shape[1]
-        return self.config.memory == "low" or (hidden.device.type == "cpu" and positions >= BLOCKED_FROM)
+        Returns:
+            `tuple`: the last hidden states, and those of all blocks or `None`.
+        """
+        hidden_states = self.dropout(inputs_embeds)
+        hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+        in_place = None
+        if plan.path == "in_place":
+            if not overwrite and hidden_states.data_ptr() == inputs_embeds.data_ptr():
+                hidden_states = hidden_states.clone()
+            first = NOTHING if past is None else past[0]
+            in_place = InPlace(hidden_states, plan, rows.valid, first, causal=not self.config.bidirectional)
+        states = []
+        for layer, before in zip(self.layers, past or [NOTHING] * len(self.layers)):
+            if output_hidden_states:
+                states.append(hidden_states if in_place is None else hidden_states.clone())
+            if in_place is None:
+                hidden_states = layer(hidden_states, plan=plan, past=before, rows=rows)
+            else:
+                in_place.run(layer, before)
+        del in_place  # and its work space
+        hidden_states = self.ln_f(hidden_states.to(self.ln_f.weight.dtype))
+        return hidden_states, (*states, hidden_states) if output_hidden_states else None
+
+
+# Types of modules that a model has if nothing has rewritten it.
+MODULES = frozenset(
+    {
+        HyenaDNABackbone,
+        HyenaDNABlock,
+        HyenaDNAEmbeddings,
+        HyenaDNAFilter,
+        HyenaDNAFilterLinear,
+        HyenaDNAMLP,
+        HyenaDNAOperator,
+        HyenaDNAPositions,
+        HyenaDNASine,
+    }
+)
 
 
 class HyenaDNAPreTrainedModel(PreTrainedModel):
@@ -392,7 +283,8 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         elif isinstance(module, HyenaDNASine) and self.config.train_freq:
             init.constant_(module.freq, self.config.activation_freq)
         elif isinstance(module, HyenaDNAPositions):
-            _, z = positional_features(self.config.max_seq_len, self.config, module.z.device, module.z.dtype)
+            lags = torch.arange(self.config.max_seq_len, device=module.z.device)
+            _, z = positional_features(lags, self.config, module.z.dtype)
             with torch.no_grad():
                 getattr(init, "copy_", torch.Tensor.copy_)(module.z, z[None])
 
@@ -404,9 +296,39 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
 
     def resize_token_embeddings(self, *args, **kwargs):
         embeddings = super().resize_token_embeddings(*args, **kwargs)
+        self.config.num_tokens = self.config.vocab_size  # no row is spare
         # The config rounds vocab_size up on loading: make that a no-op for the new number of rows.
         self.config.pad_vocab_size_multiple = math.gcd(self.config.vocab_size, self.config.pad_vocab_size_multiple)
         return embeddings
+
+    def plan(self, input_ids=None, attention_mask=None, inputs_embeds=None, past_key_values=None, **kwargs):
+        """
+        Tell how such a call would be computed now, and why: `print(model.plan(input_ids))`.
+
+        The arguments are those of the call; hooks, adapters, gradients, autocast and `config.memory` count as they are.
+
+        Returns:
+            [`Plan`]. It may be passed to the call, as it is or with another `path` (`dataclasses.replace`).
+        """
+        model = self.base_model
+        inputs = inputs_embeds if input_ids is None else input_ids
+        seen = isinstance(past_key_values, HyenaDNACache) and past_key_values.seen > 0
+        return choose_plan(model.backbone, inputs, MODULES, continues=seen, sharded=model.sharding is not None)
+
+    def _check_kwargs(self, kwargs, *known):
+        """Raise `TypeError` for keyword arguments that are neither `known` nor passed to any model."""
+        known = {*known, *JOINED, *REDUNDANT, "plan"}
+        unknown = [
+            name for name in kwargs if name not in known and not (name == "token_type_ids" and kwargs[name] is None)
+        ]
+        if unknown:
+            raise TypeError(f"{type(self).__name__}.forward() got unexpected keyword arguments: {', '.join(unknown)}.")
+
+    def _rows(self, inputs, attention_mask, position_ids, kwargs):
+        """Find the rows to compute, as [`rows_of`] does, and whether sequences share a row."""
+        joined = {name: kwargs.get(name) for name in JOINED}
+        starts = sequence_starts(inputs, attention_mask, position_ids, **joined)
+        return rows_of(self.config, attention_mask, starts), starts is not None
 
 
 class HyenaDNAModel(HyenaDNAPreTrainedModel):
@@ -418,6 +340,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
         self.backbone = HyenaDNABackbone(config)
+        self.sharding = None  # while `context_parallel` shards sequences: what came before, on other ranks
         self.post_init()
 
     @can_return_tuple
@@ -430,6 +353,9 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         use_cache=None,
         output_attentions=None,
         output_hidden_states=None,
+        position_ids=None,
+        plan=None,
+        **kwargs,
     ):
         """
         Args:
@@ -448,6 +374,12 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
                 take `hyena_order * d_model` numbers a position and block at most.
             output_attentions (`bool`, *optional*): Must not be true: there is no attention.
             output_hidden_states (`bool`, *optional*): Also return the hidden states.
+            position_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                Where they start again at 0, another sequence begins in the row, as `DataCollatorWithFlattening` joins
+                them; each is computed as if it were alone. HyenaDNA has no position embeddings: they have no other use.
+            plan ([`Plan`], *optional*): How to compute, in place of what [`~HyenaDNAModel.plan`] chooses.
+            cu_seq_lens_q (`torch.Tensor` of shape `(sequences + 1,)`, *optional*), seq_idx (of the shape of input_ids):
+                Other ways to say where sequences begin that share a row.
             return_dict (`bool`, *optional*): Return a `ModelOutput` (default) or a tuple.
 
         Returns:
@@ -456,9 +388,13 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
             output of each block but the last, and `last_hidden_state`.
 
         Raises:
-            ValueError: if not exactly one of `input_ids` and `inputs_embeds` is given, if the shapes do not fit, if a
-                row has more real positions than `max_seq_len`, or if a cache is wanted while training.
+            ValueError: if not exactly one of `input_ids` and `inputs_embeds` is given, if the shapes do not fit, if the
+                input is empty, if a row has more real positions than `max_seq_len`, or if a cache is wanted while
+                training or for sequences that share a row.
+            TypeError: for an unknown keyword argument.
         """
+        self._check_kwargs(kwargs)
+        check_memory(self.config.memory)  # it may have been changed since
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds, and not both.")
         if output_attentions:
@@ -466,8 +402,10 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         inputs = inputs_embeds if input_ids is None else input_ids
-        cache = self._cache_for(past_key_values, use_cache)
         columns = inputs.shape[1]
+        if columns == 0:
+            raise ValueError("The input has no positions; leave empty sequences out.")
+        cache = self._cache_for(past_key_values, use_cache)
         if attention_mask is not None:
             if cache is not None and attention_mask.shape == (inputs.shape[0], cache.seen + columns):
                 attention_mask = attention_mask[:, cache.seen :]
@@ -476,21 +414,37 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
                     f"attention_mask has shape {tuple(attention_mask.shape)}, but the input is of (batch, length) = "
                     f"{tuple(inputs.shape[:2])}; give one number a position."
                 )
-        packing = packing_for(self.config, attention_mask)
-        if packing is not None:
-            inputs = packing.pack(inputs)
-        self.check_length(inputs.shape[1])
+        rows, joined = self._rows(inputs, attention_mask, position_ids, kwargs)
+        if joined and (cache is not None or self.sharding is not None):
+            raise ValueError(
+                "Sequences that share a row have neither a cache nor shards; pass each in a row of its own."
+            )
+        if plan is None:
+            plan = self.plan(inputs_embeds=inputs, past_key_values=cache)
+        elif plan.path == "in_place" and (torch.is_grad_enabled() or self.sharding is not None):
+            raise ValueError('plan="in_place" is for inference of whole sequences: call it under torch.no_grad().')
+        if torch.jit.is_tracing():
+            refuse_other_lengths(inputs)
+        valid = rows.valid
+        self.check_length(columns if valid is None else valid.shape[1])
         if cache is not None:
-            cache.begin(columns, inputs.shape[1], inputs.shape[0], None if packing is None else packing.real)
+            count, width = inputs.shape[:2] if valid is None else valid.shape
+            cache.begin(columns, width, count, valid)
+        to_compute, restore = rows, rows.clear
+        if plan.path != "transparent":
+            # A causal model never sees what is packed after the valid positions.
+            to_compute = Rows(valid if self.config.bidirectional or cache is not None else None)
+            inputs, restore = rows.pack(inputs), rows.unpack
+        if self.sharding is None:
+            past = None if cache is None else cache.layers
+        else:
+            past = [self.sharding] * self.config.n_layer
         embeds = self.backbone.embeddings(inputs) if inputs_embeds is None else inputs
-        # A causal model never sees what is packed behind the real positions.
-        real = packing.real if packing is not None and self.config.bidirectional else None
-        last, hidden_states = self.backbone(embeds, cache, output_hidden_states, inputs_embeds is None, real)
-        if packing is not None:
-            last = packing.unpack(last)
-            if hidden_states is not None:
-                hidden_states = (*map(packing.unpack, hidden_states[:-1]), last)
-        return BaseModelOutputWithPast(last_hidden_state=last, past_key_values=cache, hidden_states=hidden_states)
+        last, states = self.backbone(embeds, plan, past, to_compute, output_hidden_states, inputs_embeds is None)
+        last = restore(last)
+        if states is not None:
+            states = (*map(restore, states[:-1]), last)
+        return BaseModelOutputWithPast(last_hidden_state=last, past_key_values=cache, hidden_states=states)
 
     def check_length(self, positions):
         """Raise `ValueError` if a row of so many real positions is more than this model reads."""
@@ -522,10 +476,6 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         return HyenaDNACache(self.config) if past_key_values is None else past_key_values
 
 
-# The special tokens but [SEP], and the rows of the embedding that belong to no token.
-NOT_GENERATED = (0, 2, 3, 4, 5, 6, 12, 13, 14, 15)
-
-
 class HyenaDNALanguageModel(HyenaDNAPreTrainedModel):
     """What the causal and the masked language model have in common: a head with logits of every token."""
 
@@ -544,15 +494,12 @@ class HyenaDNALanguageModel(HyenaDNAPreTrainedModel):
         self.lm_head = new_embeddings
 
 
-class HyenaDNAForCausalLM(HyenaDNALanguageModel, GenerationMixin):
+class HyenaDNAForCausalLM(HyenaDNALanguageModel, HyenaDNAGenerationMixin):
     """
     The language model: logits of the next nucleotide at every position. Refuses a bidirectional configuration.
 
-    `generate` carries a [`HyenaDNACache`] from base to base. Unless `suppress_tokens` says otherwise, it makes
-    nucleotides, N and [SEP] (at which it stops), and no other special token.
+    `generate` carries a [`HyenaDNACache`] from base to base: see [`HyenaDNAGenerationMixin`].
     """
-
-    _is_stateful = True  # no assisted generation: the cache cannot be shortened
 
     def __init__(self, config):
         if config.bidirectional:
@@ -561,63 +508,6 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, GenerationMixin):
                 "nor generate. Take HyenaDNAForMaskedLM (AutoModelForMaskedLM), or bidirectional=False."
             )
         super().__init__(config)
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids,
-        past_key_values=None,
-        attention_mask=None,
-        inputs_embeds=None,
-        next_sequence_length=None,
-        cache_position=None,
-        use_cache=None,
-        logits_to_keep=0,
-        **kwargs,
-    ):
-        """What `generate` passes to `forward`; `inputs_embeds` stand for the prompt."""
-        model_inputs = {
-            "attention_mask": attention_mask,
-            "past_key_values": past_key_values,
-            "use_cache": use_cache,
-            "logits_to_keep": logits_to_keep,
-            **{name: kwargs[name] for name in ("output_attentions", "output_hidden_states") if name in kwargs},
-        }
-        if past_key_values is None and inputs_embeds is not None:
-            generated = attention_mask.shape[1] - inputs_embeds.shape[1]
-            embeds = self.get_input_embeddings()(input_ids[:, input_ids.shape[1] - generated :])
-            return {"inputs_embeds": torch.cat([inputs_embeds, embeds], dim=1), **model_inputs}
-        new = next_sequence_length
-        if new is None and past_key_values is not None and cache_position is not None:  # transformers 4
-            new = len(cache_position)
-        if inputs_embeds is not None and past_key_values.get_seq_length() == 0:
-            return {"inputs_embeds": inputs_embeds, **model_inputs}
-        return {"input_ids": input_ids[:, -new:] if new else input_ids, **model_inputs}
-
-    def _prepare_generation_config(self, *args, **kwargs):
-        generation_config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
-        if generation_config.suppress_tokens is None:
-            generation_config.suppress_tokens = list(NOT_GENERATED)
-        return generation_config, model_kwargs
-
-    def _prepare_cache_for_generation(
-        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
-    ):
-        """A cache, and the check that what will be in it fits. (`max_cache_length` leaves out the last new token.)"""
-        mask = model_kwargs.get("attention_mask")
-        masked = 0 if mask is None or self.config.compat_padding else int((mask == 0).sum(1).min())
-        if max_cache_length - masked > self.config.max_seq_len:
-            raise ValueError(
-                f"This would make a sequence of {max_cache_length - masked + 1:,} tokens, but with max_seq_len="
-                f"{self.config.max_seq_len:,} there can be at most {self.config.max_seq_len + 1:,}, of which the last "
-                "is not read; lower max_new_tokens or max_length, or shorten the prompt."
-            )
-        if generation_config.cache_implementation is not None:
-            raise ValueError(
-                f"cache_implementation={generation_config.cache_implementation!r}: HyenaDNA has a cache of its own; "
-                "leave it out."
-            )
-        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
-            model_kwargs["past_key_values"] = HyenaDNACache(self.config)
 
     @can_return_tuple
     def forward(
@@ -631,6 +521,7 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, GenerationMixin):
         logits_to_keep=0,
         output_attentions=None,
         output_hidden_states=None,
+        position_ids=None,
         **kwargs,
     ):
         """
@@ -652,6 +543,8 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, GenerationMixin):
         """
         if labels is not None and logits_to_keep:
             raise ValueError(f"logits_to_keep={logits_to_keep}: the loss needs all logits; leave it or labels out.")
+        self._check_kwargs(kwargs, "num_items_in_batch", "shift_labels")
+        for_loss = {name: kwargs.pop(name) for name in ("num_items_in_batch", "shift_labels") if name in kwargs}
         outputs = self.hyena(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -660,19 +553,21 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, GenerationMixin):
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            position_ids=position_ids,
             return_dict=True,
+            **kwargs,
         )
         logits = self.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])
         loss = None
         if labels is not None:
             if attention_mask is not None:
                 attention_mask = attention_mask[:, -labels.shape[1] :]
-            scored, packing = logits, packing_for(self.config, attention_mask)
-            if packing is not None:
-                scored, labels = packing.pack(logits), packing.pack(labels, fill=-100)
-                if kwargs.get("shift_labels") is not None:
-                    kwargs["shift_labels"] = packing.pack(kwargs["shift_labels"], fill=-100)
-            loss = self.loss_function(logits=scored, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            rows, _ = self._rows(labels, attention_mask, position_ids, kwargs)
+            shifted = for_loss.pop("shift_labels", None)
+            if shifted is None:
+                shifted = rows.unpack(F.pad(rows.pack(labels, -100)[:, 1:], (0, 1), value=-100), -100)
+            shifted = rows.clear(shifted, -100)
+            loss = self.loss_function(logits, labels, self.config.vocab_size, shift_labels=shifted, **for_loss)
         return CausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
         )
@@ -702,6 +597,7 @@ class HyenaDNAForMaskedLM(HyenaDNALanguageModel):
         labels=None,
         output_attentions=None,
         output_hidden_states=None,
+        position_ids=None,
         **kwargs,
     ):
         """
@@ -716,20 +612,24 @@ class HyenaDNAForMaskedLM(HyenaDNALanguageModel):
             `MaskedLMOutput` with `logits` of shape `(batch, length, vocab_size)` (zeros at positions that
             `attention_mask` excludes), and `loss` if there are labels.
         """
+        self._check_kwargs(kwargs, "num_items_in_batch")
+        for_loss = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
         outputs = self.hyena(
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            position_ids=position_ids,
             return_dict=True,
+            **kwargs,
         )
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
         if labels is not None:
             if attention_mask is not None and not self.config.compat_padding:
                 labels = labels.masked_fill(attention_mask == 0, -100)
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            loss = self.loss_function(logits, labels, self.config.vocab_size, **for_loss)
         return MaskedLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
 
 
@@ -757,6 +657,8 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
         labels=None,
         output_attentions=None,
         output_hidden_states=None,
+        position_ids=None,
+        **kwargs,
     ):
         """
         Args:
@@ -770,20 +672,31 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
         Returns:
             `SequenceClassifierOutput` with `logits` of shape `(batch, num_labels)`, and `loss` if there are labels.
         """
+        self._check_kwargs(kwargs)
+        rows, joined = self._rows(
+            input_ids if inputs_embeds is None else inputs_embeds, attention_mask, position_ids, kwargs
+        )
+        if joined:
+            raise ValueError(
+                "Sequences that share a row: a sequence classifier has one prediction a row; pass each in a row of its "
+                "own (DataCollatorWithPadding in place of DataCollatorWithFlattening)."
+            )
         outputs = self.hyena(
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            position_ids=position_ids,
             return_dict=True,
+            **kwargs,
         )
         hidden = outputs.last_hidden_state
         if attention_mask is None or self.config.compat_padding:
             real = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
         else:
             real = attention_mask != 0
-        real = behind_prompt(real, self.config.num_prompt_tokens)
+        real = after_prompt(real, self.config.num_prompt_tokens)
         pooled = self.pool_positions(hidden, real, self.config.classifier_pooling)
         logits = self.score(self.dropout(pooled))
         loss = None
@@ -816,6 +729,7 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
         labels=None,
         output_attentions=None,
         output_hidden_states=None,
+        position_ids=None,
         **kwargs,
     ):
         """
@@ -830,13 +744,17 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
         Returns:
             `TokenClassifierOutput` with `logits` of shape `(batch, length, num_labels)`, and `loss` given labels.
         """
+        self._check_kwargs(kwargs, "num_items_in_batch")
+        for_loss = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
         outputs = self.hyena(
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            position_ids=position_ids,
             return_dict=True,
+            **kwargs,
         )
         logits = self.score(self.dropout(outputs.last_hidden_state))
         loss = None
@@ -845,7 +763,7 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
                 labels = F.pad(labels, (logits.shape[1] - labels.shape[1], 0), value=-100)
             if attention_mask is not None and not self.config.compat_padding:
                 labels = labels.masked_fill(attention_mask == 0, -100)
-            loss = self.loss_function(logits, labels, self.config, **kwargs)
+            loss = self.loss_function(logits, labels, self.config, **for_loss)
         return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
 
 

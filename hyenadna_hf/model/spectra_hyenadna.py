@@ -1,17 +1,9 @@
 """The spectra of the long filters in inference: made a few channels at a time, or kept from one call to the next."""
 
 import math
+from dataclasses import dataclass
 
 import torch
-from torch import nn
-
-from .fftconv_hyenadna import beginnings, fft_size
-from .filter_hyenadna import HyenaDNAFilter, HyenaDNAFilterLinear, HyenaDNASine
-
-CHANNELS = 16  # in a piece of spectra to be kept
-KEPT_BYTES = 17 << 20  # most that a block keeps with memory="auto": one long filter of width 256 for 8,192 positions
-# What is made by arithmetic that depends on nothing but parameters and the configuration.
-PLAIN = (HyenaDNAFilter, HyenaDNAFilterLinear, HyenaDNASine, nn.ModuleDict)
 
 
 class WorkSpace:
@@ -29,101 +21,83 @@ class WorkSpace:
         return buffer[:numbers].view(shape)
 
 
-def spectra_in_pieces(filter_fns, length, size, space):
+class SpectrumMaker:
     """
-    The spectra of the long filters of an operator, skip terms included.
+    Makes the spectra of an operator's long filters, a few channels at a time.
 
     Args:
-        filter_fns (`list[HyenaDNAFilter]`): What gives the filters over the past, then perhaps those over the future.
-        length (`int`): How many lags they have; from then on they are zero.
-        size (`int`): Of the transforms, at least `2 * length - 1`.
+        filter_fns (`list[HyenaDNAFilter]`): Of the past, then perhaps of the future.
+        convolution ([`LongConvolution`]): What they are for.
+        lags (`int`): How many lags the kernels have; from then on they are zero.
         space ([`WorkSpace`]): Where to work.
-
-    Returns:
-        `Callable`: `fill(i, channels, out)` writes the spectra of filter i of the channels (a `slice`) to `out`, which
-        is what [`spectra_of`] gives: complex tensors, the first one of shape `(channels, size // 2 + 1)`.
     """
-    past, *future = [filter_fn.in_pieces(length, space.device) for filter_fn in filter_fns]
 
-    def fill(i, channels, out):
-        dtype, count = out[0].dtype.to_real(), len(out[0])
-        circular = space("signal", (count, size), dtype)
-        scratch = space("scratch", (count, length), dtype)
-        past(i, channels, circular[:, :length], scratch)
-        circular[:, length:] = 0
-        for fill_reverse in future:  # as in `bidirectional_conv_fft`
-            reverse = space("reverse", (count, length), dtype)
-            fill_reverse(i, channels, reverse, scratch)
-            circular[:, size - length + 1 :] = reverse[:, 1:].flip(-1)
-        torch.fft.rfft(circular, out=out[0])
-        for n, spectrum in zip(beginnings(size), out[1:]):
-            torch.fft.rfft(circular[:, :n], n=fft_size(2 * n - 1), out=spectrum)
+    def __init__(self, filter_fns, convolution, lags, space):
+        self.filter_fns, self.convolution, self.lags, self.space = filter_fns, convolution, lags, space
+        pieces = torch.arange(lags, device=space.device).split(convolution.tuning.feature_positions)
+        self.features = []
+        for filter_fn in filter_fns:
+            times, features = filter_fn.features(pieces[0][:0])
+            self.times, features = times.new_empty(lags, 1), features.new_empty(lags, features.shape[1])
+            for piece in pieces:
+                here = slice(int(piece[0]), int(piece[-1]) + 1)
+                self.times[here], features[here] = filter_fn.features(piece)
+            self.features.append(features)
 
-    return fill
+    def __call__(self, i, channels, out):
+        """Write the spectra of filter i of some channels (a `slice`) to `out`, as [`LongConvolution.spectra`] does."""
+        dtype, count = self.times.dtype, channels.stop - channels.start
+        padded = self.space("signal", (1, count, self.convolution.size), dtype)
+        shape, part = (1, count, self.lags), (slice(i, i + 1), channels)
+        kernels = [padded[..., : self.lags], *(self.space("future", shape, dtype) for _ in self.filter_fns[1:])]
+        for filter_fn, features, kernel in zip(self.filter_fns, self.features, kernels):
+            filter_fn.kernel(self.times, features, part, out=kernel, scratch=self.space("scratch", shape, dtype))
+        if len(kernels) == 1:
+            padded[..., self.lags :] = 0
+            kernels = [padded]
+        self.convolution.spectra(*(kernel[0] for kernel in kernels), out=out)
 
 
-def spectrum_lengths(filter_fns, size):
-    """How many numbers each of the spectra has that [`spectra_in_pieces`] makes."""
-    shorter = beginnings(size) if len(filter_fns) == 1 else ()  # what looks ahead has no beginning to itself
-    return [size // 2 + 1, *(fft_size(2 * n - 1) // 2 + 1 for n in shorter)]
-
-
+@dataclass(frozen=True)
 class KeptSpectra:
     """
-    The spectra of the long filters of an operator, for inference on a CPU.
+    The spectra of an operator's long filters, kept for inference on a CPU.
 
-    They are those of the last transform size, and serve all lengths of that size. They are made anew when the numbers
-    in a parameter are not those that they were made of; so whatever changes weights need not know of them.
+    They are those of one transform size, and serve all lengths of that size. They hold as long as the numbers in the
+    parameters are those that they were made of, so whatever changes weights need not know of them. Nothing in here
+    ever changes: threads that read while another replaces them go on with what they have.
     """
 
-    def __init__(self):
-        self.forget()
+    size: int
+    max_seq_len: int
+    parameters: list
+    spectra: list
+
+    @classmethod
+    def make(cls, filter_fns, convolution, dtype):
+        """Make them: a tensor `(hyena_order - 1, d_model, numbers)` for each of `convolution.spectrum_lengths`."""
+        config, tuning = filter_fns[0].config, convolution.tuning
+        shape = config.hyena_order - 1, config.d_model
+        spectra = [torch.empty(*shape, n, dtype=dtype.to_complex()) for n in convolution.spectrum_lengths]
+        parameters = [parameter.detach().clone() for fn in filter_fns for parameter in fn.parameters()]
+        # As many lags as are harmless for the longest input of this size; they are right for shorter ones, too.
+        lags = (convolution.size + 1) // 2
+        maker = SpectrumMaker(filter_fns, convolution, lags, WorkSpace(torch.device("cpu")))
+        for i in range(shape[0]):
+            for first in range(0, shape[1], tuning.channels):
+                channels = slice(first, min(first + tuning.channels, shape[1]))
+                maker(i, channels, [spectrum[i, channels] for spectrum in spectra])
+        return cls(convolution.size, config.max_seq_len, parameters, spectra)
+
+    def serve(self, filter_fns, convolution, dtype):
+        """Whether they are what [`KeptSpectra.make`] would make."""
+        if (self.size, self.max_seq_len) != (convolution.size, filter_fns[0].config.max_seq_len):
+            return False
+        parameters = [parameter for fn in filter_fns for parameter in fn.parameters()]
+        return self.spectra[0].dtype == dtype.to_complex() and all(
+            kept.dtype == now.dtype and torch.equal(kept, now)
+            for kept, now in zip(self.parameters, parameters, strict=True)
+        )
 
     def __reduce__(self):  # neither copied nor saved with the model
-        return KeptSpectra, ()
-
-    def forget(self):
-        self.made_for = self.spectra = None
-        self.parameters = []
-
-    def get(self, filter_fns, size, dtype):
-        """For each spectrum of `spectrum_lengths` a tensor `(hyena_order - 1, d_model, numbers)`, made of `dtype`."""
-        config = filter_fns[0].config
-        made_for = size, dtype, config.max_seq_len
-        parameters = [parameter.detach() for fn in filter_fns for parameter in fn.parameters()]
-        if made_for != self.made_for or not same(parameters, self.parameters):
-            self.forget()  # before there are new ones
-            shape = config.hyena_order - 1, config.d_model
-            lengths = spectrum_lengths(filter_fns, size)
-            spectra = [torch.empty(*shape, numbers, dtype=dtype.to_complex()) for numbers in lengths]
-            # As many lags as are harmless for the longest input of this size; they are right for shorter ones, too.
-            with torch.autocast("cpu", enabled=False):
-                fill = spectra_in_pieces(filter_fns, (size + 1) // 2, size, WorkSpace(torch.device("cpu")))
-                for i in range(config.hyena_order - 1):
-                    for first in range(0, config.d_model, CHANNELS):
-                        channels = slice(first, min(first + CHANNELS, config.d_model))
-                        fill(i, channels, [spectrum[i, channels] for spectrum in spectra])
-            self.made_for, self.spectra = made_for, spectra
-            self.parameters = [parameter.clone() for parameter in parameters]
-        return self.spectra
-
-    @staticmethod
-    def pay(filter_fns, size, dtype, memory):
-        """Whether to keep them: with `memory="auto"` if they are small, and only where nothing else decides on them."""
-        modules = [module for fn in filter_fns for module in fn.modules()]
-        parameters = [parameter for fn in filter_fns for parameter in fn.parameters()]
-        # Quantised weights have types of their own.
-        if any(type(module) not in PLAIN for module in modules) or any(type(p) is not nn.Parameter for p in parameters):
-            return False
-        if filter_fns[0].config.trained_positions:
-            return False
-        config = filter_fns[0].config
-        size_in_bytes = (config.hyena_order - 1) * config.d_model * (size // 2 + 1) * dtype.to_complex().itemsize
-        return memory == "fast" or (memory == "auto" and size_in_bytes <= KEPT_BYTES)
-
-
-def same(tensors, others):
-    """Whether two lists of tensors hold the same numbers of the same types."""
-    return len(tensors) == len(others) and all(
-        one.dtype == other.dtype and torch.equal(one, other) for one, other in zip(tensors, others)
-    )
+        return type(None), ()

@@ -1,4 +1,4 @@
-"""Training in pieces that keep their inputs alone: the rest is computed again in the backward pass."""
+"""Results made in pieces that keep their inputs alone: the rest is computed again in the backward pass."""
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import repeat
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 
@@ -35,7 +34,7 @@ class Pieces:
 
     def __call__(self, cut, inputs=(), parameters=()):
         """
-        The result, from which gradients flow to all arguments. (First gradients: it refuses second ones.)
+        Compute the result, from which gradients flow to all arguments, second ones too.
 
         The pieces write to one result and add to one gradient each. Checkpoints of as many pieces would make thousands
         of small tensors, which leave holes of several times their size in the memory of a process.
@@ -51,16 +50,21 @@ class Pieces:
         inputs = tuple(inputs)
         return _InPieces.apply(self, len(inputs), cut, *inputs, *parameters)
 
+    def joined(self, cut, inputs):
+        """Compute the result with a graph through all pieces."""
+        parts = zip(self.places(), self.of_cut(cut))
+        return torch.cat([self.function(place, *part, *inputs) for place, part in parts], self.dim)
+
     def places(self):
-        """A slice a piece."""
+        """List a slice a piece."""
         return [slice(start, start + self.size) for start in range(0, self.shape[self.dim], self.size)]
 
     def of_result(self, tensor):
-        """The pieces of the result, or of its gradient: views."""
+        """List the pieces of the result, or of its gradient: views."""
         return tensor.split(self.size, self.dim)
 
     def of_cut(self, tensor):
-        """For each piece, in a tuple, that part of what is cut; or an empty tuple."""
+        """List for each piece, in a tuple, that part of what is cut; or an empty tuple."""
         if tensor is None:
             return repeat(())
         return ((part,) for part in tensor.split(self.size, self.cut_dim))
@@ -80,8 +84,10 @@ class _InPieces(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient):
+        # Second gradients, and batches of gradients, need a graph or tensors that sums in place do not know.
+        if torch.is_grad_enabled() or torch._C._functorch.is_batchedtensor(gradient):
+            return _InPieces._with_graph(ctx, gradient)
         pieces = ctx.pieces
         cut, *tensors = ctx.saved_tensors
         _, _, cut_wanted, *wanted = ctx.needs_input_grad
@@ -104,9 +110,20 @@ class _InPieces(torch.autograd.Function):
         gradients = iter(None if total is None else total.to(leaf.dtype) for total, leaf in zip(sums, leaves))
         return None, None, of_cut, *(next(gradients) if want else None for want in wanted)
 
+    @staticmethod
+    def _with_graph(ctx, gradient):
+        cut, *tensors = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        again = torch.is_grad_enabled()
+        with ctx.state.again(), ctx.state.autocast(), torch.enable_grad():
+            result = ctx.pieces.joined(cut, tensors[: ctx.inputs])
+            leaves = [tensor for tensor, want in zip((cut, *tensors), wanted) if want]
+            found = iter(torch.autograd.grad(result, leaves, gradient, create_graph=again, allow_unused=True))
+        return None, None, *(next(found) if want else None for want in wanted)
+
 
 def _added(total, more):
-    """The sum, in float32 or wider; both may be `None`. Only `total` is changed."""
+    """Add, in float32 or wider; both may be `None`. Only `total` is changed."""
     if more is None:
         return total
     if total is None:
