@@ -19,8 +19,6 @@ class HyenaDNAGenerationMixin(GenerationMixin):
     and the spare rows of the embedding, from `config.num_tokens` on.
     """
 
-    _is_stateful = True  # no assisted generation: the cache cannot be shortened
-
     def prepare_inputs_for_generation(
         self,
         input_ids,

@@ -41,12 +41,13 @@ class LongConvolution:
             Which positions of the linear convolution to compute: 0 is the first position of the signal, `length` the
             one after its end.
         causal (`bool`, defaults to `True`): Whether there is no kernel over the future.
+        native (`bool`, defaults to `False`): Whether to transform as PyTorch does, for compilers and torch.func.
         tuning ([`Tuning`]): Constants.
     """
 
-    def __init__(self, length, start=0, stop=None, causal=True, tuning=TUNING):
+    def __init__(self, length, start=0, stop=None, causal=True, native=False, tuning=TUNING):
         self.start, self.stop = start, length if stop is None else stop
-        self.tuning = tuning
+        self.native, self.tuning = native, tuning
         linear = length + self.stop - 1 - start
         # What wraps around lands before `start`.
         self.size = fft_size(linear if start == 0 else max(self.stop, linear), tuning)
@@ -73,7 +74,7 @@ class LongConvolution:
             between = k.new_zeros(*k.shape[:-1], self.size - 2 * k.shape[-1] + 1)
             k = torch.cat([k, between, future[..., 1:].flip(-1)], dim=-1)
         kernels = [(k, self.size), *((k[..., :n], self._beginning_size(n)) for n in self.beginnings)]
-        return [real_transform(*kernel, out=to) for kernel, to in zip(kernels, out or [None] * len(kernels))]
+        return [self._transform(*kernel, out=to) for kernel, to in zip(kernels, out or [None] * len(kernels))]
 
     def __call__(self, v, spectra, signal=None, spectrum=None):
         """
@@ -92,16 +93,21 @@ class LongConvolution:
         x = v.to(torch.promote_types(v.dtype, torch.float32))
         with torch.autocast(v.device.type, enabled=False):
             first = [self._beginning(x, n, short) for n, short in zip(self.beginnings, spectra[1:])]
-            transformed = real_transform(x if signal is None else signal, self.size, out=spectrum)
+            transformed = self._transform(x if signal is None else signal, self.size, out=spectrum)
             product = torch.mul(transformed, spectra[0], out=spectrum)
             y = torch.fft.irfft(product, n=self.size, out=signal)[..., self.start : self.stop]
             for beginning in first:  # the longest first
                 y[..., : beginning.shape[-1]] = beginning[..., : y.shape[-1]]
         return y.to(v.dtype)
 
+    def _transform(self, x, size, out=None):
+        if out is not None or self.native:
+            return torch.fft.rfft(x, n=size, out=out)
+        return RealTransform.apply(x, size)
+
     def _beginning(self, x, n, spectrum):
         size = self._beginning_size(n)
-        return torch.fft.irfft(real_transform(x[..., :n], size) * spectrum, n=size)[..., :n]
+        return torch.fft.irfft(self._transform(x[..., :n], size) * spectrum, n=size)[..., :n]
 
     def _beginning_size(self, n):
         return fft_size(2 * n - 1, self.tuning)
@@ -139,24 +145,17 @@ def fft_size(length, tuning=TUNING):
     return power
 
 
-def real_transform(x, size, out=None):
-    """Compute `torch.fft.rfft(x, n=size)` with a faster backward pass, or into `out` without gradient."""
-    return _RealTransform.apply(x, size) if out is None else torch.fft.rfft(x, n=size, out=out)
+class RealTransform(torch.autograd.Function):
+    """
+    `torch.fft.rfft(x, n=size)` with a backward pass of half the work: a transform to real numbers.
 
-
-class _RealTransform(torch.autograd.Function):
-    """Its backward pass is a transform to real numbers; PyTorch's own is a complex one of all frequencies."""
-
-    generate_vmap_rule = True
+    PyTorch's own is a complex one of all frequencies.
+    """
 
     @staticmethod
-    def forward(x, size):
+    def forward(ctx, x, size):
+        ctx.length, ctx.size = x.shape[-1], size
         return torch.fft.rfft(x, n=size)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, ctx.size = inputs
-        ctx.length = x.shape[-1]
 
     @staticmethod
     def backward(ctx, gradient):
@@ -165,7 +164,3 @@ class _RealTransform(torch.autograd.Function):
         if ctx.size % 2 == 0:
             halves[..., -1] = gradient[..., -1]
         return torch.fft.irfft(halves, n=ctx.size, norm="forward")[..., : ctx.length], None
-
-    @staticmethod
-    def jvp(ctx, tangent, _):
-        return torch.fft.rfft(tangent, n=ctx.size)

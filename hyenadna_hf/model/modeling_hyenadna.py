@@ -440,6 +440,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         else:
             past = [self.sharding] * self.config.n_layer
         embeds = self.backbone.embeddings(inputs) if inputs_embeds is None else inputs
+        embeds = to_compute.clear(embeds)  # nothing comes from, or goes to, what stands at masked positions
         last, states = self.backbone(embeds, plan, past, to_compute, output_hidden_states, inputs_embeds is None)
         last = restore(last)
         if states is not None:
@@ -500,6 +501,8 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, HyenaDNAGenerationMixin):
 
     `generate` carries a [`HyenaDNACache`] from base to base: see [`HyenaDNAGenerationMixin`].
     """
+
+    _is_stateful = True  # no assisted generation: the cache cannot be shortened
 
     def __init__(self, config):
         if config.bidirectional:

@@ -80,7 +80,8 @@ class HyenaDNAOperator(nn.Module):
         Returns:
             `tuple`: a [`LongConvolution`], and the spectra of its kernels, tensors `(hyena_order - 1, d_model, ...)`.
         """
-        convolution = LongConvolution(x.shape[-1], causal=self.filter_fn_rev is None, tuning=plan.tuning)
+        causal = self.filter_fn_rev is None
+        convolution = LongConvolution(x.shape[-1], causal=causal, native=plan.native, tuning=plan.tuning)
         if plan.keeps_spectra:
             return convolution, self.kept_spectra(convolution, torch.promote_types(x.dtype, torch.float32))
         self.kept = None

@@ -86,7 +86,9 @@ class _InPieces(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         # Second gradients, and batches of gradients, need a graph or tensors that sums in place do not know.
-        if torch.is_grad_enabled() or torch._C._functorch.is_batchedtensor(gradient):
+        functorch = torch._C._functorch
+        batched = functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient)
+        if torch.is_grad_enabled() or batched:
             return _InPieces._with_graph(ctx, gradient)
         pieces = ctx.pieces
         cut, *tensors = ctx.saved_tensors

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 from .longconv_hyenadna import fft_size
 from .tuning_hyenadna import TUNING, Tuning
@@ -35,6 +36,7 @@ class Plan:
         reason (`str`): What decided.
         keeps_spectra (`bool`): Whether the spectra of long filters stay from one call to the next.
         low_memory (`bool`): Whether pieces keep their input alone, and not its projections.
+        native (`bool`): Whether transforms are those of PyTorch, as compilers and torch.func need them.
         mixer_in_pieces (`bool`): Whether in `"pieces"` the mixers are, and not the MLPs alone.
         tuning ([`Tuning`]): Sizes of pieces and transforms.
     """
@@ -43,6 +45,7 @@ class Plan:
     reason: str = "asked for"
     keeps_spectra: bool = False
     low_memory: bool = False
+    native: bool = False
     mixer_in_pieces: bool = True
     tuning: Tuning = TUNING
 
@@ -55,7 +58,7 @@ class Plan:
         return f"{self.path}: {self.reason}{kept}"
 
 
-TRANSPARENT = Plan("transparent", "a module is called by itself")
+TRANSPARENT = Plan("transparent", "a module is called by itself", native=True)
 
 
 def choose_plan(backbone, inputs, modules, continues=False, sharded=False, tuning=TUNING):
@@ -73,7 +76,9 @@ def choose_plan(backbone, inputs, modules, continues=False, sharded=False, tunin
         [`Plan`]
     """
     if makes_a_graph():
-        return Plan("transparent", "the model is compiled, exported or traced", tuning=tuning)
+        return Plan("transparent", "the model is compiled, exported or traced", native=True, tuning=tuning)
+    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
+        return Plan("transparent", "a transform of torch.func, or forward-mode gradients", native=True, tuning=tuning)
     config, gradients = backbone.config, torch.is_grad_enabled()
     observer, active = find_observer(backbone, inputs, modules)
     low = config.memory == "low"
@@ -114,8 +119,6 @@ def find_observer(backbone, inputs, modules):
     """
     if type(inputs) is not torch.Tensor and type(inputs) is not nn.Parameter:
         return f"the input is a {type(inputs).__name__}", True
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return "a transform of torch.func", True
     if torch._C._len_torch_dispatch_stack():
         return "a TorchDispatchMode", True
     for name, what in GLOBAL_HOOKS.items():

@@ -1,10 +1,13 @@
 """What is particular to `bidirectional=True`: masks, pieces, the masked language model, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import IN_PLACE, LOW, PIECES, TRANSPARENT, WHOLE
 from transformers import AutoModelForMaskedLM, Trainer, TrainingArguments, set_seed
 
 from hyenadna_hf import (
@@ -17,7 +20,6 @@ from hyenadna_hf import (
     HyenaDNATokenizer,
 )
 from hyenadna_hf.data.collators import MaskedCollator
-from hyenadna_hf.model import blocked_hyenadna, modeling_hyenadna
 from hyenadna_hf.training.optimizer import parameter_groups
 
 SIZES = {"d_model": 8, "n_layer": 2, "max_seq_len": 300, "filter_order": 8, "embed_dropout": 0.0, "num_labels": 3}
@@ -34,16 +36,6 @@ def masked_ids(rows, length, seed):
     mask = torch.rand(rows, length, generator=generator) < 0.7
     mask[:, -1] = True
     return torch.randint(0, 16, (rows, length), generator=generator), mask
-
-
-@pytest.fixture
-def small_pieces(monkeypatch):
-    for module in (blocked_hyenadna, modeling_hyenadna):
-        monkeypatch.setattr(module, "POSITIONS", 7)
-        monkeypatch.setattr(module, "TRANSFORMS", 3)
-    monkeypatch.setattr(blocked_hyenadna, "SHORT_TRANSFORMS", 1)
-    monkeypatch.setattr(blocked_hyenadna, "SMALL_GATES", 1)
-    return monkeypatch
 
 
 def test_both_sides_are_seen_and_a_causal_model_sees_one():
@@ -87,38 +79,34 @@ def test_gradients_under_masks(rows, length, seed):
 @pytest.mark.parametrize("order, short", [(2, 3), (3, 4), (2, 1)])
 @pytest.mark.parametrize("length", [1, 2, 3, 29, 257])
 @torch.no_grad()
-def test_inference_in_place(small_pieces, length, order, short):
+def test_inference_in_place(length, order, short):
     model = build(hyena_order=order, short_filter_order=short, use_bias=order != 3)
     ids, mask = masked_ids(2, length, seed=3)
     for attention_mask in (None, mask):
-        with torch.enable_grad():
-            expected = model(ids, attention_mask, output_hidden_states=True).hidden_states
-        small_pieces.setattr(modeling_hyenadna, "BLOCKED_FROM", 1)
-        hooked = model.backbone.layers[1].mlp.register_forward_hook(lambda *args: None)
-        with_hooks = model(ids, attention_mask).last_hidden_state
-        hooked.remove()
-        found = model(ids, attention_mask, output_hidden_states=True).hidden_states
-        for mine, other in zip((*found, with_hooks), (*expected, expected[-1]), strict=True):
-            torch.testing.assert_close(mine, other, rtol=0, atol=1e-9)
+        expected = model(ids, attention_mask, output_hidden_states=True, plan=TRANSPARENT).hidden_states
+        for plan in (WHOLE, IN_PLACE, replace(IN_PLACE, keeps_spectra=True)):
+            found = model(ids, attention_mask, output_hidden_states=True, plan=plan).hidden_states
+            for mine, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(mine, other, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("length", [1, 2, 8, 65, 258])
-def test_training_in_pieces(small_pieces, length, order, checkpointing):
+def test_training_in_pieces(length, order, checkpointing):
     ids, mask = masked_ids(2, length, seed=5)
     results = []
-    for first in (1, 1 << 60):
-        small_pieces.setattr(modeling_hyenadna, "RECOMPUTED_FROM", first)
+    for plan in (PIECES, LOW, TRANSPARENT):
         model = build(hyena_order=order).train()
-        if checkpointing and first == 1:
+        if checkpointing and plan is not TRANSPARENT:
             # The second name is the first one's in transformers 4.
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-        hidden = model(ids, mask).last_hidden_state
+        hidden = model(ids, mask, plan=plan).last_hidden_state
         hidden.square().sum().backward()
         results.append([hidden.detach(), *(parameter.grad for parameter in model.parameters())])
-    for mine, expected in zip(*results, strict=True):
+    for mine, low, expected in zip(*results, strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(low, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_long_inputs_in_float32():

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import pytest
@@ -13,8 +14,9 @@ from transformers import AutoModel, DynamicCache
 
 from hyenadna_hf import HyenaDNACache, HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAModel
 from hyenadna_hf.model import cache_hyenadna
-from hyenadna_hf.model.cache_hyenadna import BLOCK
-from hyenadna_hf.model.fftconv_hyenadna import causal_conv_direct, fft_conv_add
+from hyenadna_hf.model.cache_hyenadna import BLOCK, add_convolution
+from hyenadna_hf.model.longconv_hyenadna import causal_conv_direct
+from hyenadna_hf.model.tuning_hyenadna import TUNING
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 
 
@@ -180,11 +182,11 @@ def test_state_and_work_are_bounded(order, monkeypatch):
     model = HyenaDNAModel(config).eval()
     points = []
 
-    def counting(out, v, k, start):
+    def counting(out, v, k, start, tuning):
         points.append(v.shape[-1] + out.shape[-1])
-        fft_conv_add(out, v, k, start)
+        add_convolution(out, v, k, start, tuning)
 
-    monkeypatch.setattr(cache_hyenadna, "fft_conv_add", counting)
+    monkeypatch.setattr(cache_hyenadna, "add_convolution", counting)
     prompt, made = 8000, 4096
     out = model(torch.randint(7, 11, (1, prompt)), use_cache=True)
     for token in torch.randint(7, 11, (made, 1, 1)):
@@ -200,15 +202,14 @@ def test_state_and_work_are_bounded(order, monkeypatch):
     "start, length, stretch", [(0, 5, 5), (0, 5, 9), (5, 5, 3), (32, 32, 32), (7, 7, 64), (3, 9, 2), (0, 700, 800)]
 )
 @pytest.mark.parametrize("least_beginning", [1, 64])
-def test_stretches_of_a_convolution(start, length, stretch, least_beginning, monkeypatch):
-    monkeypatch.setattr("hyenadna_hf.model.fftconv_hyenadna.LEAST_BEGINNING", least_beginning)
-    monkeypatch.setattr("hyenadna_hf.model.fftconv_hyenadna.CHUNK", 64)  # several turns
+def test_stretches_of_a_convolution(start, length, stretch, least_beginning):
+    tuning = replace(TUNING, least_beginning=least_beginning, cache_transforms=64)  # several turns
     v = torch.randn(2, 5, length, dtype=torch.float64)
     k = torch.randn(5, start + stretch + 2, dtype=torch.float64)
     out = torch.randn(2, 5, stretch, dtype=torch.float64)
     padded = torch.nn.functional.pad(v, (0, start + stretch))[..., : start + stretch]
     expected = out + causal_conv_direct(padded, k[:, : start + stretch])[..., start:]
-    fft_conv_add(out, v, k, start)
+    add_convolution(out, v, k, start, tuning)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
 
 

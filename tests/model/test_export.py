@@ -19,8 +19,7 @@ def config():
 
 
 @pytest.fixture(autouse=True)
-def no_graphs_of_other_tests(monkeypatch):
-    monkeypatch.setattr("hyenadna_hf.model.fftconv_hyenadna.LEAST_BEGINNING", 1)  # as long inputs have them
+def no_graphs_of_other_tests():
     torch._dynamo.reset()
 
 

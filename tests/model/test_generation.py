@@ -7,9 +7,10 @@ from transformers import set_seed
 from transformers.generation.streamers import BaseStreamer
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
-from hyenadna_hf.model.modeling_hyenadna import NOT_GENERATED
+from hyenadna_hf.model.generation_hyenadna import SPECIAL_TOKENS
 
 A, N, SEP, PAD, BOS = 7, 11, 1, 4, 2
+NOT_GENERATED = (*SPECIAL_TOKENS, 12, 13, 14, 15)  # and the spare rows of the embedding
 
 
 def small_config(**kwargs):

@@ -1,12 +1,11 @@
 """Results made in pieces that are computed again, against the same arithmetic in one go, in float64."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from hyenadna_hf.model.recompute_hyenadna import Pieces
+from hyenadna_hf.model.pieces_hyenadna import Pieces
 
 
 def tensors(length, wanted):
@@ -87,11 +86,24 @@ def test_sums_are_of_float32():
     assert bias.grad == 1000
 
 
-def test_second_gradients_are_refused():
-    made = tensors(10, {"cut"})
-    (gradient,) = torch.autograd.grad(in_pieces(3, **made).square().sum(), made["cut"], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 20), st.integers(1, 25), st.sets(st.sampled_from(["cut", "shared", "parameter"]), min_size=1))
+def test_second_gradients_and_batches_of_gradients(length, size, wanted):
+    torch.manual_seed(length)
+    made = tensors(length, wanted)
+    inputs = [made[name] for name in sorted(wanted)]
+    found = []
+    for result in (in_pieces(size, **made), whole(*(made[name] for name in ("cut", "shared", "parameter")))):
+        first = torch.autograd.grad(result.square().sum(), inputs, create_graph=True)
+        penalty = sum(gradient.square().sum() for gradient in first)
+        second = torch.autograd.grad(penalty, inputs, retain_graph=True)
+        gradients = torch.stack(
+            [torch.ones_like(result), torch.linspace(0, 1, result.numel()).view_as(result).double()]
+        )
+        batch = torch.autograd.grad(result, inputs, gradients, is_grads_batched=True)
+        found.append([*first, *second, *batch])
+    for mine, expected in zip(*found):
+        torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_nothing_is_kept_but_what_is_given():

@@ -1,53 +1,87 @@
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import future_conv_direct
 
-from hyenadna_hf.model import fftconv_hyenadna
-from hyenadna_hf.model.fftconv_hyenadna import (
+from hyenadna_hf.model.longconv_hyenadna import (
+    LongConvolution,
+    RealTransform,
     beginnings,
-    bidirectional_conv_fft,
     causal_conv_direct,
-    causal_conv_fft,
     fft_size,
-    real_transform,
 )
+from hyenadna_hf.model.tuning_hyenadna import TUNING
 
 
-def loops(v, k, bias):
+def causal_conv_fft(v, k, tuning=TUNING):
+    convolution = LongConvolution(v.shape[-1], tuning=tuning)
+    return convolution(v, convolution.spectra(k))
+
+
+def bidirectional_conv_fft(v, k, future):
+    convolution = LongConvolution(v.shape[-1], causal=False)
+    return convolution(v, convolution.spectra(k, future))
+
+
+def loops(v, k):
     """The sum in the module's first lines, literally."""
     y = torch.zeros_like(v)
     for t in range(v.shape[-1]):
         for s in range(t + 1):
             y[..., t] += k[:, t - s] * v[..., s]
-    return y + bias[:, None] * v
+    return y
 
 
 def test_direct_is_the_definition():
-    v, k, bias = torch.randn(2, 3, 9), torch.randn(3, 9), torch.randn(3)
-    torch.testing.assert_close(causal_conv_direct(v, k, bias), loops(v, k, bias), rtol=0, atol=1e-5)
+    v, k = torch.randn(2, 3, 9), torch.randn(3, 9)
+    torch.testing.assert_close(causal_conv_direct(v, k), loops(v, k), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 64, 65, 129, 1000, 1537])
-@pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("least_beginning", [1, 64])
-def test_fft_equals_direct_in_values_and_gradients(length, with_bias, least_beginning, monkeypatch):
-    monkeypatch.setattr(fftconv_hyenadna, "LEAST_BEGINNING", least_beginning)
+def test_fft_equals_direct_in_values_and_gradients(length, least_beginning):
+    tuning = replace(TUNING, least_beginning=least_beginning)
     # float64: the two differ by rounding alone, which grows with the logarithm of the length.
     arguments = [
         torch.randn(2, 3, length, dtype=torch.float64, requires_grad=True),
         torch.randn(3, length, dtype=torch.float64, requires_grad=True),
-        torch.randn(3, dtype=torch.float64, requires_grad=True) if with_bias else None,
     ]
     weight = torch.randn(2, 3, length, dtype=torch.float64)
     results = []
-    for conv in (causal_conv_direct, causal_conv_fft):
+    for conv in (causal_conv_direct, partial(causal_conv_fft, tuning=tuning)):
         y = conv(*arguments)
-        gradients = torch.autograd.grad((y * weight).sum(), [a for a in arguments if a is not None])
-        results.append((y, *gradients))
+        results.append((y, *torch.autograd.grad((y * weight).sum(), arguments)))
     for direct, fft in zip(*results, strict=True):
         torch.testing.assert_close(fft, direct, rtol=0, atol=1e-11 * max(1, float(direct.detach().abs().max())))
+
+
+@pytest.mark.parametrize("start, stop", [(0, 5), (3, 9), (7, 30), (0, 64), (30, 31)])
+@pytest.mark.parametrize("length", [1, 7, 30])
+def test_a_stretch_of_the_linear_convolution(length, start, stop):
+    v = torch.randn(2, 3, length, dtype=torch.float64)
+    k = torch.randn(3, stop, dtype=torch.float64)
+    convolution = LongConvolution(length, start, stop)
+    padded = torch.nn.functional.pad(v, (0, stop))[..., :stop]
+    expected = causal_conv_direct(padded, k)[..., start:]
+    torch.testing.assert_close(convolution(v, convolution.spectra(k)), expected, rtol=0, atol=1e-12)
+
+
+def test_in_memory_that_is_used_again():
+    convolution = LongConvolution(1000, tuning=replace(TUNING, least_beginning=1))
+    v, k = torch.randn(2, 3, 1000, dtype=torch.float64), torch.randn(3, 1000, dtype=torch.float64)
+    expected = convolution(v, convolution.spectra(k))
+    spectra = [torch.empty(3, n, dtype=torch.complex128) for n in convolution.spectrum_lengths]
+    convolution.spectra(k, out=spectra)
+    signal = torch.zeros(2, 3, convolution.size, dtype=torch.float64)
+    signal[..., :1000] = v
+    spectrum = torch.empty(2, 3, convolution.size // 2 + 1, dtype=torch.complex128)
+    found = convolution(signal[..., :1000], spectra, signal, spectrum)
+    assert found.data_ptr() == signal.data_ptr()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("length", [1537, 5003, 100_003])
@@ -67,12 +101,12 @@ def test_the_first_positions_are_as_exact_as_the_last_ones(length):
 def test_gradients_of_the_transform(length, size):
     """First and second ones, by finite differences; and those of PyTorch's transform."""
     x = torch.randn(2, length, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: real_transform(x, size), x)
-    assert torch.autograd.gradgradcheck(lambda x: real_transform(x, size).abs().square(), x)
+    assert torch.autograd.gradcheck(lambda x: RealTransform.apply(x, size), x)
+    assert torch.autograd.gradgradcheck(lambda x: RealTransform.apply(x, size).abs().square(), x)
     weight = torch.randn(2, size // 2 + 1, dtype=torch.complex128)
     mine, theirs = (
         torch.autograd.grad((transform(x, size) * weight).abs().square().sum(), x)[0]
-        for transform in (real_transform, torch.fft.rfft)
+        for transform in (RealTransform.apply, torch.fft.rfft)
     )
     torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
@@ -85,15 +119,15 @@ def test_beginnings_get_shorter(size):
 
 
 @settings(deadline=None)
-@given(st.integers(1, 300), st.booleans())
-def test_both_directions_in_values_and_gradients(length, with_bias):
+@given(st.integers(1, 300))
+def test_both_directions_in_values_and_gradients(length):
     make = torch.Generator().manual_seed(length)
-    shapes = [(2, 3, length), (3, length), (3, length), (3,)][: 3 + with_bias]
+    shapes = [(2, 3, length), (3, length), (3, length)]
     arguments = [torch.randn(shape, dtype=torch.float64, generator=make).requires_grad_() for shape in shapes]
     weight = torch.randn(2, 3, length, dtype=torch.float64, generator=make)
 
-    def direct(v, k, reverse, bias=None):
-        return causal_conv_direct(v, k, bias) + future_conv_direct(v, reverse)
+    def direct(v, k, future):
+        return causal_conv_direct(v, k) + future_conv_direct(v, future)
 
     results = []
     for conv in (direct, bidirectional_conv_fft):

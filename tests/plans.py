@@ -1,0 +1,16 @@
+"""Plans for tests: every path, in pieces small enough for short inputs to have several."""
+
+from dataclasses import replace
+
+from hyenadna_hf.model.plan_hyenadna import Plan
+from hyenadna_hf.model.tuning_hyenadna import TUNING
+
+SMALL = replace(TUNING, positions=7, channels=3, short_transforms=1, small_gates=1)
+# Beginnings, which only long inputs have otherwise.
+BEGINNINGS = replace(SMALL, least_beginning=1)
+
+TRANSPARENT = Plan("transparent")
+WHOLE = Plan("whole")
+PIECES = Plan("pieces", tuning=SMALL)
+LOW = Plan("pieces", low_memory=True, tuning=SMALL)
+IN_PLACE = Plan("in_place", tuning=SMALL)
