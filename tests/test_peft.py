@@ -37,7 +37,6 @@ from hyenadna_hf import (
     HyenaDNAForTokenClassification,
     HyenaDNATokenizer,
 )
-from hyenadna_hf.model import modeling_hyenadna
 from hyenadna_hf.model.padding_hyenadna import pool_positions
 from hyenadna_hf.training.adapters import FEEDFORWARD_LAYERS, LINEAR_LAYERS, NORMS, register_with_peft
 
@@ -134,13 +133,14 @@ def test_merged_equals_unmerged_and_unloaded_equals_the_base(make_model, config,
 
 
 @pytest.mark.parametrize("method", ADAPTERS)
-def test_long_inputs_in_pieces_give_the_same_values_and_gradients(make_model, config, monkeypatch, method):
+def test_an_adapted_model_calls_every_module(make_model, config, method):
+    """Whatever `memory` says, values and gradients are those of the modules."""
     model = with_method(make_model(HyenaDNAForCausalLM, config), method, "CAUSAL_LM")
     inputs = batch("CAUSAL_LM", length=60)
     found = []
-    for limit in (1 << 62, 1):
-        monkeypatch.setattr(modeling_hyenadna, "BLOCKED_FROM", limit)
-        monkeypatch.setattr(modeling_hyenadna, "RECOMPUTED_FROM", limit)
+    for memory in ("auto", "low"):
+        config.memory = model.get_base_model().config.memory = memory
+        assert model.plan(inputs["input_ids"]).path == "transparent"
         model.zero_grad()
         model(**inputs).loss.backward()
         with torch.no_grad():

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
 
@@ -17,6 +18,10 @@ class GPTConfig(GPT2Config):
     """That of GPT-2, with its fields and defaults; [`tiny_gpt_config`] gives the size of hyenadna-tiny-1k-seqlen."""
 
     model_type = "dna-gpt"
+
+
+# By this name the Trainer knows that label smoothing has to shift the labels, whether or not the class is registered.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(GPTConfig.model_type, "GPTForCausalLM")
 
 
 def tiny_gpt_config(**fields):

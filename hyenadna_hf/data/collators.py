@@ -82,7 +82,9 @@ class CausalCollator(PaddingCollator):
 
     Examples have `input_ids`, and perhaps `labels` of the same length (-100 where there is nothing to predict).
     Batches have `input_ids`, `attention_mask` and `labels`, all of shape `(batch, length)`; labels are the ids that
-    stand at the same place (models shift them), and -100 at [PAD], at masked positions, and at N.
+    stand at the same place (models shift them), and -100 at [PAD], at masked positions, at N, and at the first real
+    position of a row: nothing predicts it, and so the Trainer neither counts it nor, when it smooths labels, scores it
+    against the padding before it.
 
     Args:
         tokenizer, pad_to_multiple_of, reverse_complement: As those of [`PaddingCollator`].
@@ -97,6 +99,7 @@ class CausalCollator(PaddingCollator):
         ignored = (batch["attention_mask"] == 0) | (ids == self.tokenizer.pad_token_id)
         if self.ignore_n:
             ignored |= ids == VOCABULARY["N"]
+        ignored.scatter_(1, batch["attention_mask"].argmax(1, keepdim=True), True)
         if "labels" in examples[0]:
             given = [
                 _with_bases_flipped(example) if flip else torch.as_tensor(example["labels"])

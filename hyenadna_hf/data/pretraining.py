@@ -11,7 +11,6 @@ from transformers import TrainerCallback
 from ..errors import InputError
 from .collators import CausalCollator
 from .intervals import Interval
-from .sequence import IGNORED
 from .streams import mix
 
 
@@ -132,17 +131,10 @@ class _Cut(IterableDataset):
 
 
 class PretrainingCollator(CausalCollator):
-    """
-    As [`CausalCollator`], and every piece of a window that was cut becomes a row: `(batch * pieces, length)`.
-
-    The first label behind the padding is -100: nothing predicts it, and so the Trainer does not count it either.
-    """
+    """As [`CausalCollator`], and every piece of a window that was cut becomes a row: `(batch * pieces, length)`."""
 
     def __call__(self, examples):
-        batch = super().__call__([piece for example in examples for piece in _pieces(example)])
-        first = batch["attention_mask"].argmax(1, keepdim=True)
-        batch["labels"].scatter_(1, first, IGNORED)
-        return batch
+        return super().__call__([piece for example in examples for piece in _pieces(example)])
 
 
 def _pieces(example):

@@ -188,21 +188,6 @@ def _hidden_states(base, tokenizer, texts, layer):
     if layer == base.config.n_layer:
         return base(input_ids=input_ids).last_hidden_state.float()
 
-    def stop(block, inputs):
-        raise _Reached(inputs[0])
-
-    hook = base.backbone.layers[layer].register_forward_pre_hook(stop)
-    try:
-        base(input_ids=input_ids)
-    except _Reached as reached:
-        return reached.hidden.float()
-    finally:
-        hook.remove()
-
-
-class _Reached(Exception):  # noqa: N818
-    """Carries the input of a block out of a forward call, so that the blocks from there on are not run."""
-
-    def __init__(self, hidden):
-        super().__init__()
-        self.hidden = hidden
+    embeds = base.backbone.embeddings(input_ids)
+    hidden, _ = base.backbone(embeds, base.plan(input_ids), overwrite=True, blocks=layer)
+    return hidden.float()

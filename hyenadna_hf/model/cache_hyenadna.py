@@ -63,7 +63,7 @@ class Nothing:
         Begin a first call whose channels come some at a time, by the two methods below.
 
         Args:
-            operator ([`HyenaDNAOperator`]): Gives the kernels, and the projections that the short convolution will read.
+            operator ([`HyenaDNAOperator`]): Gives kernels, and the projections that the short convolution will read.
             norm (`nn.LayerNorm`): Of its input.
             hidden_states (`torch.Tensor` of shape `(rows, length, d_model)`): The residual stream.
             tuning ([`Tuning`]): Constants.

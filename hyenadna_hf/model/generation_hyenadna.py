@@ -6,6 +6,7 @@ import torch
 from transformers import GenerationMixin, StoppingCriteria
 
 from .cache_hyenadna import HyenaDNACache
+from .padding_hyenadna import sequence_starts
 
 # Special tokens of the tokenizer that are not generated: all but [SEP], at which generation stops.
 SPECIAL_TOKENS = (0, 2, 3, 4, 5, 6)
@@ -70,7 +71,10 @@ class HyenaDNAGenerationMixin(GenerationMixin):
         self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
     ):
         """Make a cache, and check that what will be in it fits. (`max_cache_length` leaves out the last new token.)"""
-        mask = model_kwargs.get("attention_mask")
+        mask, position_ids = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
+        if position_ids is not None and (mask is None or mask.shape == position_ids.shape):
+            if sequence_starts(position_ids, mask, position_ids) is not None:
+                raise ValueError("Sequences that share a row have no cache to generate with; pass each in its own row.")
         masked = 0 if mask is None or self.config.compat_padding else int((mask == 0).sum(1).min())
         if max_cache_length - masked > self.config.max_seq_len:
             raise ValueError(
@@ -98,13 +102,13 @@ class StopStrings(StoppingCriteria):
         tokenizer ([`PreTrainedTokenizerBase`]): Its tokens are read as they are, one after the other.
 
     Raises:
-        ValueError: if one of them is empty.
+        ValueError: if there are none, or one of them is empty.
     """
 
     def __init__(self, stop_strings, tokenizer):
         stop_strings = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
-        if not all(stop_strings):
-            raise ValueError(f"stop_strings={stop_strings!r}: an empty string is everywhere; leave it out.")
+        if not stop_strings or not all(stop_strings):
+            raise ValueError(f"stop_strings={stop_strings!r}: give some strings, none of them empty, or leave it out.")
         self.tokenizer = tokenizer
         self.stop_strings = ["".join(tokenizer.tokenize(text)) for text in stop_strings]
         self.longest = max(map(len, self.stop_strings))

@@ -1,4 +1,4 @@
-"""HyenaDNA: operator -> block -> model -> heads (Nguyen, Poli, Faizi et al. 2023, arXiv:2306.15794)."""
+"""HyenaDNA: the model and its heads (Nguyen, Poli, Faizi et al. 2023, arXiv:2306.15794)."""
 
 import copy
 import math
@@ -8,7 +8,6 @@ from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
@@ -20,31 +19,20 @@ from transformers.modeling_utils import load_state_dict
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
-from .cache_hyenadna import NOTHING, HyenaDNACache
+from .backbone_hyenadna import MODULES, HyenaDNABackbone
+from .cache_hyenadna import HyenaDNACache
 from .configuration_hyenadna import NO_PREFIX_TUNING, HyenaDNAConfig, check_memory
 from .filter_hyenadna import (
     PUBLISHED_CONSTANT,
     HyenaDNAFilter,
-    HyenaDNAFilterLinear,
     HyenaDNAPositions,
     HyenaDNASine,
     check_published_constants,
     positional_features,
 )
 from .generation_hyenadna import HyenaDNAGenerationMixin
-from .in_place_hyenadna import InPlace
-from .operator_hyenadna import HyenaDNAOperator
-from .padding_hyenadna import (
-    AS_THEY_STAND,
-    Rows,
-    after_prompt,
-    pool_positions,
-    refuse_other_lengths,
-    rows_of,
-    sequence_starts,
-)
-from .pieces_hyenadna import Pieces
-from .plan_hyenadna import TRANSPARENT, choose_plan
+from .padding_hyenadna import Rows, after_prompt, pool_positions, refuse_other_lengths, rows_of, sequence_starts
+from .plan_hyenadna import choose_plan
 
 try:
     from transformers import initialization as init
@@ -61,132 +49,6 @@ MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(HyenaDNAConfig.model_type, "HyenaDN
 # Keyword arguments that collators and PEFT pass to any model: where joined sequences begin, and what says it once more.
 JOINED = ("cu_seq_lens_q", "seq_idx")
 REDUNDANT = ("cu_seq_lens_k", "max_length_q", "max_length_k")
-
-
-class HyenaDNAMLP(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.fc1 = nn.Linear(config.d_model, config.d_inner)
-        self.fc2 = nn.Linear(config.d_inner, config.d_model)
-        self.fc2.closes_residual_branch = True
-
-    def forward(self, x):
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
-
-
-class HyenaDNABlock(GradientCheckpointingLayer):
-    """Pre-norm mixer and MLP; the residual stream stays in float32 whatever the dtype of the weights."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.mixer = HyenaDNAOperator(config)
-        self.norm1 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
-        self.mlp = HyenaDNAMLP(config)
-        self.norm2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
-        self.dropout = nn.Dropout(config.resid_dropout)
-
-    def forward(self, hidden_states, plan=TRANSPARENT, past=NOTHING, rows=AS_THEY_STAND):
-        hidden_states = hidden_states + self.mixer_branch(hidden_states, plan, past, rows)
-        if plan.path == "pieces":
-            return self._add_mlp_in_pieces(hidden_states, plan.tuning.positions)
-        return hidden_states + self.mlp_branch(hidden_states)
-
-    def mixer_branch(self, hidden_states, plan, past, rows):
-        normed = self.norm1(hidden_states.to(self.norm1.weight.dtype))
-        return self.dropout(self.mixer(normed, plan=plan, past=past, rows=rows))
-
-    def mlp_branch(self, hidden_states):
-        return self.dropout(self.mlp(self.norm2(hidden_states.to(self.norm2.weight.dtype))))
-
-    def _add_mlp_in_pieces(self, hidden_states, size):
-        pieces = Pieces(
-            lambda _, piece: piece + self.mlp_branch(piece),
-            hidden_states.shape,
-            hidden_states.dtype,
-            dim=1,
-            size=size,
-            cut_dim=1,
-            random=self.dropout.training and self.dropout.p > 0,
-        )
-        return pieces(hidden_states, parameters=(*self.norm2.parameters(), *self.mlp.parameters()))
-
-
-class HyenaDNAEmbeddings(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.d_model)
-
-    def forward(self, input_ids):
-        return self.word_embeddings(input_ids)
-
-
-class HyenaDNABackbone(nn.Module):
-    """Embeddings, blocks and the final norm."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-        self.embeddings = HyenaDNAEmbeddings(config)
-        self.dropout = nn.Dropout(config.embed_dropout)
-        self.layers = nn.ModuleList(HyenaDNABlock(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
-
-    def forward(
-        self,
-        inputs_embeds,
-        plan=TRANSPARENT,
-        past=None,
-        rows=AS_THEY_STAND,
-        output_hidden_states=False,
-        overwrite=False,
-    ):
-        """
-        Args:
-            inputs_embeds (`torch.Tensor` of shape `(batch, length, d_model)`): Embeddings.
-            plan ([`Plan`]): How to compute.
-            past (`list`, *optional*): For each block what came before, as [`Nothing`].
-            rows ([`Rows`]): Which positions are the rows to compute.
-            output_hidden_states (`bool`): Whether to return the hidden states of all blocks.
-            overwrite (`bool`): Whether `inputs_embeds` may be overwritten.
-
-        Returns:
-            `tuple`: the last hidden states, and those of all blocks or `None`.
-        """
-        hidden_states = self.dropout(inputs_embeds)
-        hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
-        in_place = None
-        if plan.path == "in_place":
-            if not overwrite and hidden_states.data_ptr() == inputs_embeds.data_ptr():
-                hidden_states = hidden_states.clone()
-            first = NOTHING if past is None else past[0]
-            in_place = InPlace(hidden_states, plan, rows.valid, first, causal=not self.config.bidirectional)
-        states = []
-        for layer, before in zip(self.layers, past or [NOTHING] * len(self.layers)):
-            if output_hidden_states:
-                states.append(hidden_states if in_place is None else hidden_states.clone())
-            if in_place is None:
-                hidden_states = layer(hidden_states, plan=plan, past=before, rows=rows)
-            else:
-                in_place.run(layer, before)
-        del in_place  # and its work space
-        hidden_states = self.ln_f(hidden_states.to(self.ln_f.weight.dtype))
-        return hidden_states, (*states, hidden_states) if output_hidden_states else None
-
-
-# Types of modules that a model has if nothing has rewritten it.
-MODULES = frozenset(
-    {
-        HyenaDNABackbone,
-        HyenaDNABlock,
-        HyenaDNAEmbeddings,
-        HyenaDNAFilter,
-        HyenaDNAFilterLinear,
-        HyenaDNAMLP,
-        HyenaDNAOperator,
-        HyenaDNAPositions,
-        HyenaDNASine,
-    }
-)
 
 
 class HyenaDNAPreTrainedModel(PreTrainedModel):
@@ -676,10 +538,8 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
             `SequenceClassifierOutput` with `logits` of shape `(batch, num_labels)`, and `loss` if there are labels.
         """
         self._check_kwargs(kwargs)
-        rows, joined = self._rows(
-            input_ids if inputs_embeds is None else inputs_embeds, attention_mask, position_ids, kwargs
-        )
-        if joined:
+        inputs = input_ids if inputs_embeds is None else inputs_embeds
+        if inputs is not None and self._rows(inputs, attention_mask, position_ids, kwargs)[1]:
             raise ValueError(
                 "Sequences that share a row: a sequence classifier has one prediction a row; pass each in a row of its "
                 "own (DataCollatorWithPadding in place of DataCollatorWithFlattening)."

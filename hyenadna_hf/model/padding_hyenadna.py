@@ -1,7 +1,7 @@
 """Attention masks and joined sequences: packing of the rows that a model computes, and pooling over them."""
 
 import torch
-from torch.nn import functional as F
+from torch._C._functorch import TransformType
 
 from .plan_hyenadna import makes_a_graph
 
@@ -43,7 +43,7 @@ class PackedRows(Rows):
     Args:
         place (`torch.LongTensor` of shape `(batch, length)`):
             Where each position goes, as a number in the flattened rows. Masked positions may have any number.
-        order (`torch.LongTensor` of shape `(rows, longest)`): Where each comes from, as a number in the flattened batch.
+        order (`torch.LongTensor` of shape `(rows, longest)`): Where each comes from, a number in the flattened batch.
         valid (`torch.BoolTensor` of shape `(rows, longest)`): Which positions of the rows exist.
         mask (`torch.BoolTensor` of shape `(batch, length)`): Which positions of the batch exist.
     """
@@ -91,10 +91,17 @@ def rows_of(config, attention_mask=None, starts=None):
     if not masked:
         return AS_THEY_STAND
     mask = attention_mask != 0
-    # In a graph neither a branch nor a length may depend on data.
-    if not makes_a_graph() and bool(mask.all()):
+    if not _values_are_unknown() and bool(mask.all()):
         return AS_THEY_STAND
     return _masked_rows(mask)
+
+
+def _values_are_unknown():
+    """Whether neither a branch nor a length may depend on data: in a graph, and under `torch.vmap`."""
+    if makes_a_graph():
+        return True
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() == TransformType.Vmap for level in stack)
 
 
 def _masked_rows(mask):
@@ -103,7 +110,7 @@ def _masked_rows(mask):
     so_far, position = mask.cumsum(1), torch.arange(length, device=mask.device)
     place = torch.where(mask, so_far - 1, so_far[:, -1:] + position - so_far)
     order = torch.empty_like(place).scatter(1, place, position.expand_as(place))
-    longest = length if makes_a_graph() else max(int(so_far[:, -1].max()), 1)
+    longest = length if _values_are_unknown() else max(int(so_far[:, -1].max()), 1)
     order = order[:, :longest]
     valid = mask.gather(1, order)
     first = torch.arange(batch, device=mask.device)[:, None]
@@ -157,7 +164,8 @@ def sequence_starts(inputs, attention_mask=None, position_ids=None, cu_seq_lens_
     starts = torch.zeros(shape, dtype=torch.bool, device=inputs.device)
     if cu_seq_lens_q is not None:
         edges = cu_seq_lens_q.long()
-        if shape[0] != 1 or edges[0] != 0 or edges[-1] != shape[1] or bool((edges.diff() < 0).any()):
+        whole = edges.dim() == 1 and len(edges) > 1 and edges[0] == 0 and edges[-1] == shape[1]
+        if shape[0] != 1 or not whole or bool((edges.diff() < 0).any()):
             raise ValueError(
                 f"cu_seq_lens_q={cu_seq_lens_q.tolist()}: it must go from 0 to the length of the one row of the input, "
                 f"whose shape is {tuple(shape)}."
@@ -171,27 +179,18 @@ def sequence_starts(inputs, attention_mask=None, position_ids=None, cu_seq_lens_
             raise ValueError(
                 f"{name} has shape {tuple(values.shape)}, but the input is of (batch, length) = {tuple(shape)}."
             )
-        if name == "seq_idx":
-            starts |= F.pad(values.diff(dim=1) != 0, (1, 0), value=True)
-        else:
-            starts |= _restarts(values, attention_mask)
+        mask = torch.ones_like(starts) if attention_mask is None else attention_mask != 0
+        for row, (numbers, exists) in enumerate(zip(values, mask)):
+            columns = exists.nonzero()[:, 0]
+            steps = numbers[columns].diff()
+            begins = steps != 0 if name == "seq_idx" else numbers[columns[1:]] == 0
+            if name == "position_ids" and bool((~begins & (steps != 1)).any()):
+                raise ValueError(
+                    f"position_ids of row {row} neither go up by one nor start again at 0. HyenaDNA has no position "
+                    "embeddings: they only say where sequences begin that share a row. Leave them out otherwise."
+                )
+            starts[row, columns[1:][begins]] = True
     return starts if bool(starts[:, 1:].any()) else None
-
-
-def _restarts(position_ids, attention_mask):
-    mask = torch.ones_like(position_ids, dtype=torch.bool) if attention_mask is None else attention_mask != 0
-    starts = torch.zeros_like(mask)
-    for row, (positions, exists) in enumerate(zip(position_ids, mask)):
-        columns = exists.nonzero()[:, 0]
-        steps = positions[columns].diff()
-        again = positions[columns[1:]] == 0
-        if bool((~again & (steps != 1)).any()):
-            raise ValueError(
-                f"position_ids of row {row} neither go up by one nor start again at 0. HyenaDNA has no position "
-                "embeddings: they only say where sequences begin that share a row. Leave them out otherwise."
-            )
-        starts[row, columns[1:][again]] = True
-    return starts
 
 
 def after_prompt(real, prompt_tokens):
@@ -239,9 +238,12 @@ def refuse_other_lengths(inputs):
 
     Args:
         inputs (`torch.Tensor` of shape `(batch, length, ...)`): What the graph is made with.
+
+    Returns:
+        `torch.Tensor`, the same: what does not go through the check is no reason for a graph to keep it.
     """
     length = int(inputs.shape[1])
+    message = f"This HyenaDNA model was traced with {length} positions and is wrong for any other length."
     same = torch._shape_as_tensor(inputs)[1] == length
-    torch._assert_async(
-        same, f"This HyenaDNA model was traced with {length} positions and is wrong for any other length."
-    )
+    same = torch.ops.aten._functional_assert_async.msg(same, message, same)
+    return torch.where(same.to(inputs.device), inputs, inputs)

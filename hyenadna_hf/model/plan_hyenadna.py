@@ -94,9 +94,9 @@ def choose_plan(backbone, inputs, modules, continues=False, sharded=False, tunin
     infers = not gradients and not active
     keeps_spectra = infers and on_cpu and not (continues or sharded) and _spectra_stay(backbone, length, tuning)
     first = not continues and not sharded
-    if infers and first and not torch.is_autocast_enabled(inputs.device.type):
-        if low or (on_cpu and positions >= tuning.in_place_from):
-            return Plan("in_place", size, keeps_spectra, tuning=tuning)
+    plain = infers and first and not torch.is_autocast_enabled(inputs.device.type)
+    if plain and (low or (on_cpu and positions >= tuning.in_place_from)):
+        return Plan("in_place", size, keeps_spectra, tuning=tuning)
     if low or (on_cpu and positions >= tuning.pieces_from):
         return Plan("pieces", size, low_memory=low, mixer_in_pieces=first, tuning=tuning)
     return Plan("whole", size, keeps_spectra, tuning=tuning)
@@ -124,7 +124,7 @@ def find_observer(backbone, inputs, modules):
     for name, what in GLOBAL_HOOKS.items():
         if getattr(nn.modules.module, name):
             return what, True
-    active = False
+    active, gradients = False, torch.is_grad_enabled()
     stack = [backbone]
     for module in stack:  # grows; written for speed, since every call pays for it
         state = module.__dict__
@@ -141,6 +141,8 @@ def find_observer(backbone, inputs, modules):
         for parameter in state["_parameters"].values():
             if type(parameter) is not nn.Parameter and parameter is not None:
                 return f"a parameter of {_name(backbone, module)} is a {type(parameter).__name__}", True
+            if gradients and parameter is not None and parameter._backward_hooks:  # pieces would run it once each
+                return f"a hook on a parameter of {_name(backbone, module)}", True
         active = active or state["training"]
         stack.extend(state["_modules"].values())
     return None, active
@@ -151,7 +153,7 @@ def _name(backbone, module):
 
 
 def _spectra_stay(backbone, length, tuning):
-    """Whether spectra of the long filters are kept: all of them if memory is "fast", and small ones unless it is "low"."""
+    """Whether spectra of the long filters are kept: all if memory is "fast", small ones unless it is "low"."""
     config = backbone.config
     if config.memory == "low" or config.trained_positions:
         return False

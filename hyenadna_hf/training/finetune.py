@@ -3,6 +3,7 @@
 import inspect
 import json
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from .loss import WeightedLoss, balanced_weights
 from .metrics import metric_names, metrics_of_scores
 from .optimizer import optimizer_cls_and_kwargs
 from .recipes import RECIPES, print_recipes, recipe_of
-from .runs import checkpoint_to_resume
+from .runs import check_model_arguments, checkpoint_to_resume
 
 LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
 
@@ -48,7 +49,9 @@ class FinetuneTrainer(Trainer):
     """The stock Trainer, with a collator of its own for training, which may augment."""
 
     def __init__(self, *args, train_collator, **kwargs):
-        super().__init__(*args, **kwargs)
+        with warnings.catch_warnings():  # of transformers' own label smoothing, which is not used
+            warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label", UserWarning)
+            super().__init__(*args, **kwargs)
         self.train_collator = train_collator
 
     def get_train_dataloader(self):
@@ -95,6 +98,7 @@ def finetune(model_args, data_args, training_args):
     fields = model_args.config_fields()
     length = data_args.max_length or _longest(data, model_args)
     model, tokenizer, origin = load_classifier(model_args, names, length, problem_type=problem_type, **fields)
+    check_model_arguments(training_args, model)
     tokenizer.padding_side = data_args.padding_side or tokenizer.padding_side
     is_hyenadna = model.config.model_type == HyenaDNAConfig.model_type
     max_length = _max_length(data_args, model_args, longest_input(model.config, tokenizer))
@@ -122,7 +126,10 @@ def finetune(model_args, data_args, training_args):
 
     if multi_label:
         tokens = tokens.cast_column("labels", Sequence(Value("float32")))  # as the loss wants them
-    loss = WeightedLoss(balanced_weights(_targets(data["train"]), len(names))) if training_args.class_weights else None
+    smoothing, loss = training_args.label_smoothing_factor, None
+    if training_args.class_weights or smoothing:
+        weights = balanced_weights(_targets(data["train"]), len(names)) if training_args.class_weights else None
+        loss = WeightedLoss(weights, smoothing)
     checkpoint = checkpoint_to_resume(training_args)
 
     def compute_metrics(output):

@@ -12,7 +12,7 @@ from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
 from .classifier import ModelArguments
 from .ema import UNAVERAGED_FILE
 from .recipes import find_recipe, recipe_of
-from .runs import RunArguments, check_run_folder, checkpoint_to_resume
+from .runs import RunArguments, check_run_folder, check_trainer_arguments, checkpoint_to_resume
 
 RESULTS_FILE = "results.json"
 
@@ -206,6 +206,7 @@ def check_arguments(model_args, data_args, args):
         raise InputError(f"--ema_decay {args.ema_decay}: give a number between 0 and 1, such as 0.999.")
     if args.ema_decay is not None and (args.fsdp or args.deepspeed):
         raise InputError(f"--ema_decay {args.ema_decay}: sharded parameters cannot be averaged; leave it out.")
+    check_trainer_arguments(args)
     check_run_folder(args, RESULTS_FILE)
     checkpoint = checkpoint_to_resume(args)
     if checkpoint and (Path(checkpoint) / UNAVERAGED_FILE).is_file() != (args.ema_decay is not None):

@@ -33,8 +33,15 @@ from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import HyenaDNATokenizer
 from ..pretrained import BUNDLED_CHECKPOINTS
 from .classifier import has_weights, is_baseline, is_size
+from .loss import SmoothedCausalLoss
 from .optimizer import optimizer_cls_and_kwargs
-from .runs import RunArguments, check_run_folder, checkpoint_to_resume
+from .runs import (
+    RunArguments,
+    check_model_arguments,
+    check_run_folder,
+    check_trainer_arguments,
+    checkpoint_to_resume,
+)
 
 RESULTS_FILE = "pretraining.json"
 LOG_FILE = "training_log.csv"
@@ -161,9 +168,10 @@ def pretrain(genome_args, model_args, training_args, command=None):
     """
     started = time.monotonic()
     console = Console(quiet=training_args.process_index > 0)
-    check_run_folder(training_args, RESULTS_FILE)
+    check_arguments(training_args)
     set_seed(training_args.seed)
     model, origin = load_language_model(model_args)
+    check_model_arguments(training_args, model)
     length = _window_length(genome_args, model.config)
     splits = genome_splits(genome_args, length, training_args.seed)
     weights = genome_args.weights or None
@@ -196,6 +204,7 @@ def pretrain(genome_args, model_args, training_args, command=None):
         model_max_length=model.config.max_position_embeddings,
         special_tokens_mode="sep" if genome_args.append_sep else "none",
     )
+    smoothing = training_args.label_smoothing_factor
     trainer = Trainer(
         model=model,
         args=training_args,
@@ -205,6 +214,7 @@ def pretrain(genome_args, model_args, training_args, command=None):
         data_collator=PretrainingCollator(tokenizer),
         compute_metrics=split_metrics,
         preprocess_logits_for_metrics=window_losses,
+        compute_loss_func=SmoothedCausalLoss(smoothing) if smoothing else None,
         callbacks=callbacks,
         optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, training_args),
     )
@@ -238,6 +248,19 @@ def pretrain(genome_args, model_args, training_args, command=None):
             soft_wrap=True,
         )
     return results
+
+
+def check_arguments(args):
+    """Refuse, by an `InputError`, what can be seen to be wrong before any work; [`pretrain`] calls it."""
+    check_trainer_arguments(args)
+    # Its name in transformers 4 comes second.
+    for name, suitable in {"train_sampling_strategy": "random", "group_by_length": False}.items():
+        value = getattr(args, name, suitable)
+        if value != suitable:
+            raise InputError(
+                f"--{name} {value}: windows come as a stream, which has an order of its own; leave it out."
+            )
+    check_run_folder(args, RESULTS_FILE)
 
 
 def load_language_model(model_args):

@@ -9,6 +9,16 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 
 from ..errors import InputError
 from ..inference.command import has_accelerator
+from ..model.configuration_hyenadna import HyenaDNAConfig
+
+# Arguments of transformers that the commands cannot honour: the values that they can, and why not the others.
+UNSUITABLE = {
+    "batch_eval_metrics": ((False,), "the metrics are those of a whole split, not of batches"),
+    "dataloader_drop_last": ((False,), "it would leave out the last sequences of an evaluation, too"),
+    "eval_do_concat_batches": ((True,), "the metrics are those of a whole split, not of batches"),
+    "label_names": ((None, ["labels"]), "the batches have no other than labels"),
+    "prediction_loss_only": ((False,), "the metrics need predictions"),
+}
 
 
 @dataclass
@@ -33,6 +43,33 @@ class RunArguments(TrainingArguments):
         if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
             self.lr_scheduler_kwargs = {"min_lr_rate": self.min_lr_rate}
         super().__post_init__()
+
+
+def check_trainer_arguments(args):
+    """Refuse, by an `InputError`, arguments of transformers with which a command would fail or mislead."""
+    if not 0 <= args.label_smoothing_factor < 1:
+        raise InputError(f"--label_smoothing_factor {args.label_smoothing_factor}: give at least 0 and less than 1.")
+    for name, (suitable, reason) in UNSUITABLE.items():
+        value = getattr(args, name)
+        if value not in suitable:
+            raise InputError(f"--{name} {value}: {reason}; leave it out.")
+
+
+def check_model_arguments(args, model):
+    """Refuse, by an `InputError`, arguments of transformers that would fail or do nothing with this model."""
+    if args.use_liger_kernel and model.config.model_type in (HyenaDNAConfig.model_type, "dna-gpt", "dna-cnn"):
+        raise InputError(
+            f"--use_liger_kernel: Liger has no kernels for a {model.config.model_type} model, so that it would change "
+            "nothing; leave it out."
+        )
+    if args.neftune_noise_alpha is not None:
+        try:
+            model.get_input_embeddings()
+        except NotImplementedError as error:
+            raise InputError(
+                f"--neftune_noise_alpha {args.neftune_noise_alpha}: a {model.config.model_type} model has no embeddings "
+                "to add noise to; leave it out."
+            ) from error
 
 
 def check_output_folder(path, results_file):

@@ -24,6 +24,7 @@ def test_padding_is_that_of_the_tokenizer(sequences, side, mode, multiple):
         torch.testing.assert_close(batch[name], expected[name], rtol=0, atol=0)
     ids = batch["input_ids"]
     counted = (batch["attention_mask"] == 1) & (ids != 11)
+    counted &= batch["attention_mask"].cumsum(1) > 1  # nothing predicts the first
     assert torch.equal(batch["labels"], ids.masked_fill(~counted, -100))
 
 
@@ -62,9 +63,9 @@ def test_labels_that_a_data_set_leaves_out_stay_out():
     collator = CausalCollator(tokenizer, ignore_n=False)
     assert collator([example])["labels"].tolist() == [[-100, 7, 8, 11, 10, 1]]
     collator.reverse_complement = 1.0
-    assert collator([example])["labels"].tolist() == [[7, 11, 9, 10, -100, 1]]
+    assert collator([example])["labels"].tolist() == [[-100, 11, 9, 10, -100, 1]]
     collator.ignore_n = True
-    assert collator([example])["labels"].tolist() == [[7, -100, 9, 10, -100, 1]]
+    assert collator([example])["labels"].tolist() == [[-100, -100, 9, 10, -100, 1]]
 
 
 def test_padding_has_no_effect_on_the_loss(make_model, config):

@@ -71,7 +71,7 @@ def test_publish_and_load_by_repository_id(make_model, config, tmp_path, hub):
     assert "Published: " in printed and "someone/splice/commit/" in printed
     files = server.repositories["someone/splice"]["main"]
     needed = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    needed |= {f"{part}_hyenadna.py" for part in ("configuration", "tokenization", "fftconv", "modeling")}
+    needed |= {f"{part}_hyenadna.py" for part in ("configuration", "tokenization", "longconv", "modeling")}
     assert needed <= files.keys()
     assert not [name for name in files if "checkpoint" in name or name == "training_args.bin"]
     card = ModelCard(files["README.md"].decode())

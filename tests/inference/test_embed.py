@@ -21,7 +21,6 @@ from hyenadna_hf.data.sequence import reverse_complement
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.inference.embed import embed
 from hyenadna_hf.inference.tiling import tiles
-from hyenadna_hf.model import modeling_hyenadna
 
 CONFIG = HyenaDNAConfig(d_model=12, n_layer=3, max_seq_len=70, filter_order=16)
 MODEL = randomise(HyenaDNAModel(CONFIG)).eval()
@@ -149,7 +148,7 @@ def test_the_model_is_given_back_between_embeddings():
 
 @pytest.mark.parametrize("layer", range(4))
 def test_models_that_work_in_pieces(monkeypatch, layer):
-    monkeypatch.setattr(modeling_hyenadna, "BLOCKED_FROM", 1)
+    monkeypatch.setattr(MODEL.config, "memory", "low")
     sequences = ["ACGTTGCATTAGC", "GGC"]
     for sequence, embedding in zip(sequences, embed(MODEL, TOKENIZER, sequences, "none", layer)):
         assert_near(embedding, hidden_states(sequence, layer))

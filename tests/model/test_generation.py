@@ -6,7 +6,7 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import set_seed
 from transformers.generation.streamers import BaseStreamer
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.model.generation_hyenadna import SPECIAL_TOKENS
 
 A, N, SEP, PAD, BOS = 7, 11, 1, 4, 2
@@ -194,6 +194,155 @@ def test_never_makes_what_is_no_nucleotide_unless_asked_to(model, prompt):
     assert set(made) & set(NOT_GENERATED)
     made = model.generate(**prompt, suppress_tokens=[SEP, *range(N + 1)], **options)[:, 50:].unique().tolist()
     assert set(made) <= set(range(12, 16))
+
+
+def made_by(model, prompt, **options):
+    """The tokens that come up where all are likely."""
+    set_seed(2)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(0.01)
+    made = model.generate(**prompt, max_new_tokens=100, do_sample=True, eos_token_id=None, top_k=0, **options)
+    return set(made[:, 50:].flatten().tolist())
+
+
+NUCLEOTIDES = {SEP, *range(A, N + 1)}
+
+
+class TestAddedTokens:
+    """They are generated, and spare rows of the embedding are not; `config.num_tokens` tells them apart."""
+
+    @pytest.mark.parametrize("added", [1, 2, 4, 9])
+    def test_after_resizing(self, model, prompt, tmp_path, added):
+        tokenizer = HyenaDNATokenizer()
+        tokenizer.add_tokens([f"<{i}>" for i in range(added)])
+        model.resize_token_embeddings(len(tokenizer))
+        expected = NUCLEOTIDES | set(range(12, 12 + added))
+        assert made_by(model, prompt) == expected
+        model.save_pretrained(tmp_path)
+        loaded = HyenaDNAForCausalLM.from_pretrained(tmp_path)
+        assert loaded.config.num_tokens == len(tokenizer) and made_by(loaded, prompt) == expected
+
+    def test_where_their_logits_are_high(self, model, prompt):
+        tokenizer = HyenaDNATokenizer()
+        tokenizer.add_tokens(["<gene>", "<exon>"])
+        model.resize_token_embeddings(len(tokenizer))
+        with torch.no_grad():
+            model.lm_head.weight[12:] *= 100
+        made = model.generate(**prompt, max_new_tokens=20, do_sample=False)[:, 50:]
+        assert set(made.flatten().tolist()) & {12, 13}
+        assert "<" in tokenizer.decode(made.flatten())
+
+    @pytest.mark.parametrize("vocab_size, tokens", [(12, 12), (16, 12), (20, 20), (24, 24), (13, 13)])
+    def test_of_a_configuration(self, make_model, prompt, tmp_path, vocab_size, tokens):
+        """Published files say 12, and older ones of this package 16."""
+        model = make_model(HyenaDNAForCausalLM, small_config(vocab_size=vocab_size))
+        expected = NUCLEOTIDES | set(range(12, tokens))
+        assert made_by(model, prompt) == expected
+        model.save_pretrained(tmp_path)
+        loaded = HyenaDNAForCausalLM.from_pretrained(tmp_path)
+        assert loaded.config.num_tokens == tokens and made_by(loaded, prompt) == expected
+
+    def test_suppressing_others_is_for_the_caller(self, model, prompt):
+        assert made_by(model, prompt, suppress_tokens=[*range(A), 15]) == {*range(A, 15)}
+
+
+class TestStopStrings:
+    """A row stops where one of them is completed, and is padded from there on."""
+
+    TOKENIZER = HyenaDNATokenizer()
+    OPTIONS = {"max_new_tokens": 60, "do_sample": True, "eos_token_id": None, "suppress_tokens": [*range(A), 11, 12, 13]}
+
+    def generate(self, model, prompt, **options):
+        set_seed(3)
+        return model.generate(**prompt, **{**self.OPTIONS, "tokenizer": self.TOKENIZER, **options})
+
+    @pytest.fixture
+    def model(self, make_model):
+        model = make_model(HyenaDNAForCausalLM, small_config())
+        with torch.no_grad():
+            model.lm_head.weight[12:] = -100 * model.lm_head.weight[:4]  # what suppression leaves does not come up
+            model.lm_head.weight.mul_(0.01)
+        return model
+
+    @pytest.mark.parametrize("strings, read_as", [
+        (["ACG"], ["ACG"]), ("GT", ["GT"]), (["A"], ["A"]), (["acg", "tta"], ["ACG", "TTA"]), (["guu"], ["GTT"]),
+        (["TTTT", "C", "GGAC"], ["TTTT", "C", "GGAC"]),
+    ], ids=str)  # fmt: skip
+    @pytest.mark.parametrize("use_cache", [True, False])
+    def test_each_row_stops_at_the_first(self, model, prompt, strings, read_as, use_cache):
+        """(The random numbers of a step are those of all rows, so that rows that go on are as they were.)"""
+        options = {"use_cache": use_cache, "suppress_tokens": [*range(A), *range(11, 16)]}
+        plain = self.generate(model, prompt, tokenizer=None, **options)
+        stopped = self.generate(model, prompt, stop_strings=strings, **options)
+        ends = []
+        for row, expected in zip(stopped, plain):
+            text = self.TOKENIZER.decode(expected, skip_special_tokens=True)
+            start = len(text) - 60
+            reached = [end for end in range(start + 1, len(text) + 1) if text[:end].endswith(tuple(read_as))]
+            end = 50 + (reached[0] - start if reached else 60)
+            ends.append(end)
+            assert torch.equal(row[:end], expected[:end]) and (row[end:] == PAD).all()
+        assert stopped.shape[1] == max(ends) and min(ends) < 110
+
+    def test_across_the_end_of_the_prompt(self, model):
+        prompt = self.TOKENIZER("TTAC", return_tensors="pt")
+        with torch.no_grad():
+            model.lm_head.weight[9] = 0
+        out = self.generate(model, prompt, stop_strings="ACG", suppress_tokens=[t for t in range(16) if t != 9])
+        assert self.TOKENIZER.decode(out[0]) == "TTACG"
+
+    def test_streams(self, model):
+        class Keeper(BaseStreamer):
+            got = ()
+
+            def put(self, value):
+                self.got = (*self.got, *value.flatten().tolist())
+
+            def end(self):
+                pass
+
+        streamer = Keeper()
+        prompt = self.TOKENIZER("ACGT", return_tensors="pt")
+        out = self.generate(model, prompt, stop_strings=["CA"], streamer=streamer, suppress_tokens=[*range(A), *range(11, 16)])
+        assert list(streamer.got) == out[0].tolist() and self.TOKENIZER.decode(out[0]).endswith("CA")
+
+    @pytest.mark.parametrize("strings, stops", [("GAT", True), ("AGATT", True), ("ATT", True), ("CAG", False)])
+    def test_an_added_token_of_several_letters(self, model, strings, stops):
+        """It completes whatever it holds, or holds the end of."""
+        tokenizer = HyenaDNATokenizer()
+        tokenizer.add_tokens(["GATTACA"])
+        model.resize_token_embeddings(len(tokenizer))
+        prompt = tokenizer("CA", return_tensors="pt")
+        only = {"suppress_tokens": list(range(12)), "max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
+        out = model.generate(**prompt, stop_strings=strings, tokenizer=tokenizer, **only)
+        assert tokenizer.decode(out[0]) == ("CAGATTACA" if stops or strings == "CAG" else "CA" + 3 * "GATTACA")
+
+    def test_with_beams(self, model, prompt):
+        out = self.generate(model, prompt, stop_strings=["AC", "GT"], do_sample=False, num_beams=2, num_return_sequences=2)
+        for row in out[:, 50:]:
+            text = self.TOKENIZER.decode(row, skip_special_tokens=True)
+            assert not any(stop in text[:-1] for stop in ("AC", "GT"))
+
+    @pytest.mark.parametrize("strings", ["", [], [""], ["ACG", ""]])
+    def test_empty_ones(self, model, prompt, strings):
+        with pytest.raises(ValueError, match="stop_strings=.*none of them empty"):
+            self.generate(model, prompt, stop_strings=strings)
+
+    def test_without_a_tokenizer(self, model, prompt):
+        with pytest.raises(ValueError, match="tokenizer"):
+            self.generate(model, prompt, stop_strings=["A"], tokenizer=None)
+
+
+def test_sequences_that_share_a_row_are_no_prompt(model, prompt):
+    ids = prompt["input_ids"][:1]
+    with pytest.raises(ValueError, match="share a row"):
+        model.generate(ids, position_ids=torch.arange(50)[None] % 25, max_new_tokens=5)
+    expected = model.generate(**prompt, max_new_tokens=5, do_sample=False)
+    positions = (prompt["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    out = model.generate(**prompt, position_ids=positions, max_new_tokens=5, do_sample=False)
+    assert torch.equal(out, expected)
+    with pytest.raises(ValueError, match="foo"):
+        model.generate(ids, foo=1, max_new_tokens=5)
 
 
 class TestErrors:

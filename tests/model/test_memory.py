@@ -1,18 +1,22 @@
-"""The setting `memory`, and spectra of filters that are kept: the arithmetic is that of the whole run, in float64."""
+"""The setting `memory`, the plans it leads to, and spectra of filters that are kept; values in float64."""
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
+from plans import IN_PLACE, TRANSPARENT, WHOLE
 from reference import randomise
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForMaskedLM, HyenaDNAModel
-from hyenadna_hf.model import fftconv_hyenadna, modeling_hyenadna, spectra_hyenadna
 from hyenadna_hf.model.configuration_hyenadna import MEMORY
+from hyenadna_hf.model.modeling_hyenadna import MODULES
+from hyenadna_hf.model.plan_hyenadna import choose_plan
+from hyenadna_hf.model.tuning_hyenadna import TUNING
 
 
 def model_of(model_class=HyenaDNAModel, **fields):
@@ -22,13 +26,12 @@ def model_of(model_class=HyenaDNAModel, **fields):
 
 
 def whole(model, *args, **kwargs):
-    """The reference: where gradients are wanted, nothing is kept and short inputs are not cut."""
-    with torch.enable_grad():
-        return model(*args, **kwargs)[0]
+    """The reference: modules called on whole inputs."""
+    return model(*args, plan=TRANSPARENT, **kwargs)[0]
 
 
 def kept(model):
-    return [layer.mixer.spectra.spectra for layer in model.backbone.layers]
+    return [layer.mixer.kept and layer.mixer.kept.spectra for layer in model.backbone.layers]
 
 
 @settings(deadline=None, max_examples=40)
@@ -38,20 +41,21 @@ def kept(model):
     bidirectional=st.booleans(),
     masked=st.booleans(),
     memory=st.sampled_from(MEMORY),
-    blocked_from=st.sampled_from([1, 4096]),
+    plan=st.sampled_from([WHOLE, IN_PLACE, None]),
     least_beginning=st.sampled_from([1, 64]),
 )
-def test_values(lengths, order, bidirectional, masked, memory, blocked_from, least_beginning):
+@torch.no_grad()
+def test_values(lengths, order, bidirectional, masked, memory, plan, least_beginning):
     """One after the other, so that what one length left serves, or must not serve, the next."""
     model = model_of(hyena_order=order, bidirectional=bidirectional, memory=memory, use_bias=order != 3)
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(modeling_hyenadna, "BLOCKED_FROM", blocked_from)
-        patch.setattr(fftconv_hyenadna, "LEAST_BEGINNING", least_beginning)
-        for length in lengths:
-            ids = torch.randint(0, 12, (2, length))
-            mask = (torch.rand(2, length) < 0.7).long() if masked else None
-            expected = whole(model, ids, attention_mask=mask)
-            torch.testing.assert_close(model(ids, attention_mask=mask)[0], expected, rtol=0, atol=1e-9)
+    if plan is not None:
+        tuning = replace(plan.tuning, least_beginning=least_beginning)
+        plan = replace(plan, keeps_spectra=memory != "low", tuning=tuning)
+    for length in lengths:
+        ids = torch.randint(0, 12, (2, length))
+        mask = (torch.rand(2, length) < 0.7).long() if masked else None
+        expected = whole(model, ids, attention_mask=mask)
+        torch.testing.assert_close(model(ids, attention_mask=mask, plan=plan)[0], expected, rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
@@ -64,6 +68,18 @@ def test_they_are_kept_while_they_are_right():
     assert all(now is then for now, then in zip(kept(model), before))
     model(ids[:, :20])
     assert not any(now is then for now, then in zip(kept(model), before))
+
+
+@torch.no_grad()
+def test_other_threads_go_on_with_what_they_read():
+    """What another call replaces is left as it is."""
+    model = model_of()
+    model(torch.randint(7, 11, (1, 60)))
+    before = [layer.mixer.kept for layer in model.backbone.layers]
+    copies = [[spectrum.clone() for spectrum in spectra.spectra] for spectra in before]
+    model(torch.randint(7, 11, (1, 20)))
+    for spectra, copied in zip(before, copies):
+        assert all(map(torch.equal, spectra.spectra, copied))
 
 
 CHANGES = {
@@ -125,17 +141,17 @@ def test_copies_and_pickles_leave_them():
 
 
 @torch.no_grad()
-def test_how_much_is_kept(monkeypatch):
+@pytest.mark.parametrize("memory, stay", [("auto", [True, False]), ("fast", [True, True]), ("low", [False, False])])
+def test_how_much_is_kept(memory, stay):
     """With "auto" only what is small, with "fast" everything."""
-    ids = torch.randint(7, 11, (1, 60))
-    monkeypatch.setattr(spectra_hyenadna, "KEPT_BYTES", 18 * 65 * 16)
-    for memory, lengths in {"auto": {60: True, 65: False}, "fast": {60: True, 65: True}, "low": {60: False}}.items():
-        model = model_of(memory=memory)
-        for length, stay in lengths.items():
-            model(torch.randint(7, 11, (1, length)))
-            assert [spectra is not None for spectra in kept(model)] == [stay, stay], (memory, length)
+    model = model_of(memory=memory)
+    tuning = replace(TUNING, kept_bytes=18 * 65 * 16)
+    for length, stays in zip((60, 65), stay):
+        ids = torch.randint(7, 11, (1, length))
+        model(ids, plan=choose_plan(model.backbone, ids, MODULES, tuning=tuning))
+        assert [spectra is not None for spectra in kept(model)] == [stays, stays], length
     with torch.enable_grad():
-        model_of(memory="fast")(ids)
+        model(ids)
     assert kept(model) == [None, None]
 
 
@@ -181,18 +197,40 @@ def test_low_keeps_less_for_the_backward_pass(model_class):
     assert kept_bytes["low"] < kept_bytes["auto"] / 2
 
 
-def test_low_infers_in_pieces_at_any_length(monkeypatch):
-    runs = []
-    run = modeling_hyenadna.BlockedInference.run
-    monkeypatch.setattr(
-        modeling_hyenadna.BlockedInference, "run", lambda self, *args: (runs.append(self.length), run(self, *args))
-    )
-    model = model_of()
+def test_plans():
+    """Which path a call takes on a CPU, at the limits of the table."""
+    model = model_of(max_seq_len=20_000)
+
+    def path(length, memory="auto", rows=1, **kwargs):
+        model.config.memory = memory
+        return model.plan(torch.randint(7, 11, (rows, length)), **kwargs).path
+
+    assert path(16_383) == path(1) == "whole" and path(16_384) == path(4096, rows=4) == "pieces"
+    assert path(1, "low") == "pieces" and path(16_384, "fast") == "pieces"
+    model.config.memory = "auto"
     with torch.no_grad():
-        for memory in MEMORY:
-            model.config.memory = memory
-            model(torch.randint(7, 11, (1, 30)))
-    assert runs == [30, 30]  # two blocks, once
+        assert path(255) == path(1, "fast") == "whole" and path(256) == path(64, rows=4) == "in_place"
+        assert path(1, "low") == "in_place"
+        with torch.autocast("cpu", torch.bfloat16):
+            assert path(256) == "whole" and path(16_384) == "pieces"
+        model.train()
+        assert path(256) == "whole" and path(16_384) == "pieces"
+        model.eval()
+        cache = model(torch.randint(7, 11, (1, 9)), use_cache=True).past_key_values
+        assert path(300, past_key_values=cache) == "whole"
+        kept = model.plan(torch.randint(7, 11, (1, 300)))
+    assert str(kept) == (
+        'in_place: inference of 300 positions on cpu, memory="auto"; spectra of the long filters are kept'
+    )
+    assert str(model.plan(torch.randint(7, 11, (1, 9)))) == 'whole: training of 9 positions on cpu, memory="auto"'
+
+
+def test_a_plan_that_cannot_be():
+    model = model_of()
+    with pytest.raises(ValueError, match=r'"in_place" is for inference.*torch.no_grad\(\)'):
+        model(torch.tensor([[7, 8]]), plan=IN_PLACE)
+    with pytest.raises(ValueError, match="path='fast': it must be transparent, whole, pieces or in_place"):
+        replace(WHOLE, path="fast")
 
 
 def test_it_is_not_saved(tmp_path):

@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/pieces_hyenadna.py

@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/backbone_hyenadna.py

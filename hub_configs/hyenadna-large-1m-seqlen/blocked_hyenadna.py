@@ -1,1 +1,0 @@
-../../hyenadna_hf/model/blocked_hyenadna.py

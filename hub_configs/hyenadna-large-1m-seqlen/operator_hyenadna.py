@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/operator_hyenadna.py

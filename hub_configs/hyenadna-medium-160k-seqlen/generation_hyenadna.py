@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/generation_hyenadna.py

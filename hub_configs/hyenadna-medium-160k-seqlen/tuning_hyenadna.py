@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/tuning_hyenadna.py

@@ -1,1 +1,0 @@
-../../hyenadna_hf/model/fftconv_hyenadna.py

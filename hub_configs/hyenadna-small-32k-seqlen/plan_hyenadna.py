@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/plan_hyenadna.py

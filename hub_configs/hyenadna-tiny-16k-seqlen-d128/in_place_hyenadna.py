@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/in_place_hyenadna.py

@@ -1,1 +1,0 @@
-../../hyenadna_hf/model/recompute_hyenadna.py

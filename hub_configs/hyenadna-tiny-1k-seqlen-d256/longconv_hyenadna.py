@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/longconv_hyenadna.py
