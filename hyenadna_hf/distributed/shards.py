@@ -68,7 +68,7 @@ class ContextGroup(Nothing):
         """
         stretch = x.shape[-1]
         lags = torch.arange(self.rank * stretch, (self.rank + 1) * stretch, device=x.device)
-        kernels = self.to_channels(operator.filter_fn(lags, with_skip=self.rank == 0))
+        kernels = self.to_channels(operator.filter_fn(lags))
         convolution = LongConvolution(kernels.shape[-1], tuning=plan.tuning)
         return [partial(self._convolve_shared, convolution, convolution.spectra(k)) for k in kernels]
 

@@ -45,7 +45,7 @@ class Nothing:
             `list[Callable]`: each maps `(rows, d_model, length)` to its convolution with all there was and is.
         """
         convolution, spectra = operator.long_convolution(x, plan)
-        return [partial(self._convolve, convolution, these, rows.valid) for these in zip(*spectra)]
+        return [partial(self._convolve, convolution, these, rows.valid) for these in spectra]
 
     @staticmethod
     def _convolve(convolution, spectra, valid, v):

@@ -178,18 +178,17 @@ class HyenaDNAFilter(nn.Module):
         layers[self.last] = HyenaDNAFilterLinear(width, channels, bias=False)
         self.implicit_filter = nn.ModuleDict(layers)
 
-    def forward(self, lags, with_skip=True):
+    def forward(self, lags):
         """
         Compute the kernels at some lags, at least in float32.
 
         Args:
-            lags (`torch.LongTensor` of shape `(length,)`): Ascending by one.
-            with_skip (`bool`, defaults to `True`): Whether the first of them is lag 0.
+            lags (`torch.LongTensor` of shape `(length,)`): Ascending by one; skip terms are at lag 0, if it is there.
 
         Returns:
             `torch.Tensor` of shape `(hyena_order - 1, d_model, length)`.
         """
-        return self.kernel(*self.features(lags), with_skip=with_skip)
+        return self.kernel(*self.features(lags))
 
     def features(self, lags):
         """Compute times, `(length, 1)`, and what the last layer reads, `(length, filter_order)`."""
@@ -204,7 +203,7 @@ class HyenaDNAFilter(nn.Module):
                 h = sine(layer(h))
         return times, h
 
-    def kernel(self, times, features, part=None, with_skip=True, out=None, scratch=None):
+    def kernel(self, times, features, part=None, out=None, scratch=None):
         """
         Compute kernels from what [`HyenaDNAFilter.features`] gives.
 
@@ -228,11 +227,12 @@ class HyenaDNAFilter(nn.Module):
                 h = torch.mm(weight.flatten(0, 1), features.T, out=to).unflatten(0, rates.shape)
             decay = torch.mul(rates[..., None], -times.T, out=out).exp_().add_(0.05)
             k = torch.mul(decay, h, out=out)
-            if self.bias is None or not with_skip:
+            if self.bias is None:
                 return k
             skip = self.bias.view(-1, self.config.d_model)[slice(None) if part is None else part]
+            skip = skip.to(k.dtype) * (times[0] == 0)
             if out is None:
-                return k + F.pad(skip[..., None].to(k.dtype), (0, k.shape[-1] - 1))
+                return k + F.pad(skip[..., None], (0, k.shape[-1] - 1))
             k[..., 0] += skip
             return k
 

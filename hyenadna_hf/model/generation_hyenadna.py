@@ -72,9 +72,9 @@ class HyenaDNAGenerationMixin(GenerationMixin):
     ):
         """Make a cache, and check that what will be in it fits. (`max_cache_length` leaves out the last new token.)"""
         mask, position_ids = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
-        if position_ids is not None and (mask is None or mask.shape == position_ids.shape):
-            if sequence_starts(position_ids, mask, position_ids) is not None:
-                raise ValueError("Sequences that share a row have no cache to generate with; pass each in its own row.")
+        fits = position_ids is not None and (mask is None or mask.shape == position_ids.shape)
+        if fits and sequence_starts(position_ids, mask, position_ids) is not None:
+            raise ValueError("Sequences that share a row have no cache to generate with; pass each in its own row.")
         masked = 0 if mask is None or self.config.compat_padding else int((mask == 0).sum(1).min())
         if max_cache_length - masked > self.config.max_seq_len:
             raise ValueError(

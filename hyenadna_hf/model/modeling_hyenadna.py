@@ -292,18 +292,19 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         if cache is not None:
             count, width = inputs.shape[:2] if valid is None else valid.shape
             cache.begin(columns, width, count, valid)
-        to_compute, restore = rows, rows.clear
-        if plan.path != "transparent":
-            # A causal model never sees what is packed after the valid positions.
+        embeds = self.backbone.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        # Nothing comes from what stands at masked positions, and no gradient goes there.
+        if plan.path == "transparent":
+            embeds, to_compute, restore = rows.clear(embeds), rows, rows.clear
+        else:  # a causal model never sees what is packed after the valid positions
             to_compute = Rows(valid if self.config.bidirectional or cache is not None else None)
-            inputs, restore = rows.pack(inputs), rows.unpack
+            embeds, restore = rows.pack(embeds), rows.unpack
         if self.sharding is None:
             past = None if cache is None else cache.layers
         else:
             past = [self.sharding] * self.config.n_layer
-        embeds = self.backbone.embeddings(inputs) if inputs_embeds is None else inputs
-        embeds = to_compute.clear(embeds)  # nothing comes from, or goes to, what stands at masked positions
-        last, states = self.backbone(embeds, plan, past, to_compute, output_hidden_states, inputs_embeds is None)
+        overwrite = embeds is not inputs_embeds
+        last, states = self.backbone(embeds, plan, past, to_compute, output_hidden_states, overwrite)
         last = restore(last)
         if states is not None:
             states = (*map(restore, states[:-1]), last)

@@ -78,15 +78,16 @@ class HyenaDNAOperator(nn.Module):
             plan ([`Plan`]): Whether spectra are kept, and constants.
 
         Returns:
-            `tuple`: a [`LongConvolution`], and the spectra of its kernels, tensors `(hyena_order - 1, d_model, ...)`.
+            `tuple`: a [`LongConvolution`], and a list of the spectra of each of the `hyena_order - 1` kernels.
         """
         causal = self.filter_fn_rev is None
         convolution = LongConvolution(x.shape[-1], causal=causal, native=plan.native, tuning=plan.tuning)
         if plan.keeps_spectra:
-            return convolution, self.kept_spectra(convolution, torch.promote_types(x.dtype, torch.float32))
+            return convolution, list(zip(*self.kept_spectra(convolution, torch.promote_types(x.dtype, torch.float32))))
         self.kept = None
         lags = torch.arange(x.shape[-1], device=x.device)
-        return convolution, convolution.spectra(*(filter_fn(lags) for filter_fn in self.filter_fns()))
+        kernels = zip(*(filter_fn(lags) for filter_fn in self.filter_fns()))
+        return convolution, [convolution.spectra(*past_and_future) for past_and_future in kernels]
 
     def kept_spectra(self, convolution, dtype):
         """Give the spectra that stay for the next call, made anew if the kept ones are for others or out of date."""

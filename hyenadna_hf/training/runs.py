@@ -7,6 +7,8 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
+from ..baselines.cnn import CNNConfig
+from ..baselines.gpt import GPTConfig
 from ..errors import InputError
 from ..inference.command import has_accelerator
 from ..model.configuration_hyenadna import HyenaDNAConfig
@@ -19,6 +21,7 @@ UNSUITABLE = {
     "label_names": ((None, ["labels"]), "the batches have no other than labels"),
     "prediction_loss_only": ((False,), "the metrics need predictions"),
 }
+OUR_TYPES = tuple(config_class.model_type for config_class in (HyenaDNAConfig, GPTConfig, CNNConfig))
 
 
 @dataclass
@@ -57,18 +60,18 @@ def check_trainer_arguments(args):
 
 def check_model_arguments(args, model):
     """Refuse, by an `InputError`, arguments of transformers that would fail or do nothing with this model."""
-    if args.use_liger_kernel and model.config.model_type in (HyenaDNAConfig.model_type, "dna-gpt", "dna-cnn"):
+    kind = model.config.model_type
+    if args.use_liger_kernel and kind in OUR_TYPES:
         raise InputError(
-            f"--use_liger_kernel: Liger has no kernels for a {model.config.model_type} model, so that it would change "
-            "nothing; leave it out."
+            f"--use_liger_kernel: Liger has no kernels for a {kind} model, so it would change nothing; leave it out."
         )
     if args.neftune_noise_alpha is not None:
         try:
             model.get_input_embeddings()
         except NotImplementedError as error:
             raise InputError(
-                f"--neftune_noise_alpha {args.neftune_noise_alpha}: a {model.config.model_type} model has no embeddings "
-                "to add noise to; leave it out."
+                f"--neftune_noise_alpha {args.neftune_noise_alpha}: a {kind} model has no embeddings to add noise to; "
+                "leave it out."
             ) from error
 
 

@@ -250,7 +250,7 @@ class TestStopStrings:
     """A row stops where one of them is completed, and is padded from there on."""
 
     TOKENIZER = HyenaDNATokenizer()
-    OPTIONS = {"max_new_tokens": 60, "do_sample": True, "eos_token_id": None, "suppress_tokens": [*range(A), 11, 12, 13]}
+    OPTIONS = {"max_new_tokens": 60, "do_sample": True, "suppress_tokens": [*range(A), *range(N, 16)]}
 
     def generate(self, model, prompt, **options):
         set_seed(3)
@@ -260,8 +260,7 @@ class TestStopStrings:
     def model(self, make_model):
         model = make_model(HyenaDNAForCausalLM, small_config())
         with torch.no_grad():
-            model.lm_head.weight[12:] = -100 * model.lm_head.weight[:4]  # what suppression leaves does not come up
-            model.lm_head.weight.mul_(0.01)
+            model.lm_head.weight.mul_(0.01)  # all nucleotides are likely
         return model
 
     @pytest.mark.parametrize("strings, read_as", [
@@ -271,9 +270,8 @@ class TestStopStrings:
     @pytest.mark.parametrize("use_cache", [True, False])
     def test_each_row_stops_at_the_first(self, model, prompt, strings, read_as, use_cache):
         """(The random numbers of a step are those of all rows, so that rows that go on are as they were.)"""
-        options = {"use_cache": use_cache, "suppress_tokens": [*range(A), *range(11, 16)]}
-        plain = self.generate(model, prompt, tokenizer=None, **options)
-        stopped = self.generate(model, prompt, stop_strings=strings, **options)
+        plain = self.generate(model, prompt, tokenizer=None, use_cache=use_cache)
+        stopped = self.generate(model, prompt, stop_strings=strings, use_cache=use_cache)
         ends = []
         for row, expected in zip(stopped, plain):
             text = self.TOKENIZER.decode(expected, skip_special_tokens=True)
@@ -286,8 +284,6 @@ class TestStopStrings:
 
     def test_across_the_end_of_the_prompt(self, model):
         prompt = self.TOKENIZER("TTAC", return_tensors="pt")
-        with torch.no_grad():
-            model.lm_head.weight[9] = 0
         out = self.generate(model, prompt, stop_strings="ACG", suppress_tokens=[t for t in range(16) if t != 9])
         assert self.TOKENIZER.decode(out[0]) == "TTACG"
 
@@ -303,23 +299,24 @@ class TestStopStrings:
 
         streamer = Keeper()
         prompt = self.TOKENIZER("ACGT", return_tensors="pt")
-        out = self.generate(model, prompt, stop_strings=["CA"], streamer=streamer, suppress_tokens=[*range(A), *range(11, 16)])
-        assert list(streamer.got) == out[0].tolist() and self.TOKENIZER.decode(out[0]).endswith("CA")
+        out = self.generate(model, prompt, stop_strings=["GG"], streamer=streamer)
+        assert list(streamer.got) == out[0].tolist()
+        assert self.TOKENIZER.decode(out[0]).endswith("GG") and out.shape[1] < 64
 
-    @pytest.mark.parametrize("strings, stops", [("GAT", True), ("AGATT", True), ("ATT", True), ("CAG", False)])
+    @pytest.mark.parametrize("strings, stops", [("GAT", True), ("AGATT", True), ("TTACA", True), ("CC", False)])
     def test_an_added_token_of_several_letters(self, model, strings, stops):
         """It completes whatever it holds, or holds the end of."""
         tokenizer = HyenaDNATokenizer()
         tokenizer.add_tokens(["GATTACA"])
         model.resize_token_embeddings(len(tokenizer))
         prompt = tokenizer("CA", return_tensors="pt")
-        only = {"suppress_tokens": list(range(12)), "max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
+        only = {"suppress_tokens": list(range(12)), "max_new_tokens": 3, "do_sample": False}
         out = model.generate(**prompt, stop_strings=strings, tokenizer=tokenizer, **only)
-        assert tokenizer.decode(out[0]) == ("CAGATTACA" if stops or strings == "CAG" else "CA" + 3 * "GATTACA")
+        assert tokenizer.decode(out[0]) == "CA" + (1 if stops else 3) * "GATTACA"
 
     def test_with_beams(self, model, prompt):
-        out = self.generate(model, prompt, stop_strings=["AC", "GT"], do_sample=False, num_beams=2, num_return_sequences=2)
-        for row in out[:, 50:]:
+        beams = {"do_sample": False, "num_beams": 2, "num_return_sequences": 2}
+        for row in self.generate(model, prompt, stop_strings=["AC", "GT"], **beams)[:, 50:]:
             text = self.TOKENIZER.decode(row, skip_special_tokens=True)
             assert not any(stop in text[:-1] for stop in ("AC", "GT"))
 

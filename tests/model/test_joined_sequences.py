@@ -179,7 +179,9 @@ def test_gradients_whatever_the_lengths_joins_and_masks(batch, model_class, plan
     labels = labels_of(model_class, ids)
     together = score(model, ids, labels.masked_fill(~mask, -100), **inputs)
     numbers = starts.long().cumsum(1) + 100 * torch.arange(len(ids))[:, None]
-    alone = sum(score(model, ids[real][None], labels[real]) for n in numbers.unique() if (real := (numbers == n) & mask).any())
+    alone = sum(
+        score(model, ids[real][None], labels[real]) for n in numbers.unique() if (real := (numbers == n) & mask).any()
+    )
     torch.testing.assert_close(together, alone, **EXACT)
     for mine, expected in zip(gradients(model, together), gradients(model, alone), strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-9)
@@ -246,6 +248,7 @@ class TestRefusals:
                 model(**batch, past_key_values=cache)
             assert cache.get_seq_length() == 2
 
+    @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit:DeprecationWarning")
     @pytest.mark.parametrize("how", JOINS[:3])
     def test_graphs(self, how):
         model = build(HyenaDNAModel)
@@ -285,8 +288,8 @@ class TestRefusals:
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"return_flash_attn_kwargs": True}, {"return_seq_idx": True}, {"return_position_ids": False, "return_seq_idx": True},
-    {"return_flash_attn_kwargs": True, "return_seq_idx": True},
+    {}, {"return_flash_attn_kwargs": True}, {"return_seq_idx": True},
+    {"return_position_ids": False, "return_seq_idx": True}, {"return_flash_attn_kwargs": True, "return_seq_idx": True},
 ], ids=str)  # fmt: skip
 def test_the_trainer_takes_the_step_of_the_padded_batch(tmp_path, monkeypatch, options):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # transformers 4 leaves the last run's there

@@ -1,4 +1,4 @@
-"""Whatever observes or rewrites a model meets whole inputs in the caller's layout, and nothing is changed afterwards."""
+"""Whatever observes or rewrites a model meets whole inputs in the caller's layout, which nothing overwrites."""
 
 import statistics
 import time
@@ -24,7 +24,7 @@ IN_LAYOUT = [
     *(f"layers.0.{name}" for name in ("norm1", "norm2", "mixer.in_proj", "mlp", "mlp.fc1", "mlp.fc2")),
 ]
 FILTER_LAYERS = [f"layers.1.mixer.filter_fn.implicit_filter.{n}" for n in (0, 1, 2, 4, 6)]
-SITES = [*IN_LAYOUT, "layers.1.mixer.short_filter", "layers.1.mixer.dropout", "layers.1.mixer.filter_fn", *FILTER_LAYERS]
+SITES = [*IN_LAYOUT, *(f"layers.1.mixer.{name}" for name in ("short_filter", "dropout", "filter_fn")), *FILTER_LAYERS]
 REWRITTEN = [f"layers.0.mixer.{name}" for name in ("in_proj", "short_filter", "out_proj")]
 REWRITTEN += ["layers.1.mlp.fc1", FILTER_LAYERS[0], FILTER_LAYERS[-1]]
 
@@ -310,14 +310,12 @@ def test_monte_carlo_dropout():
         close(model.eval()(ids)[0], expected)
 
 
-@pytest.mark.parametrize("path", ["layers.1.mlp.fc1", "layers.0.mixer.in_proj", "layers.0.mixer.filter_fn", *FILTER_LAYERS])
+@pytest.mark.parametrize("path", ["layers.1.mlp.fc1", "layers.0.mixer.in_proj", *FILTER_LAYERS])
 def test_another_forward(path):
     """A `forward` of an instance, and a module of a subclass."""
     ablated = model_of()
     for parameter in ablated.backbone.get_submodule(path).parameters():
         nn.init.zeros_(parameter)
-    if path.endswith(".1"):  # sine: zero frequency gives zeros as well
-        assert len(list(ablated.backbone.get_submodule(path).parameters())) == 1
     on_instance, of_subclass = model_of(), model_of()
     module = on_instance.backbone.get_submodule(path)
     module.forward = lambda *args, forward=module.forward, **kwargs: forward(*args, **kwargs) * 0
@@ -341,16 +339,14 @@ def test_backward_hooks(lengths):
     for ids in cases(model, lengths):
         if not torch.is_grad_enabled():
             continue
-        outputs, gradients = [], {}
+        outputs, gradients = {}, {}
         modules = [model.backbone.get_submodule(site) for site in sites]
-        handles = [m.register_forward_hook(lambda m, args, out, outputs=outputs: outputs.append(out)) for m in modules]
+        handles = [m.register_forward_hook(lambda m, args, out, seen=outputs: seen.update({m: out})) for m in modules]
         loss = model(ids, plan=TRANSPARENT)[0].square().sum()
-        expected = torch.autograd.grad(loss, outputs)
-        order = {id(gradient): None for gradient in expected}
-        assert len(order) == len(sites)
+        expected = torch.autograd.grad(loss, [outputs[module] for module in modules])
         for handle in handles:
             handle.remove()
-        for site, module in zip(sites, modules):
+        for site, module, value in zip(sites, modules, expected):
 
             def keep(module, inputs, outputs, site=site, gradients=gradients):
                 gradients[site] = outputs[0].clone()
@@ -359,7 +355,7 @@ def test_backward_hooks(lengths):
             assert_named(model, ids, f"a backward hook on {site}")
             model(ids)[0].square().sum().backward()
             handle.remove()
-            assert any(g.shape == gradients[site].shape and torch.allclose(g, gradients[site]) for g in expected), site
+            close(gradients[site], value, site)
         assert model.plan(ids).path != "transparent"
 
 
@@ -368,7 +364,7 @@ def test_hooks_on_parameters(length):
     """They run once a backward pass, on the whole gradient."""
     model = model_of()
     ids = torch.randint(7, 12, (1, length))
-    names = ["mixer.in_proj.weight", "mixer.short_filter.bias", "mixer.filter_fn.implicit_filter.6.weight", "mlp.fc1.bias"]
+    names = [f"mixer.{name}" for name in ("in_proj.weight", "short_filter.bias", "filter_fn.implicit_filter.6.weight")]
     parameters = [model.backbone.layers[0].get_parameter(name) for name in names]
     expected = torch.autograd.grad(model(ids, plan=TRANSPARENT)[0].square().sum(), parameters)
     calls = []

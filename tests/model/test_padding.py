@@ -179,3 +179,21 @@ def test_labels_that_were_shifted_before():
     torch.testing.assert_close(model(ids, mask, labels=ids, shift_labels=shifted).loss, expected, **TOLERANCE)
     other = model(ids, mask, labels=ids, shift_labels=shifted.masked_fill(mask == 0, 9)).loss
     torch.testing.assert_close(other, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "first", "max"])
+def test_gradients_of_each_row_by_vmap(pooling):
+    model = build(HyenaDNAForSequenceClassification, classifier_pooling=pooling)
+    ids, labels = torch.randint(7, 12, (3, 9)), torch.tensor([0, 2, 1])
+    mask = torch.ones(3, 9, dtype=torch.long)
+    mask[0, :4] = mask[2, 3:5] = 0
+
+    def loss(parameters, ids, mask, label):
+        return torch.func.functional_call(model, parameters, (ids[None], mask[None]), {"labels": label[None]}).loss
+
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    together = torch.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0))(parameters, ids, mask, labels)
+    for i, real in enumerate(mask.bool()):
+        expected = torch.autograd.grad(model(ids[i][real][None], labels=labels[i, None]).loss, list(model.parameters()))
+        for mine, theirs in zip(together.values(), expected, strict=True):
+            torch.testing.assert_close(mine[i], theirs, **TOLERANCE)

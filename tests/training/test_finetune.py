@@ -10,7 +10,7 @@ import torch
 from datasets import DatasetDict
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, TrainingArguments
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
 from hyenadna_hf.baselines.kmer import kmer_classifier
@@ -153,6 +153,14 @@ def test_a_killed_run_goes_on_where_it_was(composition, untrained, tmp_path):
         (["--padding_side", "top"], "--padding_side top"),
         (["--class_weights", "even"], "--class_weights even"),
         (["--ema_decay", "1"], "--ema_decay 1.0"),
+        (["--label_smoothing_factor", "1"], "--label_smoothing_factor 1.0: give at least 0 and less than 1"),
+        (["--use_liger_kernel"], "--use_liger_kernel: Liger has no kernels for a hyenadna model"),
+        (["--neftune_noise_alpha", "5", "--model", "cnn"], "--neftune_noise_alpha 5.0: a dna-cnn model has no"),
+        (["--batch_eval_metrics", "true"], "--batch_eval_metrics True: the metrics are those of a whole split"),
+        (["--eval_do_concat_batches", "false"], "--eval_do_concat_batches False: the metrics"),
+        (["--prediction_loss_only"], "--prediction_loss_only True: the metrics need predictions"),
+        (["--label_names", "classes"], "--label_names ['classes']: the batches have no other than labels"),
+        (["--dataloader_drop_last"], "--dataloader_drop_last True: it would leave out"),
         (["--early_stopping_patience", "0"], "--early_stopping_patience 0"),
         (["--early_stopping_patience", "1", "--eval_strategy", "no"], "requires the save and eval strategy to match"),
         (
@@ -295,6 +303,65 @@ def test_balanced_class_weights(composition, untrained, tmp_path):
         logits = trainer.model(batch["input_ids"], batch["attention_mask"]).logits
     each = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
     assert loss == pytest.approx((each * torch.tensor([4.5, 0.5625])[batch["labels"]]).mean().item(), rel=1e-5)
+
+
+LENGTH_GROUPING = (
+    ["--train_sampling_strategy", "group_by_length"]
+    if hasattr(TrainingArguments, "train_sampling_strategy")
+    else ["--group_by_length"]
+)
+
+
+def test_arguments_of_transformers_change_no_result_that_they_should_not(composition, untrained, tmp_path):
+    """Those that change how batches are made and read, and not what is learned from them."""
+    short = ["--max_steps", 2, "--save_strategy", "no", "--per_device_eval_batch_size", 8]
+    _, plain = run(composition, untrained, tmp_path / "plain", *short)
+    options = ["--eval_accumulation_steps", 2, "--include_for_metrics", "inputs", "loss", "--label_names", "labels"]
+    options += ["--remove_unused_columns", "false", "--eval_use_gather_object", "true"]
+    _, other = run(composition, untrained, tmp_path / "other", *short, *options)
+    assert other["test"] == plain["test"]
+
+
+@pytest.mark.slow
+def test_compiled_training_ends_in_the_same_results(composition, untrained, tmp_path):
+    short = ["--max_steps", 2, "--save_strategy", "no"]
+    _, plain = run(composition, untrained, tmp_path / "plain", *short)
+    _, other = run(composition, untrained, tmp_path / "other", *short, "--torch_compile_backend", "aot_eager")
+    assert other["test"]["model"] == pytest.approx(plain["test"]["model"])
+
+
+def test_noise_on_embeddings_and_batches_of_like_lengths(composition, untrained, tmp_path):
+    options = ["--num_train_epochs", 8, "--per_device_train_batch_size", 16, "--learning_rate", 5e-3]
+    trainer, results = run(
+        composition, untrained, tmp_path / "out", *options, "--neftune_noise_alpha", 1, *LENGTH_GROUPING
+    )
+    assert results["test"]["model"]["accuracy"] > 0.8
+    assert not trainer.model.get_input_embeddings()._forward_hooks
+    widths = [batch["input_ids"].shape[1] for batch in trainer.get_train_dataloader()]
+    assert min(widths) < 50 and len(set(widths)) > 3  # rows of one batch in random order are all about as wide
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_label_smoothing(composition, two_labels, untrained, tmp_path, recwarn, multi_label, weighted):
+    options = ["--label_smoothing_factor", 0.2, "--max_steps", 1, "--save_strategy", "no"]
+    options += ["--class_weights", "balanced"] if weighted else []
+    options += ["--label_column", "AT,AC"] if multi_label else []
+    trainer, _ = run(two_labels if multi_label else composition, untrained, tmp_path / "out", *options)
+    batch = next(iter(trainer.get_eval_dataloader()))
+    loss = trainer.compute_loss(trainer.model.eval(), dict(batch)).item()
+    with torch.no_grad():
+        logits = trainer.model(batch["input_ids"], batch["attention_mask"]).logits
+    labels, weights = batch["labels"], trainer.compute_loss_func.weights
+    assert (weights is not None) == weighted
+    if multi_label:
+        loss_of = torch.nn.functional.binary_cross_entropy_with_logits
+        expected = loss_of(logits, 0.1 + 0.8 * labels, pos_weight=weights)
+    else:
+        expected = torch.nn.functional.cross_entropy(logits, labels, weights, reduction="sum", label_smoothing=0.2)
+        expected /= len(labels)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert not any("Label smoothing" in str(warning.message) for warning in recwarn)
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
 from hyenadna_hf.cli import main
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.sequence import token_ids
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
+from hyenadna_hf.training import pretrain as pretrain_module
 from hyenadna_hf.training.pretrain import split_metrics, window_losses
 
 
@@ -141,6 +142,63 @@ def test_several_genomes_and_bed_files(files, capsys):
     assert results["splits"]["validation"]["bases"] == results["splits"]["test"]["bases"] == 63
 
 
+@pytest.mark.parametrize("model", ["model", "gpt"])
+def test_label_smoothing_is_that_of_the_next_base(files, monkeypatch, model):
+    """Padded and cut windows as well; what is told of held-out sequences is not smoothed."""
+    trainers = []
+
+    class Kept(Trainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            trainers.append(self)
+
+    monkeypatch.setattr(pretrain_module, "Trainer", Kept)
+    options = ["--label_smoothing_factor", "0.1", "--max_steps", "2", "--per_device_eval_batch_size", "1"]
+    options += ["--max_length", "64", "--model", str(files / "model") if model == "model" else "gpt"]
+    assert main(arguments(files, "out", *options)) == 0
+    (trainer,) = trainers
+    net, nats, smoothed = trainer.model.eval(), 0, 0
+    windows = [row["input_ids"] for row in trainer.eval_dataset]
+    for ids in windows:
+        with torch.no_grad():
+            each = -net(torch.as_tensor(ids)[None]).logits[0, :-1].log_softmax(-1)
+        nll = each.gather(-1, torch.as_tensor(ids)[1:, None]).sum().item()
+        nats += nll
+        smoothed += 0.9 * nll + 0.1 * each.mean(-1).sum().item()
+    bases = sum(len(ids) - 1 for ids in windows)
+    batch = trainer.data_collator(list(trainer.eval_dataset))  # the last is shorter: padded on the left
+    assert trainer.compute_loss(net, batch).item() == pytest.approx(smoothed / bases, rel=1e-4)
+    results = json.loads((files / "out" / "pretraining.json").read_text())
+    assert results["splits"]["validation"]["bits_per_base"] == pytest.approx(nats / bases / math.log(2), rel=1e-4)
+
+
+def test_label_smoothing_of_accumulated_batches_is_that_of_a_larger_one(files):
+    smoothing = ("--label_smoothing_factor", "0.1", "--max_steps", "3", "--optim", "sgd", "--learning_rate", "0.5")
+    assert main(arguments(files, "whole", *smoothing)) == 0
+    parts = ("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2")
+    assert main(arguments(files, "parts", *smoothing, *parts)) == 0
+    for name, tensor in weights(files / "whole").items():
+        torch.testing.assert_close(weights(files / "parts")[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_arguments_of_transformers_change_no_result_that_they_should_not(files):
+    options = ["--eval_accumulation_steps", "1", "--include_for_metrics", "inputs", "loss", "--label_names", "labels"]
+    options += ["--remove_unused_columns", "false", "--torch_compile_backend", "aot_eager"]
+    assert main(arguments(files, "plain", "--max_steps", "3")) == 0
+    assert main(arguments(files, "other", "--max_steps", "3", *options)) == 0
+    plain, other = (json.loads((files / out / "pretraining.json").read_text())["splits"] for out in ("plain", "other"))
+    for split, found in plain.items():
+        assert other[split] == pytest.approx(found, rel=1e-5)
+
+
+# Its name in transformers 4, if the newer one is not there.
+LENGTH_GROUPING = (
+    ["--train_sampling_strategy", "group_by_length"]
+    if hasattr(TrainingArguments, "train_sampling_strategy")
+    else ["--group_by_length", "true"]
+)
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -158,6 +216,14 @@ def test_several_genomes_and_bed_files(files, capsys):
         (["--bed", "absent.bed"], "--bed and --validation"),
         (["--resume_from_checkpoint", "true"], "no such checkpoint"),
         (["--learning_speed", "1"], "--learning_speed"),
+        (["--label_smoothing_factor", "-0.1"], "--label_smoothing_factor -0.1: give at least 0"),
+        (["--use_liger_kernel"], "--use_liger_kernel: Liger has no kernels for a hyenadna model"),
+        (["--batch_eval_metrics", "true"], "--batch_eval_metrics True"),
+        (["--eval_do_concat_batches", "false"], "--eval_do_concat_batches False"),
+        (["--prediction_loss_only"], "--prediction_loss_only True: the metrics need predictions"),
+        (["--label_names", "bases"], "--label_names ['bases']"),
+        (["--dataloader_drop_last"], "--dataloader_drop_last True"),
+        (LENGTH_GROUPING, "windows come as a stream"),
     ],
 )
 def test_what_will_not_do_is_said_before_anything_is_written(files, capsys, more, words):
