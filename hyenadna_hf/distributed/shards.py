@@ -42,6 +42,7 @@ class ContextGroup(Nothing):
         self.rank = mesh.get_local_rank()
         self.size = mesh.size()
         self.reach = reach
+        self.exists = None  # which positions of this rank's stretch do, in the call that is being made
 
     def stretch(self, length):
         """Positions a rank, for a whole of `length`: behind its end there are some that do not exist."""
@@ -50,6 +51,10 @@ class ContextGroup(Nothing):
     def gather(self, values):
         """What all ranks hold, of shape `(ranks, *values.shape)`."""
         return _done(all_gather(values.contiguous(), 0, self.group)).unflatten(0, (self.size, -1))
+
+    def clear(self, embeds):
+        """Put zeros where a stretch is filled up: rounding of the transforms would train what stands there."""
+        return embeds.masked_fill(~self.exists[..., None], 0)
 
     def extend(self, u):
         """Put the last projections of the left neighbour before those of this rank, `(batch, channels, stretch)`."""
@@ -103,15 +108,15 @@ class ShardedRows:
     def __init__(self, group, config, inputs, attention_mask=None):
         self.group, self.attention_mask = group, attention_mask
         self.rows = rows_of(config, attention_mask)
-        valid = self.rows.valid
-        if valid is None:
-            valid = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
-        valid = after_prompt(valid, config.num_prompt_tokens)  # read for pooling only
-        self.length = valid.shape[1]
+        exists = self.rows.valid
+        if exists is None:
+            exists = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        self.length = exists.shape[1]
         self.stretch = group.stretch(self.length)
-        stretches = self._fill_up(valid, False).unflatten(1, (group.size, -1))
-        self.valid = stretches[:, group.rank]
-        self.counts = stretches.sum(2)  # [B, ranks]
+        group.exists = self.take(exists, False)
+        pooled = self._fill_up(after_prompt(exists, config.num_prompt_tokens), False).unflatten(1, (group.size, -1))
+        self.valid = pooled[:, group.rank]
+        self.counts = pooled.sum(2)  # [B, ranks]
 
     def pack(self, values, fill=0):
         """The whole `(batch, length, ...)` as the rows are computed, before they are cut."""

@@ -30,7 +30,7 @@ class HyenaDNAConfig(PretrainedConfig):
         num_tokens (`int`, *optional*):
             How many of these rows belong to tokens; the others are spare and not generated. Defaults to `vocab_size`
             before rounding, and for 16 to the 12 tokens of HyenaDNA's tokenizer. `resize_token_embeddings` sets it to
-            the number of rows.
+            the number that it is asked for.
         d_model (`int`, defaults to 128):
             Width of the model.
         n_layer (`int`, defaults to 2):

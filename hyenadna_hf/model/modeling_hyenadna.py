@@ -156,9 +156,10 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
     def set_input_embeddings(self, value):
         self.base_model.backbone.embeddings.word_embeddings = value
 
-    def resize_token_embeddings(self, *args, **kwargs):
-        embeddings = super().resize_token_embeddings(*args, **kwargs)
-        self.config.num_tokens = self.config.vocab_size  # no row is spare
+    def resize_token_embeddings(self, new_num_tokens=None, *args, **kwargs):
+        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        if new_num_tokens is not None:
+            self.config.num_tokens = new_num_tokens  # rows that pad_to_multiple_of adds are spare
         # The config rounds vocab_size up on loading: make that a no-op for the new number of rows.
         self.config.pad_vocab_size_multiple = math.gcd(self.config.vocab_size, self.config.pad_vocab_size_multiple)
         return embeddings
@@ -264,9 +265,14 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         inputs = inputs_embeds if input_ids is None else input_ids
+        if inputs.dim() != (2 if inputs_embeds is None else 3):
+            raise ValueError(
+                f"The input has shape {tuple(inputs.shape)}; give (batch, length), and for inputs_embeds "
+                "(batch, length, d_model)."
+            )
         columns = inputs.shape[1]
-        if columns == 0:
-            raise ValueError("The input has no positions; leave empty sequences out.")
+        if inputs.numel() == 0:
+            raise ValueError(f"The input, of shape {tuple(inputs.shape)}, has no positions; leave empty sequences out.")
         cache = self._cache_for(past_key_values, use_cache)
         if attention_mask is not None:
             if cache is not None and attention_mask.shape == (inputs.shape[0], cache.seen + columns):
@@ -285,14 +291,14 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
             plan = self.plan(inputs_embeds=inputs, past_key_values=cache)
         elif plan.path == "in_place" and (torch.is_grad_enabled() or self.sharding is not None):
             raise ValueError('plan="in_place" is for inference of whole sequences: call it under torch.no_grad().')
-        if torch.jit.is_tracing():
-            refuse_other_lengths(inputs)
         valid = rows.valid
         self.check_length(columns if valid is None else valid.shape[1])
         if cache is not None:
             count, width = inputs.shape[:2] if valid is None else valid.shape
             cache.begin(columns, width, count, valid)
         embeds = self.backbone.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if torch.jit.is_tracing():
+            embeds = refuse_other_lengths(embeds)
         # Nothing comes from what stands at masked positions, and no gradient goes there.
         if plan.path == "transparent":
             embeds, to_compute, restore = rows.clear(embeds), rows, rows.clear
@@ -302,7 +308,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         if self.sharding is None:
             past = None if cache is None else cache.layers
         else:
-            past = [self.sharding] * self.config.n_layer
+            past, embeds = [self.sharding] * self.config.n_layer, self.sharding.clear(embeds)
         overwrite = embeds is not inputs_embeds
         last, states = self.backbone(embeds, plan, past, to_compute, output_hidden_states, overwrite)
         last = restore(last)
@@ -540,7 +546,8 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
         """
         self._check_kwargs(kwargs)
         inputs = input_ids if inputs_embeds is None else inputs_embeds
-        if inputs is not None and self._rows(inputs, attention_mask, position_ids, kwargs)[1]:
+        fits = inputs is not None and (attention_mask is None or attention_mask.shape == inputs.shape[:2])
+        if fits and self._rows(inputs, attention_mask, position_ids, kwargs)[1]:
             raise ValueError(
                 "Sequences that share a row: a sequence classifier has one prediction a row; pass each in a row of its "
                 "own (DataCollatorWithPadding in place of DataCollatorWithFlattening)."
