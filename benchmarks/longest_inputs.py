@@ -24,14 +24,15 @@ from memory import measure
 from report import write_table
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
-from hyenadna_hf.model import modeling_hyenadna
-from hyenadna_hf.model.blocked_hyenadna import TRANSFORMS
+from hyenadna_hf.model.plan_hyenadna import Plan
+from hyenadna_hf.model.tuning_hyenadna import TUNING
 
 MEMORY = 0.75 * 80e9  # bytes of a GPU
+# The paths of a GPU.
 WAYS = {
-    "everything": {"memory": "auto"},
-    "inputs of blocks": {"memory": "auto", "checkpointed": True},
-    'inputs of blocks, memory="low"': {"memory": "low", "checkpointed": True},
+    "everything": {"memory": "auto", "path": "whole"},
+    "inputs of blocks": {"memory": "auto", "path": "whole", "checkpointed": True},
+    'inputs of blocks, memory="low"': {"memory": "low", "path": "pieces", "checkpointed": True},
 }
 SIZES = {"6.6 M": (8, 256), "53 M": (16, 512), "0.42 B": (32, 1024), "1.7 B": (32, 2048)}
 
@@ -42,7 +43,6 @@ def main():
     parser.add_argument("--measure", type=int, nargs="+", help="positions of the steps whose peaks are measured")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    modeling_hyenadna.RECOMPUTED_FROM = 1 << 62  # as on a GPU
     if args.row:
         return print(json.dumps(measure(training=True, **json.loads(args.row))))
     write_table(measured(args.measure) if args.measure else estimates(), args.out)
@@ -79,11 +79,13 @@ def measured(lengths):
     return rows
 
 
-def counted(layers, width, memory, checkpointed=False):
+def counted(layers, width, memory, path, checkpointed=False):
     """Bytes a position: of the blocks, of the rest, and of the transforms of what is transformed together."""
-    block, rest = bytes_per_position(width, memory)
+    block, rest = bytes_per_position(width, memory, path)
     inputs = 4 * width
-    transforms = 4 * 4 * 2 * (TRANSFORMS if memory == "low" else width)  # two spectra, their product and its inverse
+    transforms = (
+        4 * 4 * 2 * (TUNING.channels if memory == "low" else width)
+    )  # two spectra, their product and its inverse
     return (layers * inputs + block if checkpointed else layers * block) + rest + transforms
 
 
@@ -103,15 +105,16 @@ def parameters(layers, width):
     return one + (layers - 1) * (two - one)
 
 
-def bytes_per_position(width, memory):
+def bytes_per_position(width, memory, path):
     """What autograd keeps: of one block, and of all the rest."""
     one, two = (
-        (kept(build(layers, width, memory), 1024) - kept(build(layers, width, memory), 512)) / 512 for layers in (1, 2)
+        (kept(build(layers, width, memory), path, 1024) - kept(build(layers, width, memory), path, 512)) / 512
+        for layers in (1, 2)
     )
     return round(two - one), round(one - (two - one))
 
 
-def kept(model, length):
+def kept(model, path, length):
     """Bytes of all tensors that the backward pass of a loss will read, each storage once, without the parameters."""
     known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     found = {}
@@ -122,7 +125,8 @@ def kept(model, length):
 
     ids = torch.randint(7, 11, (1, length))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = model(ids, labels=ids).loss
+        plan = Plan(path, low_memory=model.config.memory == "low")
+        loss = model(ids, labels=ids, plan=plan).loss
     total = sum(storage.nbytes() for pointer, storage in found.items() if pointer not in known)
     del loss
     return total

@@ -22,6 +22,7 @@ from report import write_table
 
 from hyenadna_hf import HyenaDNAForCausalLM
 from hyenadna_hf.hub.sizes import SIZE_NAMES, published_config
+from hyenadna_hf.model.plan_hyenadna import Plan
 
 # Sizes that differ in max_seq_len alone take the same memory at the same length.
 LENGTHS = [1024, 16_384, 32_768, 160_000, 450_000, 1_000_000]
@@ -80,7 +81,8 @@ def in_process(**row):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def measure(size, length, memory, training=False, checkpointed=False):
+def measure(size, length, memory, training=False, checkpointed=False, path=None):
+    plan = None if path is None else Plan(path, low_memory=memory == "low")
     torch.manual_seed(0)
     model = HyenaDNAForCausalLM(published_config(size)).train(training)
     model.config.memory = memory
@@ -91,14 +93,14 @@ def measure(size, length, memory, training=False, checkpointed=False):
     loaded = held()
     started = time.perf_counter()
     if training:
-        loss = model(ids, labels=ids).loss
+        loss = model(ids, labels=ids, plan=plan).loss
         loss.backward()
         gradients = [parameter.grad for parameter in model.parameters()]
         if not all(tensor.isfinite().all() for tensor in (loss, *gradients)):
             raise SystemExit("loss or gradients are not finite")
     else:
         with torch.inference_mode():
-            model(ids, logits_to_keep=1)
+            model(ids, logits_to_keep=1, plan=plan)
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "gigabytes": (most_held() - loaded) / 1e9}
 

@@ -36,7 +36,7 @@ from report import machine, write_table
 
 from hyenadna_hf import HyenaDNAModel
 from hyenadna_hf.hub.sizes import published_config
-from hyenadna_hf.model.fftconv_hyenadna import fft_size
+from hyenadna_hf.model.longconv_hyenadna import fft_size
 
 LONGEST = {
     "fast": 160_000,
