@@ -42,6 +42,11 @@ def context_parallel_trainer(trainer, context_size):
     if context_size == 1:
         yield trainer
         return
+    if trainer.args.label_smoothing_factor:
+        raise InputError(
+            f"label_smoothing_factor={trainer.args.label_smoothing_factor}: the Trainer computes such a loss from whole "
+            "rows, of which each process has a stretch; leave it out."
+        )
     for name in ("train_dataset", "eval_dataset"):
         _check_stream(name, getattr(trainer, name), accelerator)
     # The names by which accelerate gives the ranks of a group the same batches.

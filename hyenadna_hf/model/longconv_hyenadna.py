@@ -163,4 +163,5 @@ class RealTransform(torch.autograd.Function):
         halves[..., 0] = gradient[..., 0]
         if ctx.size % 2 == 0:
             halves[..., -1] = gradient[..., -1]
-        return torch.fft.irfft(halves, n=ctx.size, norm="forward")[..., : ctx.length], None
+        whole = torch.fft.irfft(halves, n=ctx.size, norm="forward")
+        return whole.narrow(-1, 0, ctx.length), None  # indexing would make an alias, which batches of gradients lack

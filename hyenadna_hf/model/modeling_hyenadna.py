@@ -19,6 +19,7 @@ from transformers.modeling_utils import load_state_dict
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
+# All files of this folder are named here: transformers 4 copies those alone that this one imports itself.
 from .backbone_hyenadna import MODULES, HyenaDNABackbone
 from .cache_hyenadna import HyenaDNACache
 from .configuration_hyenadna import NO_PREFIX_TUNING, HyenaDNAConfig, check_memory
@@ -31,8 +32,14 @@ from .filter_hyenadna import (
     positional_features,
 )
 from .generation_hyenadna import HyenaDNAGenerationMixin
+from .in_place_hyenadna import InPlace  # noqa: F401
+from .longconv_hyenadna import LongConvolution  # noqa: F401
+from .operator_hyenadna import HyenaDNAOperator  # noqa: F401
 from .padding_hyenadna import Rows, after_prompt, pool_positions, refuse_other_lengths, rows_of, sequence_starts
+from .pieces_hyenadna import Pieces  # noqa: F401
 from .plan_hyenadna import choose_plan
+from .spectra_hyenadna import KeptSpectra  # noqa: F401
+from .tuning_hyenadna import Tuning  # noqa: F401
 
 try:
     from transformers import initialization as init
@@ -46,9 +53,10 @@ except ImportError:  # transformers 4
 # By this name the Trainer knows that label smoothing has to shift the labels, whether or not the class is registered.
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(HyenaDNAConfig.model_type, "HyenaDNAForCausalLM")
 
-# Keyword arguments that collators and PEFT pass to any model: where joined sequences begin, and what says it once more.
+# Keyword arguments that collators pass to any model: where joined sequences begin, and what says it once more. The
+# Trainer passes `skip_logits` for Liger's kernels, which HyenaDNA has none of.
 JOINED = ("cu_seq_lens_q", "seq_idx")
-REDUNDANT = ("cu_seq_lens_k", "max_length_q", "max_length_k")
+REDUNDANT = ("cu_seq_lens_k", "max_length_q", "max_length_k", "skip_logits")
 
 
 class HyenaDNAPreTrainedModel(PreTrainedModel):

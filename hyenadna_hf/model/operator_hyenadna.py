@@ -118,7 +118,7 @@ class HyenaDNAOperator(nn.Module):
         Returns:
             `torch.Tensor` of the shape of `out`, each channel in one stretch of memory, as transforms need it.
         """
-        weight, bias = (p.unflatten(0, (-1, self.d_model))[streams, channels] for p in self.in_proj.parameters())
+        weight, bias = self._of_channels(self.in_proj, streams, channels)
         to = None if out is None else out.flatten(2).flatten(0, 1)
         projected = torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), u.flatten(0, 1).T, out=to)
         return projected.view(*bias.shape, *u.shape[:2])
@@ -129,12 +129,17 @@ class HyenaDNAOperator(nn.Module):
 
         The arguments and the result are those of [`HyenaDNAOperator.project`], whose result is `x`.
         """
-        taps, bias = (p.unflatten(0, (-1, self.d_model))[streams, channels] for p in self.short_filter.parameters())
+        taps, bias = self._of_channels(self.short_filter, streams, channels)
         taps, bias = taps.to(x.dtype), bias.to(x.dtype)
         y = torch.addcmul(bias[..., None, None], x, taps[..., -1:], out=out)
         for lag in range(1, min(taps.shape[-1], x.shape[-1])):
             y[..., lag:].addcmul_(x[..., :-lag], taps[..., -1 - lag, None])
         return y
+
+    def _of_channels(self, module, streams, channels):
+        """Give weight and bias by name: pruning and its like change the order of parameters."""
+        shape = -1, self.d_model
+        return [p.unflatten(0, shape)[streams, channels] for p in (module.weight, module.bias)]
 
     def _in_pieces(self, u, plan, valid):
         """Compute what `forward` does, some channels at a time."""
@@ -152,8 +157,12 @@ class HyenaDNAOperator(nn.Module):
             cut_dim=1,
             random=self.dropout.training and self.dropout.p > 0,
         )
-        modules = self.in_proj, self.short_filter, *self.filter_fns()
+        # Those that the pieces use themselves, and none that `projected` and the features are made of already: a graph
+        # for second gradients would count these twice.
+        modules = [self.short_filter, *(filter_fn.implicit_filter[filter_fn.last] for filter_fn in self.filter_fns())]
+        modules += [self.in_proj] if plan.low_memory else []
         parameters = [parameter for module in modules for parameter in module.parameters()]
+        parameters += [filter_fn.bias for filter_fn in self.filter_fns() if filter_fn.bias is not None]
         y = pieces(projected, [*([u] if plan.low_memory else []), times, *features], parameters)  # [D, B, L]
         return self.out_proj(y.flatten(1).T).view(*u.shape[:2], -1)
 

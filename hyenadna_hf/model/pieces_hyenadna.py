@@ -118,10 +118,44 @@ class _InPieces(torch.autograd.Function):
         wanted = ctx.needs_input_grad[2:]
         again = torch.is_grad_enabled()
         with ctx.state.again(), ctx.state.autocast(), torch.enable_grad():
-            result = ctx.pieces.joined(cut, tensors[: ctx.inputs])
-            leaves = [tensor for tensor, want in zip((cut, *tensors), wanted) if want]
-            found = iter(torch.autograd.grad(result, leaves, gradient, create_graph=again, allow_unused=True))
+            # What these were made of may be among the parameters: its gradient through them is not asked for here.
+            door, given = _Door(), []
+            for tensor, want in zip((cut, *tensors[: ctx.inputs]), wanted):
+                if again and want:
+                    tensor = _Behind.apply(tensor, door)
+                elif tensor is not None:
+                    tensor = tensor.detach().requires_grad_(want)
+                given.append(tensor)
+            result = ctx.pieces.joined(given[0], given[1:])
+            leaves = [tensor for tensor, want in zip((*given, *tensors[ctx.inputs :]), wanted) if want]
+            with door:
+                found = iter(torch.autograd.grad(result, leaves, gradient, create_graph=again, allow_unused=True))
         return None, None, *(next(found) if want else None for want in wanted)
+
+
+class _Door:
+    """Closed in a `with`."""
+
+    closed = False
+
+    def __enter__(self):
+        self.closed = True
+
+    def __exit__(self, *_):
+        self.closed = False
+
+
+class _Behind(torch.autograd.Function):
+    """The same tensor; no gradient comes to it while a door is closed."""
+
+    @staticmethod
+    def forward(ctx, tensor, door):
+        ctx.door = door
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None if ctx.door.closed else gradient, None
 
 
 def _added(total, more):

@@ -139,9 +139,11 @@ def find_observer(backbone, inputs, modules):
         if (kind not in PLAIN_MODULES and kind not in modules) or "forward" in state or "_compiled_call_impl" in state:
             return f"{_name(backbone, module)} is a {kind.__name__} with a forward of its own", True
         for parameter in state["_parameters"].values():
-            if type(parameter) is not nn.Parameter and parameter is not None:
+            if parameter is None and kind not in (nn.Linear, nn.Conv1d):  # these have biases
+                continue
+            if type(parameter) is not nn.Parameter:
                 return f"a parameter of {_name(backbone, module)} is a {type(parameter).__name__}", True
-            if gradients and parameter is not None and parameter._backward_hooks:  # pieces would run it once each
+            if gradients and parameter._backward_hooks:  # pieces would run it once each
                 return f"a hook on a parameter of {_name(backbone, module)}", True
         active = active or state["training"]
         stack.extend(state["_modules"].values())

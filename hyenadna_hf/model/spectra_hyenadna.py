@@ -68,8 +68,7 @@ class KeptSpectra:
     ever changes: threads that read while another replaces them go on with what they have.
     """
 
-    size: int
-    max_seq_len: int
+    made_for: tuple
     parameters: list
     spectra: list
 
@@ -87,14 +86,21 @@ class KeptSpectra:
             for first in range(0, shape[1], tuning.channels):
                 channels = slice(first, min(first + tuning.channels, shape[1]))
                 maker(i, channels, [spectrum[i, channels] for spectrum in spectra])
-        return cls(convolution.size, config.max_seq_len, parameters, spectra)
+        return cls(cls._settings(filter_fns, convolution, dtype), parameters, spectra)
+
+    @staticmethod
+    def _settings(filter_fns, convolution, dtype):
+        """List what they depend on besides parameters."""
+        frequencies = [filter_fn.implicit_filter["1"].freq for filter_fn in filter_fns]
+        fixed = [freq for freq in frequencies if not isinstance(freq, torch.Tensor)]
+        return convolution.size, dtype, filter_fns[0].config.max_seq_len, *fixed
 
     def serve(self, filter_fns, convolution, dtype):
         """Whether they are what [`KeptSpectra.make`] would make."""
-        if (self.size, self.max_seq_len) != (convolution.size, filter_fns[0].config.max_seq_len):
+        if self.made_for != self._settings(filter_fns, convolution, dtype):
             return False
         parameters = [parameter for fn in filter_fns for parameter in fn.parameters()]
-        return self.spectra[0].dtype == dtype.to_complex() and all(
+        return all(
             kept.dtype == now.dtype and torch.equal(kept, now)
             for kept, now in zip(self.parameters, parameters, strict=True)
         )

@@ -117,6 +117,17 @@ def test_the_past_and_the_future_count():
 
 
 @torch.no_grad()
+def test_a_changed_frequency_counts():
+    """It is a number, and no parameter, where it is not trained."""
+    model = model_of(train_freq=False)
+    ids = torch.randint(7, 11, (1, 60))
+    before = model(ids)[0]
+    model.backbone.layers[0].mixer.filter_fn.implicit_filter["1"].freq = 3.0
+    assert not torch.allclose(model(ids)[0], before)
+    torch.testing.assert_close(model(ids)[0], whole(model, ids), rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
 def test_training_and_moving_drop_them():
     model = model_of()
     ids = torch.randint(7, 11, (1, 60))
