@@ -44,7 +44,7 @@ def context_parallel_trainer(trainer, context_size):
         return
     if trainer.args.label_smoothing_factor:
         raise InputError(
-            f"label_smoothing_factor={trainer.args.label_smoothing_factor}: the Trainer computes such a loss from whole "
+            f"label_smoothing_factor={trainer.args.label_smoothing_factor}: the Trainer smooths the loss of whole "
             "rows, of which each process has a stretch; leave it out."
         )
     for name in ("train_dataset", "eval_dataset"):
