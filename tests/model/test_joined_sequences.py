@@ -44,7 +44,7 @@ def sequences_of(lengths, seed=0):
 def joined(sequences, how="position_ids"):
     """One row, and what says where its sequences begin."""
     collator = DataCollatorWithFlattening(return_flash_attn_kwargs=True, return_seq_idx=True)
-    batch = collator([{"input_ids": sequence} for sequence in sequences])
+    batch = collator([{"input_ids": sequence.tolist()} for sequence in sequences])
     del batch["labels"]
     if how != "all":
         batch = {name: batch[name] for name in ("input_ids", how)}
