@@ -12,7 +12,7 @@ import torch
 from torch.distributed import _functional_collectives as collectives
 from torch.nn import functional as F
 
-from ..model.cache_hyenadna import Nothing
+from ..model.cache_hyenadna import Past
 from ..model.longconv_hyenadna import LongConvolution
 from ..model.padding_hyenadna import after_prompt, pool_positions, rows_of
 
@@ -25,7 +25,7 @@ def _done(values):
     return values.wait() if isinstance(values, collectives.AsyncCollectiveTensor) else values
 
 
-class ContextGroup(Nothing):
+class ContextGroup(Past):
     """
     The ranks that share a sequence: what came before the stretch of this rank is on other ranks.
 
@@ -69,7 +69,7 @@ class ContextGroup(Nothing):
         Prepare the long convolutions of the whole sequence, each over the channels of this rank.
 
         A kernel is a function of position, so each rank computes its own stretch of it. The arguments and the result
-        are those of [`Nothing.convolutions`].
+        are those of [`Past.convolutions`].
         """
         stretch = x.shape[-1]
         lags = torch.arange(self.rank * stretch, (self.rank + 1) * stretch, device=x.device)

@@ -96,7 +96,7 @@ class HyenaDNABackbone(nn.Module):
         Args:
             inputs_embeds (`torch.Tensor` of shape `(batch, length, d_model)`): Embeddings.
             plan ([`Plan`]): How to compute.
-            past (`list`, *optional*): For each block what came before, as [`Nothing`].
+            past (`list`, *optional*): For each block what came before, a [`Past`].
             rows ([`Rows`]): Which positions are the rows to compute.
             output_hidden_states (`bool`): Whether to return the hidden states of all blocks.
             overwrite (`bool`): Whether `inputs_embeds` may be overwritten.

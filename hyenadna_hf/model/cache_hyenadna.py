@@ -1,12 +1,11 @@
 """
 What came before the input of an operator: nothing, or in generation the positions of earlier calls.
 
-A cache makes exact long convolutions of a signal that arrives in pieces.
-
-Every long convolution keeps its input, and what that input contributes to the positions to come. When a block of `2^k`
-positions is complete, one FFT adds what it contributes to the next `2^k` positions (van der Hoeven's relaxed
-multiplication; Flash Inference of Oncescu et al. 2024 and FutureFill of Agarwal et al. 2024 do it for models like this
-one), so that N positions cost O(N log^2 N) and each step finds all but its last block done.
+A cache makes exact long convolutions of a signal that arrives in pieces. Every long convolution keeps its input, and
+what that input contributes to the positions to come. When a block of `2^k` positions is complete, one FFT adds what it
+contributes to the next `2^k` positions (van der Hoeven's relaxed multiplication; Flash Inference of Oncescu et al. 2024
+and FutureFill of Agarwal et al. 2024 do it for models like this one), so that N positions cost O(N log^2 N) and each
+step finds all but its last block done.
 """
 
 from functools import partial
@@ -20,12 +19,12 @@ from .tuning_hyenadna import TUNING
 BLOCK = TUNING.cache_block
 
 
-class Nothing:
+class Past:
     """
-    Nothing came before: the input is whole.
+    What came before the input of an operator; this class is for nothing, so that the input is whole.
 
-    Each operator calls these methods, whatever came before. [`HyenaDNACacheLayer`] has them for positions of earlier
-    calls, and `ContextGroup` of `hyenadna_hf.distributed` for those on other ranks.
+    Operators call these methods and never ask which class it is. [`HyenaDNACacheLayer`] has the positions of earlier
+    calls, and `ContextGroup` of `hyenadna_hf.distributed` those on other ranks.
     """
 
     def extend(self, x):
@@ -76,7 +75,7 @@ class Nothing:
         """Keep what long convolution i makes of that, up to the horizon."""
 
 
-NOTHING = Nothing()
+NOTHING = Past()
 
 
 class HyenaDNACache(Cache):
@@ -186,7 +185,7 @@ class HyenaDNACache(Cache):
         self.batch_select_indices(torch.arange(self.batch_size).repeat_interleave(repeats))
 
 
-class HyenaDNACacheLayer(Nothing):
+class HyenaDNACacheLayer(Past):
     """
     The state of one block, at most `hyena_order * d_model` numbers a position.
 

@@ -20,7 +20,7 @@ class InPlace:
         hidden_states (`torch.Tensor` of shape `(rows, length, d_model)`): The residual stream, float32 or float64.
         plan ([`Plan`]): Of the path "in_place".
         valid (`torch.BoolTensor` of shape `(rows, length)`, *optional*): Which positions exist.
-        past ([`Nothing`], or what has its methods): What came before; it has seen nothing yet.
+        past ([`Past`]): What came before; it has seen nothing yet.
         causal (`bool`, defaults to `True`): Whether long convolutions only look back.
     """
 

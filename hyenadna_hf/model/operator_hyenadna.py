@@ -43,7 +43,7 @@ class HyenaDNAOperator(nn.Module):
         Args:
             hidden_states (`torch.Tensor` of shape `(batch, length, d_model)`): Normed.
             plan ([`Plan`]): How to compute.
-            past ([`Nothing`], or what has its methods): What came before.
+            past ([`Past`]): What came before.
             rows ([`Rows`]): Which positions are the rows to compute; the others get the bias of `out_proj`.
 
         Returns:

@@ -17,9 +17,7 @@ HOOKS = {
     "_backward_hooks": "a backward hook",
     "_backward_pre_hooks": "a backward pre-hook",
 }
-GLOBAL_HOOKS = {
-    f"_global{name}": f"{what} of all modules" for name, what in HOOKS.items() if name != "_backward_pre_hooks"
-} | {"_global_backward_pre_hooks": "a backward pre-hook of all modules"}
+GLOBAL_HOOKS = {f"_global{name}": f"{what} on all modules" for name, what in HOOKS.items()}
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ def run(folder, head, context_size, resume_from=None, as_data=lambda rows: rows)
         per_device_eval_batch_size=4,
         gradient_accumulation_steps=2,
         learning_rate=1e-3,
+        adam_epsilon=1e-5,  # Adam divides by the size of a gradient, so rounding of tiny ones would make whole steps
         save_steps=STEPS // 2,
         logging_steps=1,
         report_to="none",
