@@ -37,7 +37,7 @@ from .longconv_hyenadna import LongConvolution  # noqa: F401
 from .operator_hyenadna import HyenaDNAOperator  # noqa: F401
 from .padding_hyenadna import Rows, after_prompt, pool_positions, refuse_other_lengths, rows_of, sequence_starts
 from .pieces_hyenadna import Pieces  # noqa: F401
-from .plan_hyenadna import choose_plan
+from .plan_hyenadna import check_plan, choose_plan
 from .spectra_hyenadna import KeptSpectra  # noqa: F401
 from .tuning_hyenadna import Tuning  # noqa: F401
 
@@ -172,7 +172,15 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         self.config.pad_vocab_size_multiple = math.gcd(self.config.vocab_size, self.config.pad_vocab_size_multiple)
         return embeddings
 
-    def plan(self, input_ids=None, attention_mask=None, inputs_embeds=None, past_key_values=None, **kwargs):
+    def plan(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        inputs_embeds=None,
+        past_key_values=None,
+        use_cache=None,
+        **kwargs,
+    ):
         """
         Tell how such a call would be computed now, and why: `print(model.plan(input_ids))`.
 
@@ -183,8 +191,9 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         """
         model = self.base_model
         inputs = inputs_embeds if input_ids is None else input_ids
-        seen = isinstance(past_key_values, HyenaDNACache) and past_key_values.seen > 0
-        return choose_plan(model.backbone, inputs, MODULES, continues=seen, sharded=model.sharding is not None)
+        if past_key_values is None and use_cache:
+            past_key_values = HyenaDNACache(self.config)
+        return choose_plan(model.backbone, inputs, MODULES, **model._past(past_key_values))
 
     def _check_kwargs(self, kwargs, *known):
         """Raise `TypeError` for keyword arguments that are neither `known` nor passed to any model."""
@@ -296,9 +305,9 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
                 "Sequences that share a row have neither a cache nor shards; pass each in a row of its own."
             )
         if plan is None:
-            plan = self.plan(inputs_embeds=inputs, past_key_values=cache)
-        elif plan.path == "in_place" and (torch.is_grad_enabled() or self.sharding is not None):
-            raise ValueError('plan="in_place" is for inference of whole sequences: call it under torch.no_grad().')
+            plan = choose_plan(self.backbone, inputs, MODULES, **self._past(cache))
+        else:
+            check_plan(plan, **self._past(cache))
         valid = rows.valid
         self.check_length(columns if valid is None else valid.shape[1])
         if cache is not None:
@@ -323,6 +332,11 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         if states is not None:
             states = (*map(restore, states[:-1]), last)
         return BaseModelOutputWithPast(last_hidden_state=last, past_key_values=cache, hidden_states=states)
+
+    def _past(self, cache):
+        """Tell `choose_plan` what came before."""
+        cached = isinstance(cache, HyenaDNACache)
+        return {"cached": cached, "continues": cached and cache.seen > 0, "sharded": self.sharding is not None}
 
     def check_length(self, positions):
         """Raise `ValueError` if a row of so many real positions is more than this model reads."""

@@ -59,7 +59,7 @@ class Plan:
 TRANSPARENT = Plan("transparent", "a module is called by itself", native=True)
 
 
-def choose_plan(backbone, inputs, modules, continues=False, sharded=False, tuning=TUNING):
+def choose_plan(backbone, inputs, modules, cached=False, continues=False, sharded=False, tuning=TUNING):
     """
     Decide how a call is computed: the one place that does.
 
@@ -67,7 +67,8 @@ def choose_plan(backbone, inputs, modules, continues=False, sharded=False, tunin
         backbone (`nn.Module`): What holds all that is computed.
         inputs (`torch.Tensor` of shape `(batch, length, ...)`): Token ids or embeddings.
         modules (`frozenset[type]`): Types of the model's own modules.
-        continues (`bool`): Whether the positions before these are in a cache. sharded (`bool`): or on other ranks.
+        cached (`bool`): Whether there is a cache. continues (`bool`): Whether there is something in it.
+        sharded (`bool`): Whether the sequence is shared by several ranks.
         tuning ([`Tuning`]): Constants.
 
     Returns:
@@ -89,15 +90,25 @@ def choose_plan(backbone, inputs, modules, continues=False, sharded=False, tunin
     positions, on_cpu = rows * length, inputs.device.type == "cpu"
     purpose = "training" if gradients else "inference with dropout" if active else "inference"
     size = f'{purpose} of {positions:,} positions on {inputs.device.type}, memory="{config.memory}"'
-    infers = not gradients and not active
-    keeps_spectra = infers and on_cpu and not (continues or sharded) and _spectra_stay(backbone, length, tuning)
-    first = not continues and not sharded
-    plain = infers and first and not torch.is_autocast_enabled(inputs.device.type)
+    infers, alone = not gradients and not active, not (cached or sharded)
+    keeps_spectra = infers and on_cpu and alone and _spectra_stay(backbone, length, tuning)
+    plain = infers and not (continues or sharded) and not torch.is_autocast_enabled(inputs.device.type)
     if plain and (low or (on_cpu and positions >= tuning.in_place_from)):
         return Plan("in_place", size, keeps_spectra, tuning=tuning)
     if low or (on_cpu and positions >= tuning.pieces_from):
-        return Plan("pieces", size, low_memory=low, mixer_in_pieces=first, tuning=tuning)
+        return Plan("pieces", size, low_memory=low, mixer_in_pieces=alone, tuning=tuning)
     return Plan("whole", size, keeps_spectra, tuning=tuning)
+
+
+def check_plan(plan, cached=False, continues=False, sharded=False):
+    """Raise `ValueError` if a plan that was asked for cannot be followed; the arguments are those of `choose_plan`."""
+    gradients = torch.is_grad_enabled()
+    if plan.path == "in_place" and (gradients or continues or sharded):
+        raise ValueError('plan="in_place" is for inference of whole sequences: call it under torch.no_grad().')
+    if plan.path == "pieces" and plan.mixer_in_pieces and (cached or sharded):
+        raise ValueError("plan.mixer_in_pieces=True: pieces fill no cache and know no shards; set it to False.")
+    if plan.keeps_spectra and gradients:
+        raise ValueError("plan.keeps_spectra=True: no gradient flows into kept spectra; set it to False.")
 
 
 def makes_a_graph():

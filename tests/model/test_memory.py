@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from plans import IN_PLACE, TRANSPARENT, WHOLE
+from plans import IN_PLACE, PIECES, TRANSPARENT, WHOLE
 from reference import randomise
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForMaskedLM, HyenaDNAModel
@@ -229,6 +229,7 @@ def test_plans():
         model.eval()
         cache = model(torch.randint(7, 11, (1, 9)), use_cache=True).past_key_values
         assert path(300, past_key_values=cache) == "whole"
+        assert path(300, use_cache=True) == "in_place"
         kept = model.plan(torch.randint(7, 11, (1, 300)))
     assert str(kept) == (
         'in_place: inference of 300 positions on cpu, memory="auto"; spectra of the long filters are kept'
@@ -236,10 +237,32 @@ def test_plans():
     assert str(model.plan(torch.randint(7, 11, (1, 9)))) == 'whole: training of 9 positions on cpu, memory="auto"'
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("memory", MEMORY)
+def test_a_cache_is_filled_under_autocast_and_with_dropout(memory):
+    """Where pieces are made of MLPs alone."""
+    model = model_of(memory=memory, resid_dropout=1e-9).float()
+    ids = torch.randint(7, 11, (2, 60))
+    for train in (True, False):
+        model.train(train)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not train):
+            cache = model(ids[:, :50], use_cache=True).past_key_values
+            found, expected = model(ids[:, 50:], past_key_values=cache)[0], model(ids)[0][:, 50:]
+        error = (found - expected).abs().max() / expected.abs().max()
+        assert error < (1e-4 if train else 0.05)  # bfloat16 has eight bits
+
+
 def test_a_plan_that_cannot_be():
-    model = model_of()
+    model, ids = model_of(), torch.tensor([[7, 8]])
     with pytest.raises(ValueError, match=r'"in_place" is for inference.*torch.no_grad\(\)'):
-        model(torch.tensor([[7, 8]]), plan=IN_PLACE)
+        model(ids, plan=IN_PLACE)
+    with pytest.raises(ValueError, match="keeps_spectra=True: no gradient"):
+        model(ids, plan=replace(WHOLE, keeps_spectra=True))
+    with torch.no_grad():
+        cache = model(ids, use_cache=True).past_key_values
+        for plan, reason in ((IN_PLACE, "whole sequences"), (PIECES, "mixer_in_pieces=True: pieces fill no cache")):
+            with pytest.raises(ValueError, match=reason):
+                model(ids, past_key_values=cache, plan=plan)
     with pytest.raises(ValueError, match="path='fast': it must be transparent, whole, pieces or in_place"):
         replace(WHOLE, path="fast")
 
