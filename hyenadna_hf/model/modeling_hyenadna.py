@@ -172,15 +172,7 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         self.config.pad_vocab_size_multiple = math.gcd(self.config.vocab_size, self.config.pad_vocab_size_multiple)
         return embeddings
 
-    def plan(
-        self,
-        input_ids=None,
-        attention_mask=None,
-        inputs_embeds=None,
-        past_key_values=None,
-        use_cache=None,
-        **kwargs,
-    ):
+    def plan(self, input_ids=None, attention_mask=None, inputs_embeds=None, past_key_values=None, use_cache=None, **_):
         """
         Tell how such a call would be computed now, and why: `print(model.plan(input_ids))`.
 
