@@ -288,9 +288,10 @@ class HyenaDNACacheLayer(Past):
 
     def next_horizon(self):
         """Tell how far to look ahead next."""
-        ahead = max(self.width, 8 * BLOCK, self.length // 8)
+        share = TUNING.cache_ahead
+        ahead = max(self.width, share * BLOCK, self.length // share)
         if self.length == 0:
-            ahead = self.width + max(8 * BLOCK, self.width // 8)
+            ahead = self.width + max(share * BLOCK, self.width // share)
         return min(self.length + ahead, self.max_length)
 
     def _keep_filters(self):

@@ -65,8 +65,8 @@ class InPlace:
             mixed[rows, :, positions] = v.mul_(x).transpose(0, 1)
         some = width
         if convolutions * mixed.numel() > self.plan.tuning.small_gates:
-            # As many channels as take a quarter of the residual stream.
-            some = max(self.transforms, width // 4 // convolutions // self.transforms * self.transforms)
+            share = width // self.plan.tuning.gates_share // convolutions
+            some = max(self.transforms, share // self.transforms * self.transforms)
         for first in range(0, width, some):
             channels = slice(first, min(first + some, width))
             count = channels.stop - channels.start

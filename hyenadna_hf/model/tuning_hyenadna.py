@@ -21,7 +21,8 @@ class Tuning:
     channels: int = 16  # transformed together,
     short_transforms: int = 1 << 18  # more if all of them have no more numbers than this,
     long_transforms: int = 1 << 23  # fewer if they have more than this
-    small_gates: int = 1 << 21  # numbers in the gates of all channels, up to which they are made at once
+    small_gates: int = 1 << 21  # numbers in the gates of all channels, up to which they are made at once;
+    gates_share: int = 4  # else one channel in so many at a time
     feature_positions: int = 8192  # of a kernel's features
 
     # Transforms.
@@ -30,6 +31,7 @@ class Tuning:
 
     # Generation.
     cache_block: int = 32  # positions that are summed directly; shorter transforms cost more than they save
+    cache_ahead: int = 8  # look ahead by a share of what was seen, and by as many blocks at least
     cache_transforms: int = 1 << 20  # numbers in the transforms of several channels: what stays in a CPU's caches
 
 
