@@ -81,7 +81,8 @@ def choose_plan(backbone, inputs, modules, cached=False, continues=False, sharde
     config, gradients = backbone.config, torch.is_grad_enabled()
     observer, active = find_observer(backbone, inputs, modules)
     low = config.memory == "low"
-    if observer is None and gradients and inputs.requires_grad and not low:
+    # Attribution methods pass leaves; what prompt tuning passes has been computed from its parameters.
+    if observer is None and gradients and inputs.requires_grad and inputs.is_leaf and not low:
         observer = "gradients of inputs_embeds are wanted"
     if observer is not None:
         return Plan("transparent", observer, tuning=tuning)

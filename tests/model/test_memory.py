@@ -218,6 +218,10 @@ def test_plans():
 
     assert path(16_383) == path(1) == "whole" and path(16_384) == path(4096, rows=4) == "pieces"
     assert path(1, "low") == "pieces" and path(16_384, "fast") == "pieces"
+    embeds = torch.zeros(1, 16_384, 18, dtype=torch.float64, requires_grad=True)
+    for memory, expected in {"auto": ("transparent", "pieces"), "low": ("pieces", "pieces")}.items():
+        model.config.memory = memory  # of attribution, and of prompt tuning
+        assert tuple(model.plan(inputs_embeds=inputs).path for inputs in (embeds, embeds * 1)) == expected
     model.config.memory = "auto"
     with torch.no_grad():
         assert path(255) == path(1, "fast") == "whole" and path(256) == path(64, rows=4) == "in_place"
