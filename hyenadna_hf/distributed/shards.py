@@ -64,7 +64,7 @@ class ContextGroup(Past):
         before = _done(collectives.all_to_all_single_autograd(sent, from_left, to_right, self.group)).movedim(0, -1)
         return torch.cat([F.pad(before, (self.reach - before.shape[-1], 0)), u], dim=-1)
 
-    def convolutions(self, operator, x, rows, plan):
+    def convolutions(self, operator, x, plan):
         """
         Prepare the long convolutions of the whole sequence, each over the channels of this rank.
 

@@ -31,24 +31,20 @@ class Past:
         """Put the projections that the short convolution reads before the new ones, `(rows, channels, length)`."""
         return x
 
-    def convolutions(self, operator, x, rows, plan):
+    def convolutions(self, operator, x, plan):
         """
         Prepare the long convolutions of the new positions, to be called once each, in order.
 
         Args:
             operator ([`HyenaDNAOperator`]): Gives the kernels.
             x (`torch.Tensor` of shape `(rows, channels, length)`): Of the dtype and device of what they will get.
-            rows ([`Rows`]): Which positions exist. plan ([`Plan`]): Whether spectra are kept, and constants.
+            plan ([`Plan`]): Whether spectra are kept, and constants.
 
         Returns:
             `list[Callable]`: each maps `(rows, d_model, length)` to its convolution with all there was and is.
         """
         convolution, spectra = operator.long_convolution(x, plan)
-        return [partial(self._convolve, convolution, these, rows.valid) for these in spectra]
-
-    @staticmethod
-    def _convolve(convolution, spectra, valid, v):
-        return convolution(v if valid is None else v.masked_fill(~valid[:, None], 0), spectra)
+        return [partial(convolution, spectra=these) for these in spectra]
 
     def advance(self):
         """Note that the new positions are in all long convolutions."""
@@ -232,7 +228,7 @@ class HyenaDNACacheLayer(Past):
             self.projections = u.detach().gather(2, last)
         return u
 
-    def convolutions(self, operator, x, rows, plan):
+    def convolutions(self, operator, x, plan):
         self.stepping = self.length > 0 and self.width <= BLOCK and self.valid is None
         if self.length + self.width > self.horizon or not (self.stepping or self.length == self.anchor):
             self._look_ahead(operator.filter_fn, x, plan.tuning)

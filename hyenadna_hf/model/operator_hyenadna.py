@@ -55,14 +55,15 @@ class HyenaDNAOperator(nn.Module):
         extended = past.extend(x)
         before = extended.shape[-1] - x.shape[-1]
         x = self.short_filter(extended)[..., before : extended.shape[-1]]
-        y = self._recurrence(x.split(self.d_model, dim=1), past.convolutions(self, x, rows, plan))
+        y = self._recurrence(x.split(self.d_model, dim=1), past.convolutions(self, x, plan), rows.valid)
         past.advance()
         return self.out_proj(rows.unpack(y.transpose(1, 2)))
 
-    def _recurrence(self, projections, long_convolutions):
+    def _recurrence(self, projections, long_convolutions, valid):
         gate, *gates, v = projections
         for x, convolve in zip(reversed(gates), long_convolutions):
-            v = convolve(self.dropout(v * x))
+            v = self.dropout(v * x)
+            v = convolve(v if valid is None else v.masked_fill(~valid[:, None], 0))
         return v * gate
 
     def filter_fns(self):
@@ -174,5 +175,5 @@ class HyenaDNAOperator(nn.Module):
         convolution = LongConvolution(x.shape[-1], causal=len(features) == 1, tuning=plan.tuning)
         kernels = (fn.kernel(times, these, (slice(None), channels)) for fn, these in zip(self.filter_fns(), features))
         spectra = convolution.spectra(*kernels)
-        convolutions = [partial(NOTHING._convolve, convolution, these, valid) for these in zip(*spectra)]
-        return self._recurrence(x.transpose(1, 2).unbind(0), convolutions).transpose(0, 1)
+        convolutions = [partial(convolution, spectra=these) for these in zip(*spectra)]
+        return self._recurrence(x.transpose(1, 2).unbind(0), convolutions, valid).transpose(0, 1)
