@@ -265,7 +265,7 @@ def test_hooks_of_all_modules():
 
         handle = global_hooks.register_module_forward_hook(keep)
         try:
-            assert_named(model, ids, "of all modules")
+            assert_named(model, ids, "on all modules")
             found = model(ids)[0]
         finally:
             handle.remove()
