@@ -26,6 +26,7 @@ ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 NOTEBOOKS = ["ipykernel>=6.29", "ipywidgets>=8.1", "nbclient>=0.10", "nbformat>=5.10"]
 DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0"]
 TEST = [
+    "captum>=0.8",
     "hypothesis>=6.100",
     "mypy>=1.14",
     "parameterized>=0.9",

@@ -24,6 +24,7 @@ def main(folder):
         per_device_train_batch_size=GLOBAL_BATCH // 2 // int(os.environ.get("WORLD_SIZE", 1)),
         gradient_accumulation_steps=2,
         learning_rate=1e-3,
+        adam_epsilon=1e-5,  # Adam divides by the size of a gradient, so rounding of tiny ones would make whole steps
         logging_steps=1,
         save_strategy="no",
         report_to="none",
