@@ -1,4 +1,4 @@
-"""What `generate` asks of the language model: its inputs, its cache, what it makes, and where it stops."""
+"""Generation for the language model: inputs, cache, suppressed tokens and stop strings."""
 
 import copy
 

@@ -72,7 +72,7 @@ def test_they_are_kept_while_they_are_right():
 
 @torch.no_grad()
 def test_other_threads_go_on_with_what_they_read():
-    """What another call replaces is left as it is."""
+    """A replaced object stays as it was."""
     model = model_of()
     model(torch.randint(7, 11, (1, 60)))
     before = [layer.mixer.kept for layer in model.backbone.layers]

@@ -62,7 +62,7 @@ def cases(model, lengths):
 
 
 class Captures:
-    """What forward hooks see on some modules: the tensors themselves, and copies of the moment."""
+    """Tensors that forward hooks capture on some modules, with copies made at that moment."""
 
     def __init__(self, backbone, sites):
         self.seen = {}

@@ -55,7 +55,7 @@ def loss_of(model):
 
 
 def gradients_by_rows(model, ids, labels, mask=None):
-    """What backward passes give, one row at a time: tensors with a dimension of rows in front."""
+    """Gradients of one row at a time, with a dimension of rows in front."""
     rows = []
     for row in range(len(ids)):
         model.zero_grad()
