@@ -6,7 +6,7 @@ import torch
 from reference import randomise
 from transformers import set_seed
 
-from hyenadna_hf import HyenaDNAConfig
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForMaskedLM
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(os.environ.get("HYENADNA_SHARED", Path(__file__).parents[2] / "shared"))
@@ -31,6 +31,17 @@ def make_model():
         return randomise(model_class(config)).to(dtype).eval()
 
     return make
+
+
+@pytest.fixture
+def model_of(make_model, config):
+    """Builds a small model of any class; the masked language model is bidirectional."""
+
+    def build(model_class):
+        config.bidirectional = model_class is HyenaDNAForMaskedLM
+        return make_model(model_class, config)
+
+    return build
 
 
 @pytest.fixture

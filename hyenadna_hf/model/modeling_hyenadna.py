@@ -196,11 +196,11 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         if unknown:
             raise TypeError(f"{type(self).__name__}.forward() got unexpected keyword arguments: {', '.join(unknown)}.")
 
-    def _rows(self, inputs, attention_mask, position_ids, kwargs):
-        """Find the rows to compute, as [`rows_of`] does, and whether sequences share a row."""
+    @staticmethod
+    def _starts(inputs, attention_mask, position_ids, kwargs):
+        """Find where sequences begin that share a row, as [`sequence_starts`] does."""
         joined = {name: kwargs.get(name) for name in JOINED}
-        starts = sequence_starts(inputs, attention_mask, position_ids, **joined)
-        return rows_of(self.config, attention_mask, starts), starts is not None
+        return sequence_starts(inputs, attention_mask, position_ids, **joined)
 
 
 class HyenaDNAModel(HyenaDNAPreTrainedModel):
@@ -291,11 +291,12 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
                     f"attention_mask has shape {tuple(attention_mask.shape)}, but the input is of (batch, length) = "
                     f"{tuple(inputs.shape[:2])}; give one number a position."
                 )
-        rows, joined = self._rows(inputs, attention_mask, position_ids, kwargs)
-        if joined and (cache is not None or self.sharding is not None):
+        starts = self._starts(inputs, attention_mask, position_ids, kwargs)
+        if starts is not None and (cache is not None or self.sharding is not None):
             raise ValueError(
                 "Sequences that share a row have neither a cache nor shards; pass each in a row of its own."
             )
+        rows = rows_of(self.config, attention_mask, starts)
         if plan is None:
             plan = choose_plan(self.backbone, inputs, MODULES, **self._past(cache))
         else:
@@ -448,7 +449,8 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, HyenaDNAGenerationMixin):
         if labels is not None:
             if attention_mask is not None:
                 attention_mask = attention_mask[:, -labels.shape[1] :]
-            rows, _ = self._rows(labels, attention_mask, position_ids, kwargs)
+            starts = self._starts(labels, attention_mask, position_ids, kwargs)
+            rows = rows_of(self.config, attention_mask, starts)
             shifted = for_loss.pop("shift_labels", None)
             if shifted is None:
                 shifted = rows.unpack(F.pad(rows.pack(labels, -100)[:, 1:], (0, 1), value=-100), -100)
@@ -561,7 +563,7 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
         self._check_kwargs(kwargs)
         inputs = input_ids if inputs_embeds is None else inputs_embeds
         fits = inputs is not None and (attention_mask is None or attention_mask.shape == inputs.shape[:2])
-        if fits and self._rows(inputs, attention_mask, position_ids, kwargs)[1]:
+        if fits and self._starts(inputs, attention_mask, position_ids, kwargs) is not None:
             raise ValueError(
                 "Sequences that share a row: a sequence classifier has one prediction a row; pass each in a row of its "
                 "own (DataCollatorWithPadding in place of DataCollatorWithFlattening)."

@@ -23,15 +23,6 @@ HEADS = [
 TOKENIZER = HyenaDNATokenizer()
 
 
-@pytest.fixture
-def model_of(make_model, config):
-    def build(model_class):
-        config.bidirectional = model_class is HyenaDNAForMaskedLM
-        return make_model(model_class, config)
-
-    return build
-
-
 @pytest.mark.parametrize("model_class", HEADS)
 def test_alone(model_of, model_class):
     model = model_of(model_class)

@@ -19,15 +19,6 @@ HEADS = [HyenaDNAModel, HyenaDNAForSequenceClassification, *TOKEN_LOSSES]
 IDS = torch.tensor([[7, 8, 9, 10, 11, 7]])
 
 
-@pytest.fixture
-def model_of(make_model, config):
-    def build(model_class):
-        config.bidirectional = model_class is HyenaDNAForMaskedLM
-        return make_model(model_class, config)
-
-    return build
-
-
 @pytest.mark.parametrize("arguments", [
     {"attenton_mask": torch.ones(1, 6)}, {"foo": 1}, {"foo": None}, {"position_id": None}, {"label": IDS},
     {"head_mask": torch.ones(2)}, {"cache_position": torch.arange(6)}, {"token_type_ids": torch.zeros_like(IDS)},
