@@ -27,7 +27,7 @@ class Published(nn.Module):
 
     def forward(self, ids):
         backbone = self.model.backbone
-        residual = backbone.embeddings(ids)
+        residual = backbone.dropout(backbone.embeddings(ids))
         for layer in backbone.layers:
             residual = residual + self._mix(layer.mixer, layer.norm1(residual))
             residual = residual + layer.mlp(layer.norm2(residual))
@@ -55,7 +55,7 @@ class Published(nn.Module):
 
 class Bound:
     """
-    What no formulation goes below: the matrix products of all layers, and two transforms a channel, with nothing else.
+    What no formulation goes below: the matrix products of all layers, with nothing else but two transforms a channel.
 
     The products are of 1,024 positions at a time, the transforms of the next size that is fast and of 16 channels at a
     time, in memory that is used again.
@@ -63,11 +63,11 @@ class Bound:
     Args:
         model ([`HyenaDNAModel`]): Of which sizes and dtype.
         rows, length (`int`): Of the input.
-        size (`int`): Of the transforms.
+        size (`int`, defaults to 0): Of the transforms; without any if it is 0.
         backward (`bool`): Whether to do three times as much, as a forward and a backward pass must.
     """
 
-    def __init__(self, model, rows, length, size, backward=False):
+    def __init__(self, model, rows, length, size=0, backward=False):
         weights = [parameter for parameter in model.parameters() if parameter.dim() == 2]
         layer = model.backbone.layers[0]
         linear = [layer.mixer.in_proj, layer.mixer.out_proj, layer.mlp.fc1, layer.mlp.fc2]
@@ -80,7 +80,7 @@ class Bound:
         channels = min(16, model.config.d_model)
         self.signal = torch.randn(channels, size)
         self.spectrum = torch.empty(channels, size // 2 + 1, dtype=torch.complex64)
-        self.transforms = rows * model.config.d_model // channels
+        self.transforms = rows * model.config.d_model // channels if size else 0
         self.times = model.config.n_layer * (3 if backward else 1)
         self.size = size
 

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .cache_hyenadna import NOTHING
+from .cache_hyenadna import NOTHING, Prepared
 from .filter_hyenadna import HyenaDNAFilter, HyenaDNAFilterLinear, HyenaDNAPositions, HyenaDNASine
 from .in_place_hyenadna import InPlace
 from .operator_hyenadna import HyenaDNAOperator
@@ -107,14 +107,25 @@ class HyenaDNABackbone(nn.Module):
         """
         hidden_states = self.dropout(inputs_embeds)
         hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+        parts = [(hidden_states, rows)]
+        if plan.path == "rows":
+            past = [Prepared(layer.mixer, hidden_states, plan) for layer in self.layers]
+            count = max(1, plan.tuning.row_positions // hidden_states.shape[1])
+            parts = zip(hidden_states.split(count), rows.split(count))
+        elif plan.path == "in_place" and not overwrite and hidden_states.data_ptr() == inputs_embeds.data_ptr():
+            parts = [(hidden_states.clone(), rows)]
+        past = past or [NOTHING] * len(self.layers)
+        found = [self._run(part, plan, past, of_part, output_hidden_states, blocks) for part, of_part in parts]
+        last, *states = found[0] if len(found) == 1 else map(torch.cat, zip(*found))
+        return last, (*states, last) if output_hidden_states else None
+
+    def _run(self, hidden_states, plan, past, rows, output_hidden_states, blocks):
+        """Compute the last hidden states, and if asked for, what each block reads."""
         in_place = None
         if plan.path == "in_place":
-            if not overwrite and hidden_states.data_ptr() == inputs_embeds.data_ptr():
-                hidden_states = hidden_states.clone()
-            first = NOTHING if past is None else past[0]
-            in_place = InPlace(hidden_states, plan, rows.valid, first, causal=not self.config.bidirectional)
+            in_place = InPlace(hidden_states, plan, rows.valid, past[0], causal=not self.config.bidirectional)
         states = []
-        for layer, before in zip(self.layers[:blocks], past or [NOTHING] * len(self.layers)):
+        for layer, before in zip(self.layers[:blocks], past):
             if output_hidden_states:
                 states.append(hidden_states if in_place is None else hidden_states.clone())
             if in_place is None:
@@ -124,7 +135,7 @@ class HyenaDNABackbone(nn.Module):
         del in_place  # and its work space
         if blocks is None:
             hidden_states = self.ln_f(hidden_states.to(self.ln_f.weight.dtype))
-        return hidden_states, (*states, hidden_states) if output_hidden_states else None
+        return hidden_states, *states
 
 
 # Types of modules that a model has if nothing has rewritten it.

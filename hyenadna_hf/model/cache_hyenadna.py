@@ -74,6 +74,26 @@ class Past:
 NOTHING = Past()
 
 
+class Prepared(Past):
+    """
+    Nothing, with the long convolutions of an operator prepared once for several calls.
+
+    Args:
+        operator ([`HyenaDNAOperator`]): Whose convolutions to prepare.
+        like (`torch.Tensor` of shape `(rows, length, d_model)`): Of the length, dtype and device of its inputs.
+        plan ([`Plan`]): Of those calls.
+    """
+
+    def __init__(self, operator, like, plan):
+        convolution, spectra = operator.long_convolution(like.transpose(1, 2), plan)
+        # Channels come first, then rows.
+        spectra = [[spectrum.unsqueeze(-2) for spectrum in these] for these in spectra]
+        self.prepared = [partial(convolution, spectra=these) for these in spectra]
+
+    def convolutions(self, operator, x, plan):
+        return self.prepared
+
+
 class HyenaDNACache(Cache):
     """
     The state of a HyenaDNA model after the positions that it has seen.

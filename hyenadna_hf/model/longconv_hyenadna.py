@@ -6,6 +6,7 @@ Both compute, for every channel, `y[t] = sum over s <= t of k[t - s] * v[s]`. In
 """
 
 import torch
+from torch.nn import functional as F
 
 from .tuning_hyenadna import TUNING
 
@@ -90,15 +91,29 @@ class LongConvolution:
         Returns:
             `torch.Tensor` of shape `(..., stop - start)` and the dtype of `v`.
         """
-        x = v.to(torch.promote_types(v.dtype, torch.float32))
+        wide = v.to(torch.promote_types(v.dtype, torch.float32))
         with torch.autocast(v.device.type, enabled=False):
-            first = [self._beginning(x, n, short) for n, short in zip(self.beginnings, spectra[1:])]
-            transformed = self._transform(x if signal is None else signal, self.size, out=spectrum)
-            product = torch.mul(transformed, spectra[0], out=spectrum)
-            y = torch.fft.irfft(product, n=self.size, out=signal)[..., self.start : self.stop]
-            for beginning in first:  # the longest first
-                y[..., : beginning.shape[-1]] = beginning[..., : y.shape[-1]]
+            if signal is None and not self.native and (self.start, self.stop) == (0, v.shape[-1]):
+                y = Convolved.apply(self, wide, *spectra)
+            else:
+                y, _ = self.convolve(wide, spectra, signal, spectrum)
         return y.to(v.dtype)
+
+    def convolve(self, x, spectra, signal=None, spectrum=None):
+        """Compute what a call does, of a signal of float32 or float64, and its transform (not if it is overwritten)."""
+        first = [self._beginning(x, n, short) for n, short in zip(self.beginnings, spectra[1:])]
+        transformed = self._transform(x if signal is None else signal, self.size, out=spectrum)
+        product = torch.mul(transformed, spectra[0], out=spectrum)
+        y = torch.fft.irfft(product, n=self.size, out=signal)[..., self.start : self.stop]
+        for beginning in first:  # the longest first
+            y[..., : beginning.shape[-1]] = beginning[..., : y.shape[-1]]
+        return y, transformed
+
+    def parts(self):
+        """List which positions of the result each transform gives: where they start and stop, and its size."""
+        bounds = [self.stop, *self.beginnings, 0]
+        sizes = [self.size, *map(self._beginning_size, self.beginnings)]
+        return list(zip(bounds[1:], bounds, sizes))
 
     def _transform(self, x, size, out=None):
         if out is not None or self.native:
@@ -165,3 +180,53 @@ class RealTransform(torch.autograd.Function):
             halves[..., -1] = gradient[..., -1]
         whole = torch.fft.irfft(halves, n=ctx.size, norm="forward")
         return whole.narrow(-1, 0, ctx.length), None  # indexing would make an alias, which batches of gradients lack
+
+
+class Convolved(torch.autograd.Function):
+    """
+    [`LongConvolution.convolve`] with a backward pass of two transforms.
+
+    The gradient of the signal is a correlation of that of the result with the kernel; the gradient of the kernel, one
+    with the signal. Both share a transform.
+    """
+
+    @staticmethod
+    def forward(ctx, convolution, x, *spectra):
+        y, transformed = convolution.convolve(x, spectra)
+        ctx.convolution = convolution
+        ctx.save_for_backward(x, transformed if ctx.needs_input_grad[2] else None, *spectra)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, transformed, *spectra = ctx.saved_tensors
+        _, of_signal, *of_spectra = ctx.needs_input_grad
+        of_x, found = None, []
+        for (start, stop, size), spectrum, wanted in zip(ctx.convolution.parts(), spectra, of_spectra):
+            part = gradient.narrow(-1, start, stop - start)
+            here = torch.fft.rfft(F.pad(part, (start, 0)) if start else part, n=size)
+            if of_signal:
+                y = torch.fft.irfft(here * spectrum.conj(), n=size).narrow(-1, 0, stop)
+                if of_x is None:  # the whole comes first
+                    of_x = y
+                else:
+                    of_x.narrow(-1, 0, stop).add_(y)
+            if wanted:
+                # That of a beginning is not kept, and second gradients go through the signal.
+                if transformed is None or torch.is_grad_enabled():
+                    transformed = torch.fft.rfft(x.narrow(-1, 0, stop), n=size)
+                here = here * transformed.conj()
+                transformed = None
+                found.append(here.sum_to_size(spectrum.shape) * _weights(spectrum, size))
+            else:
+                found.append(None)
+        return None, of_x, *found
+
+
+def _weights(spectrum, size):
+    """How often each frequency of a real signal counts, over the size of its inverse transform."""
+    weights = spectrum.real.new_full((size // 2 + 1,), 2 / size)
+    weights[0] = 1 / size
+    if size % 2 == 0:
+        weights[-1] = 1 / size
+    return weights

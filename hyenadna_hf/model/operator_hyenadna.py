@@ -11,6 +11,7 @@ from .longconv_hyenadna import LongConvolution
 from .padding_hyenadna import AS_THEY_STAND
 from .pieces_hyenadna import Pieces
 from .plan_hyenadna import TRANSPARENT
+from .shortconv_hyenadna import ShortConvolution, convolve_shortly
 from .spectra_hyenadna import KeptSpectra
 
 
@@ -51,11 +52,16 @@ class HyenaDNAOperator(nn.Module):
         """
         if plan.path == "pieces" and plan.mixer_in_pieces:
             return self._in_pieces(hidden_states, plan, rows.valid)
+        if plan.path == "rows":
+            x = self.convolve_shortly(self.project(hidden_states))  # order + 1 times [D, B, L]
+            y = self._recurrence(x, past.convolutions(self, hidden_states, plan), rows.valid)
+            return self._out(y)
         x = rows.pack(self.in_proj(hidden_states)).transpose(1, 2)  # [B, (order+1) D, L]
         extended = past.extend(x)
         before = extended.shape[-1] - x.shape[-1]
+        valid = None if rows.valid is None else rows.valid[:, None]
         x = self.short_filter(extended)[..., before : extended.shape[-1]]
-        y = self._recurrence(x.split(self.d_model, dim=1), past.convolutions(self, x, plan), rows.valid)
+        y = self._recurrence(x.split(self.d_model, dim=1), past.convolutions(self, x, plan), valid)
         past.advance()
         return self.out_proj(rows.unpack(y.transpose(1, 2)))
 
@@ -63,7 +69,7 @@ class HyenaDNAOperator(nn.Module):
         gate, *gates, v = projections
         for x, convolve in zip(reversed(gates), long_convolutions):
             v = self.dropout(v * x)
-            v = convolve(v if valid is None else v.masked_fill(~valid[:, None], 0))
+            v = convolve(v if valid is None else v.masked_fill(~valid, 0))
         return v * gate
 
     def filter_fns(self):
@@ -126,16 +132,15 @@ class HyenaDNAOperator(nn.Module):
 
     def convolve_shortly(self, x, streams=slice(None), channels=slice(None), out=None):
         """
-        Compute some of what `short_filter` gives, as a sum of shifted products.
+        Compute some of what `short_filter` gives.
 
-        The arguments and the result are those of [`HyenaDNAOperator.project`], whose result is `x`.
+        The arguments are those of [`HyenaDNAOperator.project`], whose result is `x`, and so is the result; without `out`
+        it is a tuple of the streams.
         """
         taps, bias = self._of_channels(self.short_filter, streams, channels)
-        taps, bias = taps.to(x.dtype), bias.to(x.dtype)
-        y = torch.addcmul(bias[..., None, None], x, taps[..., -1:], out=out)
-        for lag in range(1, min(taps.shape[-1], x.shape[-1])):
-            y[..., lag:].addcmul_(x[..., :-lag], taps[..., -1 - lag, None])
-        return y
+        if out is None:
+            return ShortConvolution.apply(x, taps, bias)
+        return convolve_shortly(x, taps, bias, out)
 
     def _of_channels(self, module, streams, channels):
         """Give weight and bias by name: pruning and its like change the order of parameters."""
@@ -164,16 +169,19 @@ class HyenaDNAOperator(nn.Module):
         modules += [self.in_proj] if plan.low_memory else []
         parameters = [parameter for module in modules for parameter in module.parameters()]
         parameters += [filter_fn.bias for filter_fn in self.filter_fns() if filter_fn.bias is not None]
-        y = pieces(projected, [*([u] if plan.low_memory else []), times, *features], parameters)  # [D, B, L]
-        return self.out_proj(y.flatten(1).T).view(*u.shape[:2], -1)
+        return self._out(pieces(projected, [*([u] if plan.low_memory else []), times, *features], parameters))
+
+    def _out(self, y):
+        """Apply `out_proj` to `(d_model, batch, length)`."""
+        return self.out_proj(y.flatten(1).T).unflatten(0, y.shape[1:])
 
     def _piece(self, channels, x, times, *features, plan, valid):
         """Compute the channels of one piece, `(channels, batch, length)`; `x` is their projections, or all inputs."""
         if plan.low_memory:
             x = self.project(x, channels=channels)
-        x = self.convolve_shortly(x, channels=channels)  # [order+1, C, B, L]
-        convolution = LongConvolution(x.shape[-1], causal=len(features) == 1, tuning=plan.tuning)
+        x = self.convolve_shortly(x, channels=channels)  # order + 1 times [C, B, L]
+        convolution = LongConvolution(times.shape[0], causal=len(features) == 1, tuning=plan.tuning)
         kernels = (fn.kernel(times, these, (slice(None), channels)) for fn, these in zip(self.filter_fns(), features))
-        spectra = convolution.spectra(*kernels)
+        spectra = convolution.spectra(*(kernel.unsqueeze(-2) for kernel in kernels))
         convolutions = [partial(convolution, spectra=these) for these in zip(*spectra)]
-        return self._recurrence(x.transpose(1, 2).unbind(0), convolutions, valid).transpose(0, 1)
+        return self._recurrence(x, convolutions, valid)

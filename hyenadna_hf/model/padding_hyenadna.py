@@ -1,5 +1,7 @@
 """Attention masks and joined sequences: packing of the rows that a model computes, and pooling over them."""
 
+from itertools import repeat
+
 import torch
 from torch._C._functorch import TransformType
 
@@ -28,6 +30,11 @@ class Rows:
     def clear(self, values, fill=0):
         """Put `fill` at the masked positions of `(batch, length, ...)`."""
         return values
+
+
+    def split(self, count):
+        """List some rows at a time."""
+        return repeat(self) if self.valid is None else map(Rows, self.valid.split(count))
 
 
 AS_THEY_STAND = Rows()

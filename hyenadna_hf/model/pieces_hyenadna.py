@@ -70,6 +70,13 @@ class Pieces:
         return ((part,) for part in tensor.split(self.size, self.cut_dim))
 
 
+def needs_new_memory(gradient):
+    """Whether a backward pass must not write into memory of its own: for second gradients, and batches of gradients."""
+    functorch = torch._C._functorch
+    batched = functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient)
+    return torch.is_grad_enabled() or batched
+
+
 class _InPieces(torch.autograd.Function):
     @staticmethod
     def forward(ctx, pieces, inputs, cut, *tensors):
@@ -85,10 +92,7 @@ class _InPieces(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        # Second gradients, and batches of gradients, need a graph or tensors that sums in place do not know.
-        functorch = torch._C._functorch
-        batched = functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient)
-        if torch.is_grad_enabled() or batched:
+        if needs_new_memory(gradient):
             return _InPieces._with_graph(ctx, gradient)
         pieces = ctx.pieces
         cut, *tensors = ctx.saved_tensors

@@ -28,9 +28,9 @@ class Plan:
     Args:
         path (`str`):
             `"transparent"`: every module is called, on whole inputs in the layout of the caller, and nothing is kept
-            or overwritten. `"whole"`: the same after padding has been packed away. `"pieces"`: a few channels or
-            positions at a time, computed again in the backward pass. `"in_place"`: inference in pieces, in memory
-            that is used again.
+            or overwritten. `"whole"`: the same after padding has been packed away. `"rows"`: some rows at a time,
+            with a graph. `"pieces"`: a few channels or positions at a time, computed again in the backward pass.
+            `"in_place"`: inference in pieces, in memory that is used again.
         reason (`str`): What decided.
         keeps_spectra (`bool`): Whether the spectra of long filters stay from one call to the next.
         low_memory (`bool`): Whether pieces keep their input alone, and not its projections.
@@ -48,8 +48,8 @@ class Plan:
     tuning: Tuning = TUNING
 
     def __post_init__(self):
-        if self.path not in ("transparent", "whole", "pieces", "in_place"):
-            raise ValueError(f"path={self.path!r}: it must be transparent, whole, pieces or in_place.")
+        if self.path not in ("transparent", "whole", "rows", "pieces", "in_place"):
+            raise ValueError(f"path={self.path!r}: it must be transparent, whole, rows, pieces or in_place.")
 
     def __str__(self):
         kept = "; spectra of the long filters are kept" if self.keeps_spectra else ""
@@ -96,6 +96,10 @@ def choose_plan(backbone, inputs, modules, cached=False, continues=False, sharde
     plain = infers and not (continues or sharded) and not torch.is_autocast_enabled(inputs.device.type)
     if plain and (low or (on_cpu and positions >= tuning.in_place_from)):
         return Plan("in_place", size, keeps_spectra, tuning=tuning)
+    graph = gradients * positions * config.d_model * config.n_layer
+    checkpointed = active and backbone.layers[0].gradient_checkpointing
+    if alone and on_cpu and not (low or checkpointed or infers) and graph <= tuning.graph:
+        return Plan("rows", size, tuning=tuning)
     if low or (on_cpu and positions >= tuning.pieces_from):
         return Plan("pieces", size, low_memory=low, mixer_in_pieces=alone, tuning=tuning)
     return Plan("whole", size, keeps_spectra, tuning=tuning)
@@ -108,6 +112,8 @@ def check_plan(plan, cached=False, continues=False, sharded=False):
         raise ValueError('plan="in_place" is for inference of whole sequences: call it under torch.no_grad().')
     if plan.path == "pieces" and plan.mixer_in_pieces and (cached or sharded):
         raise ValueError("plan.mixer_in_pieces=True: pieces fill no cache and know no shards; set it to False.")
+    if plan.path == "rows" and (cached or sharded):
+        raise ValueError('plan="rows" is for whole sequences, without a cache or shards.')
     if plan.keeps_spectra and gradients:
         raise ValueError("plan.keeps_spectra=True: no gradient flows into kept spectra; set it to False.")
 

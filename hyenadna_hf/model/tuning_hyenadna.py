@@ -13,6 +13,8 @@ class Tuning:
 
     # Paths on a CPU: see `choose_plan`.
     in_place_from: int = 256  # positions
+    graph: int = 1 << 24  # positions times width times layers, up to which a graph is kept
+    row_positions: int = 4096  # of rows that are computed together
     pieces_from: int = 16_384  # positions
     kept_bytes: int = 17 << 20  # of spectra, a block: one kernel of width 256 for 8,192 positions
 
