@@ -5,12 +5,13 @@ from dataclasses import replace
 from hyenadna_hf.model.plan_hyenadna import Plan
 from hyenadna_hf.model.tuning_hyenadna import TUNING
 
-SMALL = replace(TUNING, positions=7, channels=3, short_transforms=1, small_gates=1)
+SMALL = replace(TUNING, positions=7, row_positions=7, channels=3, short_transforms=1, small_gates=1)
 # Beginnings, which only long inputs have otherwise.
 BEGINNINGS = replace(SMALL, least_beginning=1)
 
 TRANSPARENT = Plan("transparent")
 WHOLE = Plan("whole")
+ROWS = Plan("rows", tuning=SMALL)
 PIECES = Plan("pieces", tuning=SMALL)
 LOW = Plan("pieces", low_memory=True, tuning=SMALL)
 IN_PLACE = Plan("in_place", tuning=SMALL)

@@ -40,7 +40,7 @@ class InPlace:
         for rows, positions in self._pieces():
             h = self.hidden[rows, positions]
             h += block.mixer.out_proj(mixed[rows, :, positions].transpose(1, 2).flatten(0, 1)).view_as(h)
-            h += block.mlp_branch(h)
+            h += block.mlp.infer(block.norm2(h.to(block.norm2.weight.dtype)))
 
     def _rows(self):
         """List as many rows at a time (`slice`s) as a piece of a matrix product has room for."""
@@ -60,19 +60,24 @@ class InPlace:
         spectra = self._spectra(mixer)
         past.begin_in_place(mixer, block.norm1, self.hidden, self.plan.tuning)
         mixed = self.space("mixed", (len(self.hidden), width, self.length), dtype)
-        for rows, positions in self._pieces():
-            x, v = self._projected(block, slice(-2, None), slice(None), rows, positions)
-            mixed[rows, :, positions] = v.mul_(x).transpose(0, 1)
         some = width
         if convolutions * mixed.numel() > self.plan.tuning.small_gates:
             share = width // self.plan.tuning.gates_share // convolutions
             some = max(self.transforms, share // self.transforms * self.transforms)
+        gates = self.space("gates", (len(self.hidden), convolutions, some, self.length), dtype)
+        for rows, positions in self._pieces():
+            first = slice(-2, None) if some < width else slice(None)
+            *others, x, v = self._projected(block, first, slice(None), rows, positions)
+            mixed[rows, :, positions] = v.mul_(x).transpose(0, 1)
+            for i, gate in enumerate(others):
+                gates[rows, i, :, positions] = gate.transpose(0, 1)
         for first in range(0, width, some):
             channels = slice(first, min(first + some, width))
             count = channels.stop - channels.start
-            gates = self.space("gates", (len(self.hidden), convolutions, count, self.length), dtype)
-            for rows, positions in self._pieces():
-                gates[rows, ..., positions] = self._projected(block, slice(-2), channels, rows, positions).movedim(2, 0)
+            if some < width:
+                for rows, positions in self._pieces():
+                    made = self._projected(block, slice(-2), channels, rows, positions)
+                    gates[rows, :, :count, positions] = made.movedim(2, 0)
             for start in range(0, count, self.transforms):
                 part = slice(start, min(start + self.transforms, count))
                 piece = slice(first + part.start, first + part.stop)

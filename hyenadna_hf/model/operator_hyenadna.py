@@ -134,8 +134,8 @@ class HyenaDNAOperator(nn.Module):
         """
         Compute some of what `short_filter` gives.
 
-        The arguments are those of [`HyenaDNAOperator.project`], whose result is `x`, and so is the result; without `out`
-        it is a tuple of the streams.
+        The arguments are those of [`HyenaDNAOperator.project`], whose result is `x`, and so is the result; but it is a
+        tuple of streams without `out`.
         """
         taps, bias = self._of_channels(self.short_filter, streams, channels)
         if out is None:

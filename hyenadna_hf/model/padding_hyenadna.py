@@ -31,7 +31,6 @@ class Rows:
         """Put `fill` at the masked positions of `(batch, length, ...)`."""
         return values
 
-
     def split(self, count):
         """List some rows at a time."""
         return repeat(self) if self.valid is None else map(Rows, self.valid.split(count))

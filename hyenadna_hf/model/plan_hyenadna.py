@@ -93,12 +93,13 @@ def choose_plan(backbone, inputs, modules, cached=False, continues=False, sharde
     size = f'{purpose} of {positions:,} positions on {inputs.device.type}, memory="{config.memory}"'
     infers, alone = not gradients and not active, not (cached or sharded)
     keeps_spectra = infers and on_cpu and alone and _spectra_stay(backbone, length, tuning)
+    parts = on_cpu and positions >= tuning.whole_below
     plain = infers and not (continues or sharded) and not torch.is_autocast_enabled(inputs.device.type)
-    if plain and (low or (on_cpu and positions >= tuning.in_place_from)):
+    if plain and (low or parts):
         return Plan("in_place", size, keeps_spectra, tuning=tuning)
     graph = gradients * positions * config.d_model * config.n_layer
     checkpointed = active and backbone.layers[0].gradient_checkpointing
-    if alone and on_cpu and not (low or checkpointed or infers) and graph <= tuning.graph:
+    if parts and alone and not (infers or low or checkpointed) and graph <= tuning.graph:
         return Plan("rows", size, tuning=tuning)
     if low or (on_cpu and positions >= tuning.pieces_from):
         return Plan("pieces", size, low_memory=low, mixer_in_pieces=alone, tuning=tuning)

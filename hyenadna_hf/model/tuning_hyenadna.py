@@ -12,18 +12,18 @@ class Tuning:
     """
 
     # Paths on a CPU: see `choose_plan`.
-    in_place_from: int = 256  # positions
-    graph: int = 1 << 24  # positions times width times layers, up to which a graph is kept
-    row_positions: int = 4096  # of rows that are computed together
-    pieces_from: int = 16_384  # positions
+    whole_below: int = 256  # positions
+    graph: int = 1 << 24  # positions times width times layers, up to which training keeps a graph in place of pieces,
+    row_positions: int = 4096  # of so many positions a group of rows
+    pieces_from: int = 16_384  # positions, where a graph is not kept
     kept_bytes: int = 17 << 20  # of spectra, a block: one kernel of width 256 for 8,192 positions
 
     # Pieces.
     positions: int = 1024  # of a matrix product
-    channels: int = 16  # transformed together,
+    channels: int = 32  # transformed together,
     short_transforms: int = 1 << 18  # more if all of them have no more numbers than this,
     long_transforms: int = 1 << 23  # fewer if they have more than this
-    small_gates: int = 1 << 21  # numbers in the gates of all channels, up to which they are made at once;
+    small_gates: int = 1 << 23  # numbers in the gates of all channels, up to which they are made at once;
     gates_share: int = 4  # else one channel in so many at a time
     feature_positions: int = 8192  # of a kernel's features
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from plans import IN_PLACE, PIECES, TRANSPARENT, WHOLE
+from plans import IN_PLACE, PIECES, ROWS, TRANSPARENT, WHOLE
 
 from hyenadna_hf import (
     HyenaDNAForCausalLM,
@@ -43,7 +43,7 @@ def test_as_a_prompt(model_of, use_cache):
         model.generate(torch.tensor([[]]), max_new_tokens=3, use_cache=use_cache)
 
 
-@pytest.mark.parametrize("plan", [TRANSPARENT, WHOLE, PIECES, IN_PLACE], ids=str)
+@pytest.mark.parametrize("plan", [TRANSPARENT, WHOLE, ROWS, PIECES, IN_PLACE], ids=str)
 @pytest.mark.parametrize("model_class", HEADS)
 def test_in_a_batch(model_of, model_class, plan):
     model = model_of(model_class)

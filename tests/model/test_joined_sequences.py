@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import IN_PLACE, LOW, PIECES, TRANSPARENT, WHOLE
+from plans import IN_PLACE, LOW, PIECES, ROWS, TRANSPARENT, WHOLE
 from reference import randomise
 from transformers import (
     DataCollatorForTokenClassification,
@@ -66,7 +66,7 @@ def gradients(model, loss):
     return [gradient for gradient in found if gradient is not None]
 
 
-@pytest.mark.parametrize("plan", [TRANSPARENT, WHOLE, PIECES, LOW, IN_PLACE], ids=str)
+@pytest.mark.parametrize("plan", [TRANSPARENT, WHOLE, ROWS, PIECES, LOW, IN_PLACE], ids=str)
 @pytest.mark.parametrize("how", JOINS)
 @pytest.mark.parametrize("overrides", [{}, {"hyena_order": 3}, {"bidirectional": True}], ids=str)
 def test_hidden_states(how, plan, overrides):
@@ -80,7 +80,7 @@ def test_hidden_states(how, plan, overrides):
         torch.testing.assert_close(mine, torch.cat(theirs, 1), **EXACT)
 
 
-@pytest.mark.parametrize("plan", [TRANSPARENT, WHOLE, PIECES, LOW], ids=str)
+@pytest.mark.parametrize("plan", [TRANSPARENT, WHOLE, ROWS, PIECES, LOW], ids=str)
 @pytest.mark.parametrize("model_class", HEADS)
 def test_logits_and_gradients(model_class, plan):
     model = build(model_class)
@@ -149,7 +149,7 @@ def arguments_of(how, starts, mask):
 @given(
     joined_batches(),
     st.sampled_from(["position_ids", "seq_idx"]),
-    st.sampled_from([TRANSPARENT, WHOLE, PIECES, IN_PLACE]),
+    st.sampled_from([TRANSPARENT, WHOLE, ROWS, PIECES, IN_PLACE]),
     st.booleans(),
 )
 def test_whatever_the_lengths_joins_and_masks(batch, how, plan, bidirectional):
@@ -169,7 +169,7 @@ def test_whatever_the_lengths_joins_and_masks(batch, how, plan, bidirectional):
 
 
 @settings(deadline=None, max_examples=15)
-@given(joined_batches(), st.sampled_from(HEADS), st.sampled_from([TRANSPARENT, WHOLE, PIECES]))
+@given(joined_batches(), st.sampled_from(HEADS), st.sampled_from([TRANSPARENT, WHOLE, ROWS, PIECES]))
 def test_gradients_whatever_the_lengths_joins_and_masks(batch, model_class, plan):
     ids, starts, mask = batch
     if not mask.any():

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from plans import IN_PLACE, PIECES, TRANSPARENT, WHOLE
+from plans import IN_PLACE, PIECES, ROWS, TRANSPARENT, WHOLE
 from reference import randomise
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForMaskedLM, HyenaDNAModel
@@ -216,10 +216,12 @@ def test_plans():
         model.config.memory = memory
         return model.plan(torch.randint(7, 11, (rows, length)), **kwargs).path
 
-    assert path(16_383) == path(1) == "whole" and path(16_384) == path(4096, rows=4) == "pieces"
-    assert path(1, "low") == "pieces" and path(16_384, "fast") == "pieces"
+    long = {"length": 16_384, "rows": 29}  # by 18 by 2 layers: more than 2^24
+    assert path(255) == path(1) == "whole" and path(256) == path(16_384) == path(16_384, rows=28) == "rows"
+    assert path(**long) == "pieces"
+    assert path(1, "low") == "pieces" and path(**long, memory="fast") == "pieces"
     embeds = torch.zeros(1, 16_384, 18, dtype=torch.float64, requires_grad=True)
-    for memory, expected in {"auto": ("transparent", "pieces"), "low": ("pieces", "pieces")}.items():
+    for memory, expected in {"auto": ("transparent", "rows"), "low": ("pieces", "pieces")}.items():
         model.config.memory = memory  # of attribution, and of prompt tuning
         assert tuple(model.plan(inputs_embeds=inputs).path for inputs in (embeds, embeds * 1)) == expected
     model.config.memory = "auto"
@@ -229,7 +231,10 @@ def test_plans():
         with torch.autocast("cpu", torch.bfloat16):
             assert path(256) == "whole" and path(16_384) == "pieces"
         model.train()
+        assert path(256) == path(16_384) == "rows"
+        model.backbone.layers[0].gradient_checkpointing = True
         assert path(256) == "whole" and path(16_384) == "pieces"
+        model.backbone.layers[0].gradient_checkpointing = False
         model.eval()
         cache = model(torch.randint(7, 11, (1, 9)), use_cache=True).past_key_values
         assert path(300, past_key_values=cache) == "whole"
@@ -264,10 +269,14 @@ def test_a_plan_that_cannot_be():
         model(ids, plan=replace(WHOLE, keeps_spectra=True))
     with torch.no_grad():
         cache = model(ids, use_cache=True).past_key_values
-        for plan, reason in ((IN_PLACE, "whole sequences"), (PIECES, "mixer_in_pieces=True: pieces fill no cache")):
+        for plan, reason in (
+            (IN_PLACE, "whole sequences"),
+            (PIECES, "mixer_in_pieces=True: pieces fill no cache"),
+            (ROWS, "without a cache or shards"),
+        ):
             with pytest.raises(ValueError, match=reason):
                 model(ids, past_key_values=cache, plan=plan)
-    with pytest.raises(ValueError, match="path='fast': it must be transparent, whole, pieces or in_place"):
+    with pytest.raises(ValueError, match="path='fast': it must be transparent, whole, rows, pieces or in_place"):
         replace(WHOLE, path="fast")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import BEGINNINGS, IN_PLACE, LOW, PIECES, TRANSPARENT, WHOLE
+from plans import BEGINNINGS, IN_PLACE, LOW, PIECES, ROWS, TRANSPARENT, WHOLE
 from reference import randomise
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNAModel
@@ -161,7 +161,7 @@ class TestTrainingInPieces:
         model = model_of(hyena_order=order, short_filter_order=short, use_bias=order != 3)
         ids = torch.randint(0, 12, (2, length))
         expected = self.gradients(model, ids, TRANSPARENT)
-        for plan in (WHOLE, PIECES, LOW):
+        for plan in (WHOLE, ROWS, replace(ROWS, tuning=BEGINNINGS), PIECES, LOW):
             for mine, other in zip(self.gradients(model, ids, plan), expected):
                 torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
 
@@ -177,15 +177,16 @@ class TestTrainingInPieces:
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": reentrant})
             model.enable_input_require_grads()
-        pieces = self.gradients(model, ids, PIECES, attention_mask=mask)
-        for mine, other in zip(pieces, expected):
-            torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+        for plan in (PIECES,) if reentrant else (ROWS, PIECES):  # rows share a graph
+            for mine, other in zip(self.gradients(model, ids, plan, attention_mask=mask), expected):
+                torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
 
-    def test_dropout_is_the_same_when_it_is_computed_again(self):
+    @pytest.mark.parametrize("plan", [ROWS, PIECES], ids=str)
+    def test_dropout_is_the_same_when_it_is_computed_again(self, plan):
         """A finite difference along the gradient, with the same random numbers."""
         model = model_of(resid_dropout=0.3, hyena_dropout=0.3, embed_dropout=0.0).train()
         ids = torch.randint(7, 11, (1, 50))
-        _, *gradients = self.gradients(model, ids, PIECES)
+        _, *gradients = self.gradients(model, ids, plan)
         squared = sum(float(gradient.square().sum()) for gradient in gradients)
         step = 1e-6 / squared**0.5
         losses = []
@@ -194,10 +195,10 @@ class TestTrainingInPieces:
                 for parameter, gradient in zip(model.parameters(), gradients):
                     parameter += sign * step * gradient
             torch.manual_seed(3)
-            losses.append(float(model(ids, plan=PIECES)[0].detach().square().sum()))
+            losses.append(float(model(ids, plan=plan)[0].detach().square().sum()))
         assert abs((losses[0] - losses[1]) / (2 * step) / squared - 1) < 1e-5
 
-    @pytest.mark.parametrize("plan", [WHOLE, PIECES, LOW], ids=str)
+    @pytest.mark.parametrize("plan", [WHOLE, ROWS, PIECES, LOW], ids=str)
     def test_autocast(self, plan):
         model = model_of().float()
         ids = torch.randint(7, 11, (2, 40))

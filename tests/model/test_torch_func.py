@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from plans import LOW, PIECES, TRANSPARENT, WHOLE
+from plans import LOW, PIECES, ROWS, TRANSPARENT, WHOLE
 from reference import randomise
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, stack_module_state, vjp, vmap
@@ -12,11 +12,11 @@ from torch.func import functional_call, grad, jacfwd, jacrev, jvp, stack_module_
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNAModel
 
 LENGTHS = [5, 60, 300]
-PLANS = [TRANSPARENT, WHOLE, PIECES, LOW]
+PLANS = [TRANSPARENT, WHOLE, ROWS, PIECES, LOW]
 LONG = 16_500
 both_directions = pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
 of_lengths = pytest.mark.parametrize("length", LENGTHS)
-with_plans = pytest.mark.parametrize("plan", PLANS, ids=["transparent", "whole", "pieces", "low"])
+with_plans = pytest.mark.parametrize("plan", PLANS, ids=["transparent", "whole", "rows", "pieces", "low"])
 
 
 def model_of(model_class=HyenaDNAModel, seed=0, **kwargs):

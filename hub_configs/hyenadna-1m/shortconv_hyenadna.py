@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/shortconv_hyenadna.py
