@@ -11,7 +11,7 @@ dropout on embeddings of the defaults in all ways. bfloat16 is autocast. Before 
 gradients without dropout are compared, in float32 with those of ours in float64.
 
 The ways: `published` is the published formulation (benchmarks/published.py); `bound` the matrix products of the layers
-alone, of 1,024 positions at a time in memory that is used again, three times as many in training.
+alone, in that dtype, of 1,024 positions at a time in memory that is used again, three times as many in training.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from importlib.util import find_spec
 import torch
 from published import Bound, Published
 from report import write_table
-from speed import checked, multimolecule
+from speed import multimolecule
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAModel
 
@@ -63,9 +63,11 @@ def row_of(args, width, layers, rows, length):
     if args.inference and find_spec("multimolecule"):
         forwards["multimolecule"] = multimolecule(model)
     differences = compare(args, model, forwards, ids)
-    run = partial(infer, args) if args.inference else partial(train, args, torch.optim.AdamW(model.parameters()))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    run = partial(infer, args) if args.inference else partial(train, args, optimizer)
     steps = {name: partial(run, forward, ids) for name, forward in forwards.items()}
-    steps["bound"] = Bound(model, rows, length, backward=not args.inference)
+    of_dtype = copy.deepcopy(model).to(getattr(torch, args.dtype))
+    steps["bound"] = Bound(of_dtype, rows, length, backward=not args.inference)
     for step in steps.values():
         step()
     found = [{name: timed(step) for name, step in steps.items()} for _ in range(args.rounds)]
@@ -89,8 +91,13 @@ def train(args, optimizer, forward, ids):
     optimizer.zero_grad()
     with autocast(args):
         hidden = forward(ids)
-    hidden.float().square().mean().backward()
+    loss_of(hidden).backward()
     optimizer.step()
+
+
+def loss_of(hidden):
+    """Of half the channels: the mean square of all is the same for any input, after a norm."""
+    return hidden[..., ::2].float().square().mean()
 
 
 def autocast(args):
@@ -107,7 +114,9 @@ def compare(args, model, forwards, ids):
             tensors = tensors_of(model, forward, ids, args.inference)
         pairs = zip(tensors, expected, strict=True)
         largest = max(float((one - other).abs().max() / other.abs().max()) for one, other in pairs)
-        found[name] = checked("bfloat16" if args.dtype == "bfloat16" else name, largest)
+        if not largest <= (5e-4 if args.dtype == "float32" else 0.2):
+            raise SystemExit(f"{name} differs by {largest:.2g} of the largest value")
+        found[name] = largest
     return found
 
 
@@ -118,7 +127,7 @@ def tensors_of(model, forward, ids, inference):
     with torch.set_grad_enabled(not inference):
         hidden = forward(ids)
         if not inference:
-            hidden.float().square().mean().backward()
+            loss_of(hidden).backward()
     model.backbone.dropout.p = dropout
     return [hidden.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
 

@@ -48,9 +48,9 @@ class Published(nn.Module):
             h = sine(layer(h))
         k = (last(h) * (self.decay[:length] + 0.05)).T
         k_f = torch.fft.rfft(k, n=2 * length) / (2 * length)
-        v_f = torch.fft.rfft(v, n=2 * length)
+        v_f = torch.fft.rfft(v.to(k.dtype), n=2 * length)
         y = torch.fft.irfft(v_f * k_f, n=2 * length, norm="forward")[..., :length]
-        return y + v * filter_fn.bias[:, None]
+        return (y + v * filter_fn.bias[:, None]).to(v.dtype)
 
 
 class Bound:

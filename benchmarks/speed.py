@@ -251,7 +251,7 @@ def inference(forward, ids):
 def forward_and_backward(model, forward, ids):
     model.zero_grad()
     hidden = forward(ids)
-    hidden.square().mean().backward()
+    hidden[..., ::2].square().mean().backward()  # the mean square of all is the same for any input, after a norm
     return hidden.detach()
 
 

@@ -97,7 +97,7 @@ def choose_plan(backbone, inputs, modules, cached=False, continues=False, sharde
     plain = infers and not (continues or sharded) and not torch.is_autocast_enabled(inputs.device.type)
     if plain and (low or parts):
         return Plan("in_place", size, keeps_spectra, tuning=tuning)
-    graph = gradients * positions * config.d_model * config.n_layer
+    graph = positions * config.d_model * config.n_layer
     checkpointed = active and backbone.layers[0].gradient_checkpointing
     if parts and alone and not (infers or low or checkpointed) and graph <= tuning.graph:
         return Plan("rows", size, tuning=tuning)

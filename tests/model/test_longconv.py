@@ -150,3 +150,28 @@ def test_half_precision_signals_are_convolved_in_float32(dtype):
 def test_fft_size_is_the_least_fast_one(length):
     fast = [odd << n for odd in (1, 3, 5, 9) for n in range(25)]
     assert fft_size(length) == min(size for size in fast if size >= max(length, 32))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("length", [1, 2, 17, 64, 257, 1100])
+def test_gradients_are_those_of_the_transforms_one_by_one(length, causal):
+    """Of [`Convolved`] against autograd through PyTorch's transforms, with beginnings and without, and second ones."""
+    make = torch.Generator().manual_seed(length)
+    # As in groups of rows: a kernel for all rows of a channel.
+    v = torch.randn(3, 2, length, generator=make, dtype=torch.float64).requires_grad_()
+    kernels = [
+        torch.randn(3, 1, length, generator=make, dtype=torch.float64).requires_grad_() for _ in range(2 - causal)
+    ]
+    weights = torch.randn(2, 3, 2, length, generator=make, dtype=torch.float64)
+    for least in (1, 64):
+        found = []
+        for native in (True, False):
+            convolution = LongConvolution(
+                length, causal=causal, native=native, tuning=replace(TUNING, least_beginning=least)
+            )
+            y = convolution(v, convolution.spectra(*kernels))
+            first = torch.autograd.grad((y * weights[0]).sum(), (v, *kernels), create_graph=True)
+            second = torch.autograd.grad((first[0] * weights[1]).sum() + first[1].square().sum(), (v, *kernels))
+            found.append((y, *first, *second))
+        for mine, other in zip(*reversed(found)):
+            torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
