@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, stack_module_state, vjp, vmap
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNAModel
+from hyenadna_hf.model.plan_hyenadna import Plan
 
 LENGTHS = [5, 60, 300]
 PLANS = [TRANSPARENT, WHOLE, ROWS, PIECES, LOW]
@@ -243,14 +244,16 @@ def test_gradients_with_a_graph(plan, bidirectional, shared):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["auto", "low"])
+@pytest.mark.parametrize(
+    "plan", [Plan("rows"), Plan("pieces"), Plan("pieces", low_memory=True)], ids=["rows", "pieces", "low"]
+)
 @both_directions
-def test_gradient_penalty_of_long_sequences(bidirectional, memory):
-    model = model_of(bidirectional=bidirectional, memory=memory)
+def test_gradient_penalty_of_long_sequences(bidirectional, plan):
+    """In pieces as they are, beginnings among them."""
+    model = model_of(bidirectional=bidirectional)
     ids = some_ids(1, LONG)
-    assert model.plan(ids).path == "pieces"
     expected = penalty(model, ids, plan=TRANSPARENT)
-    assert_same(penalty(model, ids), expected, 1e-7)
+    assert_same(penalty(model, ids, plan=plan), expected, 1e-7)
 
 
 @both_directions
