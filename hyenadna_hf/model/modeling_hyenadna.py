@@ -38,6 +38,7 @@ from .operator_hyenadna import HyenaDNAOperator  # noqa: F401
 from .padding_hyenadna import Rows, after_prompt, pool_positions, refuse_other_lengths, rows_of, sequence_starts
 from .pieces_hyenadna import Pieces  # noqa: F401
 from .plan_hyenadna import check_plan, choose_plan
+from .shortconv_hyenadna import ShortConvolution  # noqa: F401
 from .spectra_hyenadna import KeptSpectra  # noqa: F401
 from .tuning_hyenadna import Tuning  # noqa: F401
 

@@ -20,7 +20,7 @@ class Tuning:
 
     # Pieces.
     positions: int = 1024  # of a matrix product
-    channels: int = 32  # transformed together,
+    channels: int = 16  # transformed together,
     short_transforms: int = 1 << 18  # more if all of them have no more numbers than this,
     long_transforms: int = 1 << 23  # fewer if they have more than this
     small_gates: int = 1 << 23  # numbers in the gates of all channels, up to which they are made at once;
