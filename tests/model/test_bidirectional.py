@@ -99,7 +99,7 @@ def test_training_in_pieces(length, order, checkpointing):
     for plan in (TRANSPARENT, ROWS, PIECES, LOW):
         model = build(hyena_order=order).train()
         if checkpointing and plan is not TRANSPARENT:
-            # The second name is the first one's in transformers 4. Reentrant checkpoints free the graph that rows share.
+            # In transformers 4 the second name is the first one. Reentrant checkpoints free the graph that rows share.
             enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
             enable({"use_reentrant": plan is not ROWS})
         hidden = model(ids, mask, plan=plan).last_hidden_state
