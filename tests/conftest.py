@@ -17,6 +17,14 @@ def seed():
     set_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_compiled(monkeypatch):
+    """`TrainingArguments(torch_compile=True)` sets variables by which later Trainers compile too, and miss hooks."""
+    for name in ("BACKEND", "MODE"):
+        monkeypatch.setenv(f"ACCELERATE_DYNAMO_{name}", "")  # so that it is restored
+        monkeypatch.delenv(f"ACCELERATE_DYNAMO_{name}")
+
+
 @pytest.fixture
 def config():
     """Small sizes, an odd width, every kind of dropout off."""
