@@ -17,14 +17,13 @@ alone, in that dtype, of 1,024 positions at a time in memory that is used again,
 import argparse
 import copy
 import statistics
-import time
 from functools import partial
 from importlib.util import find_spec
 
 import torch
-from published import Bound, Published
+from published import Bound, Published, loss_of
 from report import write_table
-from speed import multimolecule
+from speed import multimolecule, ours, timed
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAModel
 
@@ -65,21 +64,17 @@ def row_of(args, width, layers, rows, length):
     differences = compare(args, model, forwards, ids)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     run = partial(infer, args) if args.inference else partial(train, args, optimizer)
-    steps = {name: partial(run, forward, ids) for name, forward in forwards.items()}
+    steps = {name: partial(run, forward) for name, forward in forwards.items()}
     of_dtype = copy.deepcopy(model).to(getattr(torch, args.dtype))
     steps["bound"] = Bound(of_dtype, rows, length, backward=not args.inference)
     for step in steps.values():
-        step()
-    found = [{name: timed(step) for name, step in steps.items()} for _ in range(args.rounds)]
+        step(ids)
+    found = [{name: timed(step, ids) for name, step in steps.items()} for _ in range(args.rounds)]
     row = {"width": width, "layers": layers, "rows": rows, "positions": length}
     row |= {f"{name}, ms": 1000 * statistics.median(one[name] for one in found) for name in steps}
     pairs = [(name, "ours") for name in steps if name not in ("ours", "bound")] + [("ours", "bound")]
     row |= {f"{a} / {b}": statistics.median(one[a] / one[b] for one in found) for a, b in pairs}
     return row | {f"{name}, largest difference": f"{value:.0e}" for name, value in differences.items()}
-
-
-def ours(model, ids):
-    return model(ids).last_hidden_state
 
 
 def infer(args, forward, ids):
@@ -93,11 +88,6 @@ def train(args, optimizer, forward, ids):
         hidden = forward(ids)
     loss_of(hidden).backward()
     optimizer.step()
-
-
-def loss_of(hidden):
-    """Of half the channels: the mean square of all is the same for any input, after a norm."""
-    return hidden[..., ::2].float().square().mean()
 
 
 def autocast(args):
@@ -130,12 +120,6 @@ def tensors_of(model, forward, ids, inference):
             loss_of(hidden).backward()
     model.backbone.dropout.p = dropout
     return [hidden.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
-
-
-def timed(step):
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from report import write_table
 from transformers import AutoModelForCausalLM
 
 from hyenadna_hf.hub.sizes import published_config
-from hyenadna_hf.reproduce.report import machine
+from hyenadna_hf.machine import machine
 
 
 def main():

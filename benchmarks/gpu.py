@@ -45,7 +45,8 @@ from pathlib import Path
 
 import torch
 import transformers
-from published import Published
+from published import Published, gpt2
+from report import text
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -259,16 +260,13 @@ def module_of(row, model, ids):
 
 
 def attention(model, ids):
-    config = model.config
-    sizes = {"n_embd": config.d_model, "n_layer": config.n_layer, "n_head": 8, "n_positions": ids.shape[1]}
-    tokens = {"vocab_size": config.vocab_size, "bos_token_id": 2, "eos_token_id": 1}
     others = dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
     others["activation_function"] = "gelu_pytorch_tanh"  # the same function as the default, in one kernel
     # The implementation called "sdpa" makes a mask when it is compiled, and flash attention takes none.
     transformers.AttentionInterface.register("unmasked_sdpa", sdpa_attention_forward)
-    config = transformers.GPT2Config(**sizes, **tokens, **others, attn_implementation="unmasked_sdpa")
     with torch.device(ids.device):
-        return transformers.GPT2Model(config).train(model.training)
+        module = gpt2(model.config, ids.shape[1], attn_implementation="unmasked_sdpa", **others)
+    return module.train(model.training)
 
 
 def run(args, row, module, ids, optimizer=None):
@@ -388,7 +386,7 @@ def held(args):
 
 
 def machine(args):
-    """What the results depend on."""
+    """Name the device, the versions and the commit that the results depend on."""
     commit, cores = "", f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"
     if shutil.which("git"):
         command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -415,16 +413,9 @@ def write(args, facts, rows):
         writer.writeheader()
         writer.writerows(rows)
     (args.out / "gpu.json").write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    # Not by report.py, which needs pandas.
     table = markdown_table(HEADS, (map(text, row.values()) for row in rows))
     about = [f"- {name}: {value}" for name, value in facts.items()]
     (args.out / "gpu.md").write_text("\n".join([*about, "", *table]) + "\n", encoding="utf-8")
-
-
-def text(value):
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else value
 
 
 def plot(args, facts, rows):

@@ -1,7 +1,8 @@
-"""The published formulation of HyenaDNA, as a yardstick: the same weights, its order of operations, its FFT size."""
+"""Yardsticks: the published formulation of HyenaDNA on the same weights, attention of the same size, and the bound."""
 
 import torch
 from torch import nn
+from transformers import GPT2Config, GPT2Model
 
 from hyenadna_hf.model.filter_hyenadna import decay_rates, positional_features
 
@@ -92,3 +93,15 @@ class Bound:
             for _ in range(self.transforms):
                 torch.fft.rfft(self.signal, out=self.spectrum)
                 torch.fft.irfft(self.spectrum, n=self.size, out=self.signal)
+
+
+def gpt2(config, length, **options):
+    """Make a GPT-2 of random weights, of the width and depth of a [`HyenaDNAConfig`], for `length` positions."""
+    sizes = {"n_embd": config.d_model, "n_layer": config.n_layer, "n_head": 8, "n_positions": length}
+    tokens = {"vocab_size": config.vocab_size, "bos_token_id": 2, "eos_token_id": 1}
+    return GPT2Model(GPT2Config(**sizes, **tokens, **options))
+
+
+def loss_of(hidden):
+    """Of half the channels: the mean square of all is the same for any input, after a norm."""
+    return hidden[..., ::2].float().square().mean()

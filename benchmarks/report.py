@@ -3,8 +3,8 @@
 import csv
 from pathlib import Path
 
+from hyenadna_hf.machine import machine
 from hyenadna_hf.markdown import markdown_table
-from hyenadna_hf.reproduce.report import machine
 
 
 def write_table(rows, path):
@@ -21,12 +21,13 @@ def write_table(rows, path):
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    text = "\n".join(markdown_table(rows[0], (map(_text, row.values()) for row in rows))) + "\n"
-    path.with_suffix(".md").write_text(f"{text}\n{machine()}\n", encoding="utf-8")
-    print(text)
+    table = "\n".join(markdown_table(rows[0], (map(text, row.values()) for row in rows))) + "\n"
+    path.with_suffix(".md").write_text(f"{table}\n{machine()}\n", encoding="utf-8")
+    print(table)
 
 
-def _text(value):
+def text(value):
+    """A cell: floats with three digits, nothing for `None`."""
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

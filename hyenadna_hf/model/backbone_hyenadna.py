@@ -13,8 +13,10 @@ from .padding_hyenadna import AS_THEY_STAND
 from .pieces_hyenadna import Pieces
 from .plan_hyenadna import TRANSPARENT
 
-# Dtypes of matrix products by oneDNN on a CPU.
-ONEDNN = {torch.float32, torch.bfloat16} if torch.backends.mkldnn.is_available() else set()
+# Dtypes of matrix products by oneDNN on this CPU.
+ONEDNN = {torch.float32} if torch.backends.mkldnn.is_available() else set()
+if ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    ONEDNN.add(torch.bfloat16)
 
 
 class HyenaDNAMLP(nn.Module):
@@ -56,8 +58,9 @@ class HyenaDNABlock(GradientCheckpointingLayer):
         normed = self.norm1(hidden_states.to(self.norm1.weight.dtype))
         return self.dropout(self.mixer(normed, plan=plan, past=past, rows=rows))
 
-    def mlp_branch(self, hidden_states):
-        return self.dropout(self.mlp(self.norm2(hidden_states.to(self.norm2.weight.dtype))))
+    def mlp_branch(self, hidden_states, infer=False):
+        mlp = self.mlp.infer if infer else self.mlp
+        return self.dropout(mlp(self.norm2(hidden_states.to(self.norm2.weight.dtype))))
 
     def _add_mlp_in_pieces(self, hidden_states, size):
         pieces = Pieces(
@@ -119,7 +122,7 @@ class HyenaDNABackbone(nn.Module):
         hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
         parts = [(hidden_states, rows)]
         if plan.path == "rows":
-            past = [Prepared(layer.mixer, hidden_states, plan) for layer in self.layers]
+            past = [Prepared(layer.mixer, hidden_states, plan) for layer in self.layers[:blocks]]
             count = max(1, plan.tuning.row_positions // hidden_states.shape[1])
             parts = zip(hidden_states.split(count), rows.split(count))
         elif plan.path == "in_place" and not overwrite and hidden_states.data_ptr() == inputs_embeds.data_ptr():

@@ -40,7 +40,7 @@ class InPlace:
         for rows, positions in self._pieces():
             h = self.hidden[rows, positions]
             h += block.mixer.out_proj(mixed[rows, :, positions].transpose(1, 2).flatten(0, 1)).view_as(h)
-            h += block.mlp.infer(block.norm2(h.to(block.norm2.weight.dtype)))
+            h += block.mlp_branch(h, infer=True)
 
     def _rows(self):
         """List as many rows at a time (`slice`s) as a piece of a matrix product has room for."""
@@ -65,16 +65,17 @@ class InPlace:
             share = width // self.plan.tuning.gates_share // convolutions
             some = max(self.transforms, share // self.transforms * self.transforms)
         gates = self.space("gates", (len(self.hidden), convolutions, some, self.length), dtype)
+        at_once = some == width
         for rows, positions in self._pieces():
-            first = slice(-2, None) if some < width else slice(None)
-            *others, x, v = self._projected(block, first, slice(None), rows, positions)
-            mixed[rows, :, positions] = v.mul_(x).transpose(0, 1)
-            for i, gate in enumerate(others):
-                gates[rows, i, :, positions] = gate.transpose(0, 1)
+            streams = slice(None) if at_once else slice(-2, None)
+            made = self._projected(block, streams, slice(None), rows, positions)
+            mixed[rows, :, positions] = made[-1].mul_(made[-2]).transpose(0, 1)
+            if at_once:
+                gates[rows, ..., positions] = made[:-2].movedim(2, 0)
         for first in range(0, width, some):
             channels = slice(first, min(first + some, width))
             count = channels.stop - channels.start
-            if some < width:
+            if not at_once:
                 for rows, positions in self._pieces():
                     made = self._projected(block, slice(-2), channels, rows, positions)
                     gates[rows, :, :count, positions] = made.movedim(2, 0)

@@ -174,11 +174,7 @@ class RealTransform(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        halves = gradient / 2  # all but these frequencies count for a conjugate too
-        halves[..., 0] = gradient[..., 0]
-        if ctx.size % 2 == 0:
-            halves[..., -1] = gradient[..., -1]
-        whole = torch.fft.irfft(halves, n=ctx.size, norm="forward")
+        whole = torch.fft.irfft(gradient / _weights(gradient, ctx.size), n=ctx.size)
         return whole.narrow(-1, 0, ctx.length), None  # indexing would make an alias, which batches of gradients lack
 
 
@@ -224,8 +220,8 @@ class Convolved(torch.autograd.Function):
 
 
 def _weights(spectrum, size):
-    """How often each frequency of a real signal counts, over the size of its inverse transform."""
-    weights = spectrum.real.new_full((size // 2 + 1,), 2 / size)
+    """How often each frequency of a real signal counts (for its conjugate too), over the size of the transform."""
+    weights = torch.full((size // 2 + 1,), 2 / size, dtype=spectrum.dtype.to_real(), device=spectrum.device)
     weights[0] = 1 / size
     if size % 2 == 0:
         weights[-1] = 1 / size

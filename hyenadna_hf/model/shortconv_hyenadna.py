@@ -41,21 +41,22 @@ class ShortConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients):
         x, taps = ctx.saved_tensors
-        whole = None if any(map(needs_new_memory, gradients)) else torch.empty_like(x)
-        of_x, of_taps, of_bias = [], [], []
-        for i, gradient in enumerate(gradients):
-            if ctx.needs_input_grad[0]:
-                of_x.append(_of_signal(gradient, taps[i], None if whole is None else whole[i]))
-            if ctx.needs_input_grad[1]:
-                of_taps.append(_of_taps(gradient, x[i], taps.shape[-1]).to(taps.dtype))
-            if ctx.needs_input_grad[2]:
-                of_bias.append(gradient.sum((-2, -1)).to(taps.dtype))
-        if whole is None and of_x:
-            whole = torch.stack(of_x)
-        return whole if of_x else None, *(torch.stack(found) if found else None for found in (of_taps, of_bias))
+        of_x = of_taps = of_bias = None
+        if ctx.needs_input_grad[0]:
+            if any(map(needs_new_memory, gradients)):
+                of_x = torch.stack([_of_signal(*given) for given in zip(gradients, taps)])
+            else:
+                of_x = torch.empty_like(x)
+                for given in zip(gradients, taps, of_x):
+                    _of_signal(*given)
+        if ctx.needs_input_grad[1]:
+            of_taps = torch.stack([_of_taps(*given, taps.shape[-1]) for given in zip(gradients, x)]).to(taps.dtype)
+        if ctx.needs_input_grad[2]:
+            of_bias = torch.stack([gradient.sum((-2, -1)) for gradient in gradients]).to(taps.dtype)
+        return of_x, of_taps, of_bias
 
 
-def _of_signal(gradient, taps, out):
+def _of_signal(gradient, taps, out=None):
     taps, length = taps.to(gradient.dtype), gradient.shape[-1]
     found = torch.mul(gradient, taps[..., -1:], out=out)
     for lag in range(1, min(taps.shape[-1], length)):

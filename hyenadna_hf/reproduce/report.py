@@ -1,14 +1,11 @@
 """A table of results as CSV, Markdown and a picture, with the published figures beside ours."""
 
-import os
-import platform
 import statistics
 
 import pandas as pd
-import torch
-import transformers
 
 from ..inference.command import replace_file
+from ..machine import machine
 from ..markdown import markdown_table
 
 
@@ -179,12 +176,3 @@ def _plot(table, found, path):
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def machine():
-    """One line on the hardware and versions that a table was made with."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
-    return (
-        f"{device}; Python {platform.python_version()}, PyTorch {torch.__version__} with {torch.get_num_threads()} "
-        f"threads, transformers {transformers.__version__}"
-    )

@@ -364,7 +364,7 @@ class TestHooks:
     SITES = ["layers.0", "layers.1.mixer.in_proj", "layers.1.mixer.filter_fn", "layers.0.mlp.fc2", "ln_f"]
 
     def captured(self, model, ids, sites, plan=None):
-        """What hooks see on some modules, once it is clear that nothing has changed it since."""
+        """Return the tensors that hooks see on some modules, after checking that nothing has changed them since."""
         seen, backbone = {}, model.backbone
 
         def keep(site):

@@ -15,7 +15,7 @@ def arguments(streams, channels, rows, length, order, dtype=torch.float64):
 
 
 def reference(x, taps, bias):
-    """What `nn.Conv1d` computes of `(rows, streams * channels, length)`."""
+    """Compute it as `nn.Conv1d` does, of `(rows, streams * channels, length)`."""
     padded = F.pad(x.flatten(0, 1).transpose(0, 1), (taps.shape[-1] - 1, 0))
     y = F.conv1d(padded, taps.flatten(0, 1), bias.flatten(), groups=taps.shape[0] * taps.shape[1])
     return y.transpose(0, 1).unflatten(0, taps.shape[:2])

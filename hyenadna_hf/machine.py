@@ -1,0 +1,16 @@
+"""The machine that something was measured on."""
+
+import os
+import platform
+
+import torch
+import transformers
+
+
+def machine():
+    """One line on the hardware and versions that a table was made with."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
+    return (
+        f"{device}; Python {platform.python_version()}, PyTorch {torch.__version__} with {torch.get_num_threads()} "
+        f"threads, transformers {transformers.__version__}"
+    )
