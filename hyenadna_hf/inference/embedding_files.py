@@ -9,10 +9,11 @@ hold one part at a time.
 import importlib.util
 import json
 import warnings
+from itertools import zip_longest
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, WorkError
 
 COLUMNS = ("name", "contig", "start", "end", "strand", "length")
 
@@ -98,6 +99,50 @@ def write_h5ad(path, parts, about):
 
 
 WRITERS = {".parquet": write_parquet, ".npy": write_npy, ".h5ad": write_h5ad}
+
+
+def write(path, parts, about):
+    """
+    Write a file of embeddings by its ending, and check that it holds a row for each region, in their order.
+
+    Raises:
+        WorkError: if it does not.
+    """
+    for regions, file in parts:
+        rows = sum(region.length for region in regions) if about["pooling"] == "none" else len(regions)
+        if len(np.load(file, mmap_mode="r")) != rows:
+            raise WorkError(f"{file}: a part has another number of rows than its sequences have; delete it.")
+    WRITERS[path.suffix](path, parts, about)
+    expected = (region.name for regions, _ in parts for region in regions)
+    try:
+        same = all(one == other for one, other in zip_longest(READERS[path.suffix](path), expected))
+    except Exception as error:  # what readers raise of a file that was cut
+        raise WorkError(f"{path.name}: it cannot be read back ({error}); is the disk full?") from error
+    if not same:
+        raise WorkError(f"{path.name}: its rows are not those of the sequences when it is read back; is the disk full?")
+
+
+def _names_in_parquet(path):
+    import pyarrow.parquet as pq
+
+    for batch in pq.ParquetFile(path).iter_batches(columns=["name"]):
+        yield from batch.column(0).to_pylist()
+
+
+def _names_in_npy(path):
+    rows = len(np.load(path, mmap_mode="r"))
+    with open(_names_file(path), encoding="utf-8") as names:
+        next(names)
+        yield from (line.split("\t", 1)[0] for line, _ in zip(names, range(rows), strict=True))
+
+
+def _names_in_h5ad(path):
+    import anndata
+
+    yield from anndata.read_h5ad(path, backed="r").obs["name"]
+
+
+READERS = {".parquet": _names_in_parquet, ".npy": _names_in_npy, ".h5ad": _names_in_h5ad}
 
 
 def _names_file(path):

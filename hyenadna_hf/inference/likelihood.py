@@ -6,18 +6,16 @@ model without knowledge gives log(1/4) = -1.386 nats a base. Everything else (N 
 as context but not scored.
 """
 
-import inspect
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data.sequence import NOT_A_NUCLEOTIDE, reverse_complement
+from ..data.sequence import BASES, NOT_A_NUCLEOTIDE, normalised, reverse_complement
 from ..errors import InputError
 from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
 from .loading import check_tokenizer
@@ -25,10 +23,6 @@ from .tiling import tiles
 
 STRANDS = ("forward", "both")
 MAX_TOKENS = 16_384
-
-# What sequences begin with is read once if there are so many of them, and none goes on for more than so many times its
-# length: below that, measured on a CPU, taking the state over costs what it saves.
-FEWEST_TAILS, LONGEST_TAIL = 3, 4
 
 
 @dataclass(frozen=True)
@@ -162,7 +156,7 @@ def mean_of_strands(values):
 
 def skipped_bases(sequence):
     """How many of a sequence's characters are not A, C, G, T or U."""
-    return len(sequence) - sum(map(sequence.count, "ACGTUacgtu"))
+    return len(sequence) - sum(map(normalised(sequence).count, BASES))
 
 
 class BaseLikelihood:
@@ -193,8 +187,7 @@ class BaseLikelihood:
         self.bos = bos
         self.max_tokens = max_tokens
         self.longest = model.config.max_seq_len - bos
-        self._continues = _can_continue(model)
-        self._bases = torch.tensor(tokenizer.convert_tokens_to_ids(list("ACGT")))
+        self._bases = torch.tensor(tokenizer.convert_tokens_to_ids(list(BASES)))
 
     def tile_size(self, window=None, stride=None):
         """`window` and `stride` in bases, with their defaults; an `InputError` if they will not do."""
@@ -225,41 +218,16 @@ class BaseLikelihood:
             `tuple`: an item and the log-probability of each of its bases, in nats, float32, NaN where it is not
             scored; in the order of the items.
         """
-        return self._in_order(
-            items, lambda item: len(text(item)) + self.bos, lambda batch: self._score(map(text, batch))
-        )
 
-    def tails(self, forks):
-        """
-        Score sequences that begin alike, and read what they begin with once where that is faster.
+        def length(item):
+            return len(text(item)) + self.bos
 
-        Args:
-            forks (iterable of `tuple`): A beginning, which is not scored, and a list of its continuations. Read lazily.
-
-        Yields:
-            `list[np.ndarray]`: for each fork, the log-probabilities of the bases of each continuation.
-        """
-
-        def length(fork):
-            return len(fork[0]) + self.bos + sum(map(len, fork[1]))
-
-        def kind(fork):
-            return len(fork[0]), self._shares(fork)
-
-        return (values for _, values in self._in_order(forks, length, self._score_forks, kind))
-
-    def _in_order(self, items, length, score, kind=lambda item: None):
-        """Items with what `score` gives for batches of them, each of one kind; in their order."""
         for chunk in chunks_of(items, length, BATCHES_AHEAD * self.max_tokens):
             values = [None] * len(chunk)
-            kinds = defaultdict(list)
-            for index, item in enumerate(chunk):
-                kinds[kind(item)].append((index, item))
-            for alike in kinds.values():
-                for batch in length_bucketed(alike, lambda numbered: length(numbered[1]), self.max_tokens):
-                    indices, members = zip(*(numbered for _, numbered in batch))
-                    for index, scored in zip(indices, score(members)):
-                        values[index] = scored
+            for batch in length_bucketed(chunk, length, self.max_tokens):
+                indices, members = zip(*batch)
+                for index, scored in zip(indices, self._score(map(text, members))):
+                    values[index] = scored
             yield from zip(chunk, values)
 
     def _score(self, sequences):
@@ -273,34 +241,6 @@ class BaseLikelihood:
         if not self.bos:
             values = np.pad(values, ((0, 0), (1, 0)), constant_values=np.nan)
         return [row[: len(sequence)] for row, sequence in zip(values, sequences)]
-
-    def _score_forks(self, forks):
-        """The forks of a batch, which are of one kind: their beginnings are equally long."""
-        beginnings, continuations = zip(*forks)
-        tails = [tail for alternatives in continuations for tail in alternatives]
-        rows = [row for row, alternatives in enumerate(continuations) for _ in alternatives]
-        if self._shares(forks[0]):
-            values = iter(self._continue(beginnings, rows, tails))
-        else:
-            whole = self._score(beginnings[row] + tail for row, tail in zip(rows, tails))
-            values = (row[len(beginnings[0]) :] for row in whole)
-        return [list(islice(values, len(alternatives))) for alternatives in continuations]
-
-    def _shares(self, fork):
-        """Whether the beginning is read once."""
-        beginning, tails = fork
-        worthwhile = len(tails) >= FEWEST_TAILS and 0 < max(map(len, tails)) < LONGEST_TAIL * len(beginning)
-        return self._continues and worthwhile
-
-    def _continue(self, beginnings, rows, tails):
-        """Score each tail behind the beginning of its row, from the state that the beginning leaves behind."""
-        begin, ids = self._tokens(beginnings, self.bos), self._tokens(tails)
-        with inference_of(self.model):
-            begun = self.model(input_ids=begin, use_cache=True, logits_to_keep=1)
-            begun.past_key_values.batch_select_indices(rows)
-            following = self.model(input_ids=ids, past_key_values=begun.past_key_values).logits[:, :-1]
-            values = self._log_probabilities(torch.cat([begun.logits[rows], following], dim=1), ids)
-        return [row[: len(tail)] for row, tail in zip(values, tails)]
 
     def _tokens(self, sequences, bos=False):
         """Token ids, `(batch, length)`. The model is causal: padding on the right is never seen and needs no mask."""
@@ -321,12 +261,3 @@ class BaseLikelihood:
         is_base = ids[..., None] == bases  # [B, L, 4]
         values = log_p.where(is_base, 0).sum(-1).masked_fill(~is_base.any(-1), torch.nan)
         return values.float().cpu().numpy()
-
-
-def _can_continue(model):
-    """Whether a call can go on from an earlier one: not behind a soft prompt, nor in code older than the cache."""
-    if hasattr(model, "get_base_model"):  # PEFT
-        if model.active_peft_config.is_prompt_learning:
-            return False
-        model = model.get_base_model()
-    return "past_key_values" in inspect.signature(model.forward).parameters

@@ -8,17 +8,21 @@ import numpy as np
 from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..data.intervals import parse_region
-from .command import ScoringArguments, job, load_language_model, output_path, replace_file
+from ..data.sequence import BASES, normalised
+from ..jobs import output_path, replace_file
+from .command import ScoringArguments, identity_of, load_language_model
 from .score_table import ABSENT, score_to_file, summary
 from .variants import WINDOW, Variant, score_variants
 
-BASES = "ACGT"
 PICTURES = (".png", ".pdf", ".svg")
 LONGEST_LETTERED = 150  # bases whose letters can be told in a picture
 
 
 @dataclass(kw_only=True)
 class MutagenesisArguments(ScoringArguments):
+    region: str = field(
+        metadata={"help": "The region, as chr20:30000001-30000200, counted from 1.", "positional": True}
+    )
     out: str = field(metadata={"help": "Table to write, .tsv; its columns are those of score-variants."})
     plot: str | None = field(default=None, metadata={"help": f"Heat map to draw: {', '.join(PICTURES)}."})
     window: int = field(default=WINDOW, metadata={"help": "Bases of the reference around each change."})
@@ -26,42 +30,42 @@ class MutagenesisArguments(ScoringArguments):
 
 def parser():
     """The arguments of `hyenadna mutagenesis`."""
-    parser = CommandParser(
+    return CommandParser(
         "mutagenesis",
         MutagenesisArguments,
         "In-silico saturation mutagenesis: log-likelihood ratio, in nats, of each alternate base at each position of a "
         "region, as score-variants gives it.",
-        "CHR:START-END --fasta REFERENCE.fa --model MODEL --out TABLE.tsv [--plot HEAT.png] [ARGUMENT ...]",
-        ["chr20:30,000,001-30,000,060 --fasta ref.fa --model my-lm --out table.tsv --plot heat.png"],
+        "--region CHR:START-END --fasta REFERENCE.fa --model MODEL --out TABLE.tsv [--plot HEAT.png] [ARGUMENT ...]",
+        ["--region chr20:30,000,001-30,000,060 --fasta ref.fa --model my-lm --out table.tsv --plot heat.png"],
     )
-    parser.add_argument("region", help="The region, as chr20:30000001-30000200, counted from 1.")
-    return parser
 
 
 def main(argv):
     """Run `hyenadna mutagenesis` with the arguments `argv` (a list of `str`)."""
-    args, more = parser().parse(argv)
+    args, _ = parser().parse(argv)
     out = output_path("--out", args.out, (".tsv",))
     plot = None
     if args.plot is not None:
         plot = output_path("--plot", args.plot, PICTURES)
         import_module("matplotlib")  # where it is missing, that shows before the work
     with Fasta(args.fasta) as fasta:
-        contig, start, end, _ = parse_region(more.region, fasta)
+        contig, start, end, _ = parse_region(args.region, fasta)
         model, tokenizer = load_language_model(args)
 
         def score(variants):
             return score_variants(model, tokenizer, variants, fasta, args.window, args.bos, args.max_tokens)
 
         score(())  # refuses bad arguments before any file is made
-        run = job(args, model, tokenizer, region=[contig, start, end])
-        reasons = score_to_file(out, run, lambda: single_base_changes(fasta, contig, start, end), score)
+        identity = identity_of(args, model, tokenizer, window=args.window, region=[contig, start, end])
+        reasons = score_to_file(
+            out, identity, lambda: single_base_changes(fasta, contig, start, end), score, args.window
+        )
         if reasons is None:
             return None
         result = summary(reasons, out)
         if plot is not None:
             ratios = ratio_matrix(out, start, end)
-            reference = fasta.fetch(contig, start, end).upper()
+            reference = normalised(fasta.fetch(contig, start, end))
             replace_file(plot, lambda path: draw(path, ratios, reference, contig, start))
             print(f"{plot}: {end - start:,} bases of {contig}")
         return {**result, "plot": plot}
@@ -79,7 +83,7 @@ def single_base_changes(fasta, contig, start, end):
     Yields:
         [`Variant`]: for each position its three alternates, in the order A, C, G, T.
     """
-    for position, reference in enumerate(fasta.fetch(contig, start, end).upper(), start):
+    for position, reference in enumerate(normalised(fasta.fetch(contig, start, end)), start):
         for alternate in BASES.replace(reference, ""):
             yield Variant(contig, position, reference, alternate)
 

@@ -1,16 +1,20 @@
 """`hyenadna score-variants`: the variants of a VCF file, each with its log-likelihood ratio or why there is none."""
 
+import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import count
 
 from ..arguments import CommandParser
-from ..data.fasta import Fasta, packing_of
-from ..errors import InputError
-from .command import ScoringArguments, file_identity, job, load_language_model, output_path
+from ..data.fasta import Fasta
+from ..data.source import regular_file
+from ..errors import InputError, WorkError
+from ..jobs import output_path, sha256
+from .command import ScoringArguments, identity_of, load_language_model
 from .score_table import ABSENT, COLUMNS, score_to_file, summary, write_tsv
 from .variants import WINDOW, Variant, score_variants
 
+VCF = "a VCF or BCF file"
 INFO = {
     "HYENADNA_LLR": ("A", "Float", "Log-likelihood ratio of the alternate allele against the reference, in nats"),
     "HYENADNA_REASON": (".", "String", "Why an alternate allele has no HYENADNA_LLR"),
@@ -32,8 +36,8 @@ def parser():
         "score-variants",
         ScoreVariantsArguments,
         "Log-likelihood ratio, in nats, of each alternate allele against the reference, as the mean of both strands. "
-        "A killed run goes on where it was when it is started again. For several devices: accelerate launch -m "
-        "hyenadna_hf score-variants ...",
+        "The same command resumes a run that was stopped. Several devices: accelerate launch -m hyenadna_hf "
+        "score-variants ...",
         "--vcf IN.vcf --fasta REFERENCE.fa --model MODEL --out OUT.tsv [ARGUMENT ...]",
         [
             "--vcf in.vcf.gz --fasta ref.fa --model my-lm --out out.tsv",
@@ -72,17 +76,23 @@ def score_vcf(args):
             return score_variants(model, tokenizer, variants, fasta, args.window, args.bos, args.max_tokens)
 
         score(())  # refuses bad arguments before any file is made
+        reads = count()
+
+        def variants():
+            return read_vcf(args.vcf, quiet=next(reads) > 0)
+
         write = write_tsv if out.suffix == ".tsv" else lambda path, rows: write_vcf(args.vcf, path, rows)
-        run = job(args, model, tokenizer, vcf=file_identity(args.vcf))
-        return score_to_file(out, run, lambda: read_vcf(args.vcf), score, write)
+        identity = identity_of(args, model, tokenizer, window=args.window, vcf=sha256(regular_file(args.vcf, VCF)))
+        return score_to_file(out, identity, variants, score, args.window, write)
 
 
-def read_vcf(path):
+def read_vcf(path, quiet=False):
     """
     The alternate alleles of a VCF or BCF file, in its order.
 
     Args:
-        path (`str` or `Path`): Plain, bgzip, or BCF.
+        path (`str` or `Path`): Plain, bgzip, gzip, or BCF; `-` for standard input.
+        quiet (`bool`, defaults to `False`): Leave out htslib's warnings, as at a second reading.
 
     Yields:
         [`Variant`]; for a record without alternate one whose `alternate` is `None`.
@@ -90,7 +100,7 @@ def read_vcf(path):
     Raises:
         InputError: if the file is absent or damaged.
     """
-    with _open(path) as file:
+    with _open(path, quiet) as file:
         for record in _records(path, file):
             for alternate in record.alts or (None,):
                 yield Variant(record.contig, record.start, record.ref, alternate, record.id)
@@ -108,7 +118,8 @@ def write_vcf(source, path, rows):
     import pysam
 
     rows = (dict(zip(COLUMNS, row)) for row in rows)
-    with _open(source) as file:
+    written = 0
+    with _open(source, quiet=True) as file:
         for _ in _records(source, file):  # adds to the header what records have and it does not declare
             pass
         file.reset()
@@ -128,20 +139,40 @@ def write_vcf(source, path, rows):
                     if any(value != absent for value in values):
                         record.info[name] = values
                 result.write(str(record).encode())
+                written += 1
+    next(rows, None)  # lets the rows be checked to their end
+    found, in_order = _read_back(path)
+    if found != written:
+        raise WorkError(f"{path.name}: {written:,} records were written, but {found:,} can be read; is the disk full?")
+    if path.suffix == ".gz" and in_order:
+        pysam.tabix_index(str(path), preset="vcf")
+    elif path.suffix == ".gz":
+        warnings.warn(f"{source}: its records are not in order of position, so there is no index.", stacklevel=2)
+
+
+def _read_back(path):
+    """How many records can be read, and whether they are in the order that an index needs."""
+    places, number, in_order = {}, 0, True  # the last position on each contig
+    with _open(path, quiet=True) as file:
+        for record in _records(path, file):
+            number += 1
+            comes_back = record.contig in places and record.contig != next(reversed(places))
+            in_order &= not comes_back and places.get(record.contig, 0) <= record.pos
+            places[record.contig] = record.pos
+    return number, in_order
 
 
 @contextmanager
-def _open(path):
+def _open(path, quiet=False):
     import pysam
 
-    if packing_of(Path(path)) == "gzip":
-        raise InputError(
-            f"{path}: this is packed by gzip, where bgzip is wanted; gunzip -c {path} | bgzip > new.vcf.gz."
-        )
+    source = regular_file(path, VCF)
     unreadable = f"{path}: this is not a readable VCF or BCF file"
+    before = pysam.set_verbosity(0) if quiet else pysam.get_verbosity()
     try:
-        file = pysam.VariantFile(str(path))
+        file = pysam.VariantFile(str(source))
     except (OSError, ValueError) as error:
+        pysam.set_verbosity(before)
         raise InputError(f"{unreadable} ({error}).") from error
     try:
         yield file
@@ -149,6 +180,8 @@ def _open(path):
         with suppress(OSError):  # a damaged file cannot be closed either
             file.close()
         raise
+    finally:
+        pysam.set_verbosity(before)
     try:
         file.close()
     except OSError as error:

@@ -1,24 +1,30 @@
 """`hyenadna track`: the log-likelihood of every base of a genome, or of regions, for genome browsers."""
 
+import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from transformers import PreTrainedTokenizerBase
 
 from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..data.intervals import parse_region, read_bed
-from ..errors import InputError
-from .command import ScoringArguments, load_language_model, output_path, processes, replace_file
+from ..errors import InputError, WorkError
+from ..jobs import Job, output_path, progress, replace_file
+from ..processes import processes
+from .batching import chunks_of
+from .command import ScoringArguments, identity_of, load_language_model
 from .likelihood import MAX_TOKENS, STRANDS, BaseLikelihood, mean_of_strands, tile_log_likelihoods
 from .tiling import tiles
 
 BEDGRAPH = (".bedgraph", ".bg")
 BIGWIG = (".bw", ".bigwig")
+
+PART_BASES = 1 << 20  # what a kill can cost
 
 
 @dataclass(kw_only=True)
@@ -40,7 +46,8 @@ def parser():
     return CommandParser(
         "track",
         TrackArguments,
-        "Write the log-likelihood of each base, in nats, as bedGraph or bigWig.",
+        "Write the log-likelihood of each base, in nats, as bedGraph or bigWig. The same command resumes a run that "
+        "was stopped. Several devices: accelerate launch -m hyenadna_hf track ...",
         "--fasta REFERENCE.fa --model MODEL --out OUT.bw [--region CHR:START-END] [ARGUMENT ...]",
         ["--fasta ref.fa --model my-lm --region chr20:1-50,000 --window 1024 --stride 512 --out track.bw"],
     )
@@ -49,21 +56,59 @@ def parser():
 def main(argv):
     """Run `hyenadna track` with the arguments `argv` (a list of `str`)."""
     args, _ = parser().parse(argv)
-    if processes(args.use_cpu).num_processes > 1:
-        raise InputError("hyenadna track runs in one process; divide the work by --region or --bed.")
     out = output_path("--out", args.out, (*BEDGRAPH, *BIGWIG))
+    state = processes(args.use_cpu)
     with Fasta(args.fasta) as fasta:
         regions = _regions(args, fasta)
         model, tokenizer = load_language_model(args)
-        pieces = likelihood_track(
-            model, tokenizer, fasta, regions, args.window, args.stride, args.strands, args.bos, args.max_tokens
-        )
-        console = Console(stderr=True)
+        likelihood = BaseLikelihood(model, tokenizer, args.bos, args.max_tokens)
+        window, stride = likelihood.tile_size(args.window, args.stride)
+        _check_strands(args.strands)
         total = sum(end - start for _, start, end in regions)
-        write = write_bedgraph if out.suffix in BEDGRAPH else write_bigwig
-        replace_file(out, lambda path: write(path, _with_progress(pieces, total, console), fasta.lengths))
+        identity = {"window": window, "stride": stride, "strands": args.strands, "regions": regions}
+
+        def parts():
+            return chunks_of(_pieces(fasta, regions, window, stride), _kept_bases, PART_BASES)
+
+        def finish(path):
+            write = write_bedgraph if path.suffix in BEDGRAPH else write_bigwig
+            write(path, _of_parts(job, parts()), fasta.lengths)
+
+        with Job(out, identity_of(args, model, tokenizer, **identity), state) as job:
+            with progress("bases", total, state.is_main_process) as advance:
+                for part, path in job.mine(parts()):
+                    if path.exists():
+                        advance(sum(map(_kept_bases, part)))
+                    else:
+                        _write_part(path, _scored(likelihood, fasta, part, args.strands), advance)
+            job.finish(finish)
+    if not state.is_main_process:
+        return None
     print(f"{out}: {total:,} bases in {len(regions):,} regions")
     return {"out": out, "bases": total, "regions": len(regions)}
+
+
+def _write_part(path, scored, advance):
+    values = []
+    for *_, of_piece in scored:
+        values.append(of_piece)
+        advance(len(of_piece))
+
+    def save(temporary):
+        with temporary.open("wb") as file:  # np.save adds an ending to a path
+            np.save(file, np.concatenate(values))
+
+    replace_file(path, save)
+
+
+def _of_parts(job, parts):
+    """Contig, start and values of each piece, from the files of the parts."""
+    for number, part in enumerate(parts):
+        values = np.load(job.part(number))
+        if len(values) != sum(map(_kept_bases, part)):
+            raise WorkError(f"{job.part(number)}: a part has another number of bases than its regions; delete it.")
+        for piece, of_piece in zip(part, np.split(values, np.cumsum([*map(_kept_bases, part)])[:-1])):
+            yield piece.contig, piece.keep_start, of_piece
 
 
 def likelihood_track(
@@ -103,22 +148,48 @@ def likelihood_track(
     """
     likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
     window, stride = likelihood.tile_size(window, stride)
+    _check_strands(strands)
+    return _scored(likelihood, fasta, _pieces(fasta, regions, window, stride), strands)
+
+
+class Piece(NamedTuple):
+    """A window of a contig, `[start, end)`, and the part whose values are kept; from 0."""
+
+    contig: str
+    start: int
+    end: int
+    keep_start: int
+    keep_end: int
+
+
+def _kept_bases(piece):
+    return piece.keep_end - piece.keep_start
+
+
+def _pieces(fasta, regions, window, stride):
+    """The pieces of regions, in order."""
+    flank = (window - stride) // 2
+    for contig, start, end in regions:
+        first, last = max(0, start - flank), min(fasta.lengths[contig], end + flank)
+        for tile in tiles(last - first, window, stride):
+            keep_start, keep_end = max(tile.keep_start + first, start), min(tile.keep_end + first, end)
+            if keep_start < keep_end:
+                yield Piece(contig, tile.start + first, tile.end + first, keep_start, keep_end)
+
+
+def _scored(likelihood, fasta, pieces, strands):
+    """Contig, start and values of each piece."""
+    texts = (
+        (piece, fasta.fetch(*piece[:3]), slice(piece.keep_start - piece.start, piece.keep_end - piece.start))
+        for piece in pieces
+    )
+    for piece, _, values in tile_log_likelihoods(likelihood, texts, strands):
+        yield piece.contig, piece.keep_start, mean_of_strands(values)
+
+
+def _check_strands(strands):
     if strands not in STRANDS:
         raise InputError(f"strands={strands!r}: it must be one of {', '.join(STRANDS)}.")
-    pieces = (piece for region in regions for piece in _pieces(fasta, *region, window, stride))
-    scored = tile_log_likelihoods(likelihood, pieces, strands)
-    return ((contig, start, mean_of_strands(values)) for (contig, start), _, values in scored)
-
-
-def _pieces(fasta, contig, start, end, window, stride):
-    """What is read for a region, where its kept part begins, and the slice of it that is kept."""
-    flank = (window - stride) // 2
-    first, last = max(0, start - flank), min(fasta.lengths[contig], end + flank)
-    for tile in tiles(last - first, window, stride):
-        keep_start, keep_end = max(tile.keep_start, start - first), min(tile.keep_end, end - first)
-        if keep_start < keep_end:
-            text = fasta.fetch(contig, first + tile.start, first + tile.end)
-            yield (contig, first + keep_start), text, slice(keep_start - tile.start, keep_end - tile.start)
 
 
 def write_bedgraph(path, pieces, lengths):
@@ -148,6 +219,8 @@ def write_bigwig(path, pieces, lengths):
     """
     import pyBigWig
 
+    path.touch()  # pyBigWig crashes where it cannot write
+    written = hashlib.sha256()
     with pyBigWig.open(str(path), "w") as file:
         file.addHeader(list(lengths.items()))
         for contig, start, values in pieces:
@@ -155,6 +228,38 @@ def write_bigwig(path, pieces, lengths):
             for run in np.split(scored, np.flatnonzero(np.diff(scored) > 1) + 1):
                 if len(run):
                     file.addEntries(contig, int(start + run[0]), values=values[run].astype(np.float64), span=1, step=1)
+            _add(written, contig, start + scored, values[scored])
+    # Nor does it tell of a full disk.
+    if _read_back(path, lengths) != written.hexdigest():
+        raise WorkError(f"{path.name}: it differs from what was written when it is read back; is the disk full?")
+
+
+def _read_back(path, lengths):
+    """Digest of what a bigWig file holds, or `None` if it cannot be read."""
+    import pyBigWig
+
+    with path.open("rb") as content:
+        first = content.read(4)
+        content.seek(-4, os.SEEK_END)
+        if content.read() != first:  # the format has its magic number at both ends
+            return None
+    digest = hashlib.sha256()
+    try:
+        with pyBigWig.open(str(path)) as file:
+            for contig, length in lengths.items():
+                for start in range(0, length, PART_BASES):
+                    found = file.intervals(contig, start, min(start + PART_BASES, length)) or ()
+                    starts, _, values = zip(*found) if found else ((), (), ())
+                    _add(digest, contig, np.array(starts), np.array(values))
+    except RuntimeError:
+        return None
+    return digest.hexdigest()
+
+
+def _add(digest, contig, positions, values):
+    if len(values):
+        columns = [positions.astype(np.int64), values.astype(np.float32).view(np.int32).astype(np.int64)]
+        digest.update(b"".join(contig.encode() + row.tobytes() for row in np.stack(columns, axis=1)))
 
 
 def _regions(args, fasta):
@@ -174,11 +279,3 @@ def _regions(args, fasta):
         else:
             merged.append((contig, start, end))
     return merged
-
-
-def _with_progress(pieces, total, console):
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("Scoring bases", total=total)
-        for piece in pieces:
-            yield piece
-            bar.advance(task, len(piece[2]))

@@ -16,7 +16,7 @@ is scored before the first base that differs: a causal model gives what stands b
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice, tee
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +25,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.fasta import Fasta
 from ..data.intervals import centred
-from ..data.sequence import reverse_complement
+from ..data.sequence import BASES, normalised, reverse_complement
 from ..errors import InputError
-from .batching import BATCHES_AHEAD, chunks_of
 from .likelihood import MAX_TOKENS, BaseLikelihood, skipped_bases
 
 WINDOW = 1024
@@ -43,6 +42,7 @@ REASONS = {
     "outside_contig": "the position is not within the reference's sequence",
     "reference_mismatch": "the reference allele is not what the reference has at this place",
     "longer_than_window": "an allele has more bases than the window",
+    "nothing_to_compare": "on neither strand do both haplotypes have a base to score behind the variant",
 }
 
 
@@ -72,8 +72,9 @@ class VariantScore:
 
     Attributes:
         variant ([`Variant`]): What was scored.
-        llr (`float`, *optional*): Log-likelihood ratio, alternate against reference, in nats: the mean of both strands.
-        llr_forward, llr_reverse (`float`, *optional*): That of each strand.
+        llr (`float`, *optional*): Log-likelihood ratio, alternate against reference, in nats: the mean of the strands.
+        llr_forward, llr_reverse (`float`, *optional*): That of each strand; `None` where no base can be compared, as
+            behind a deletion before a contig's end or a run of N.
         skipped (`int`, *optional*): Bases of the reference window that are not A, C, G or T.
         reason (`str`, *optional*): Why there is no score: a key of `REASONS`.
     """
@@ -126,10 +127,11 @@ def score_variants(
 def _score(likelihood, variants, fasta, window):
     by_locus = groupby(variants, key=lambda variant: (variant.contig, variant.start, variant.reference))
     loci = (_locus(list(alternates), fasta, window) for _, alternates in by_locus)
-    for chunk in chunks_of(loci, _bases, BATCHES_AHEAD * likelihood.max_tokens):
-        tails = likelihood.tails([fork for locus in chunk for fork in locus.forks])
-        for locus in chunk:
-            yield from _scores(locus, [next(tails) for _ in locus.forks])
+    read, write = tee(loci)  # the first as far ahead of the second as `stream` reads
+    haplotypes = (haplotype for locus in read for strand in locus.strands for haplotype in strand)
+    scored = likelihood.stream(haplotypes, str)
+    for locus in write:
+        yield from _scores(locus, [list(islice(scored, len(strand))) for strand in locus.strands])
 
 
 class Locus(NamedTuple):
@@ -139,41 +141,35 @@ class Locus(NamedTuple):
     Attributes:
         variants (`list[Variant]`): They differ in the alternate.
         reasons (`list`): For each, why it has no score, or `None`.
-        forks (`list[tuple]`): For each strand, what all haplotypes begin with, and how each goes on: the reference's,
-            then those of the variants with a score. Empty if there are none.
+        strands (`list[list[str]]`): The haplotypes on each strand: the reference's, then those of the variants with a
+            score. Empty if there are none.
         skipped (`int`): Bases of the window that are not A, C, G or T.
     """
 
     variants: list
     reasons: list
-    forks: list
+    strands: list
     skipped: int = 0
-
-
-def _bases(locus):
-    return 1 + sum(len(beginning) + len(tail) for beginning, tails in locus.forks for tail in tails)
 
 
 def _locus(variants, fasta, window):
     reasons = [_why_not(variant, fasta, window) for variant in variants]
-    alternates = [variant.alternate.upper() for variant, reason in zip(variants, reasons) if reason is None]
+    alternates = [normalised(variant.alternate) for variant, reason in zip(variants, reasons) if reason is None]
     if not alternates:
         return Locus(variants, reasons, [])
     contig, start, reference, *_ = variants[0]
-    alleles = [reference.upper(), *alternates]
+    alleles = [normalised(reference), *alternates]
     end, length = start + len(reference), fasta.lengths[fasta.resolve(contig)]
     left, right = centred(start, end, window, length)
-    # Up to a window on either side: a haplotype with a deletion reads on behind the window.
+    # Up to a window on either side: a haplotype with a deletion reads on after the window.
     first = max(0, start - window)
-    before, after = (
-        fasta.fetch(contig, first, start).upper(),
-        fasta.fetch(contig, end, min(length, end + window)).upper(),
-    )
+    before = normalised(fasta.fetch(contig, first, start))
+    after = normalised(fasta.fetch(contig, end, min(length, end + window)))
     within_before, within_after = before[left - first :], after[: right - end]
     forward = [(within_before + allele + after)[:window] for allele in alleles]
     reverse = [reverse_complement((before + allele + within_after)[-window:]) for allele in alleles]
     skipped = skipped_bases(within_before + reference + within_after)
-    return Locus(variants, reasons, [_fork(forward), _fork(reverse)], skipped)
+    return Locus(variants, reasons, [forward, reverse], skipped)
 
 
 def _why_not(variant, fasta, window):
@@ -191,37 +187,50 @@ def _why_not(variant, fasta, window):
         return "spanning_deletion"
     if re.search(r"[][]|^\.|\.$", alternate):
         return "breakend"
-    if not all(re.fullmatch("[ACGTacgt]+", allele) for allele in (reference, alternate)):
+    if not reference or not set(normalised(reference + alternate)) <= set(BASES):
         return "ambiguous_allele"
     end = start + len(reference)
     if not 0 <= start < end <= length:
         return "outside_contig"
-    if fasta.fetch(contig, start, end).upper() != reference.upper():
+    if normalised(fasta.fetch(contig, start, end)) != normalised(reference):
         return "reference_mismatch"
     if max(len(reference), len(alternate)) > window:
         return "longer_than_window"
     return None
 
 
-def _fork(haplotypes):
-    low, high = min(haplotypes), max(haplotypes)  # what these two share, those between them share too
-    common = next((i for i, (one, other) in enumerate(zip(low, high)) if one != other), len(low))
-    return low[:common], [haplotype[common:] for haplotype in haplotypes]
-
-
 def _scores(locus, strands):
-    """[`VariantScore`] of each variant of a locus, from the log-probabilities of its forks' tails."""
-    ratios = iter(zip(*([_log_ratio(reference, tail) for tail in tails] for reference, *tails in strands)))
+    """[`VariantScore`] of each variant of a locus, from the haplotypes of each strand and their log-probabilities."""
+    ratios = iter(zip(*([_log_ratio(reference, other) for other in others] for reference, *others in strands)))
     for variant, reason in zip(locus.variants, locus.reasons):
         if reason is not None:
             yield VariantScore(variant, reason=reason)
+            continue
+        both = next(ratios)
+        there = [ratio for ratio in both if ratio is not None]
+        if there:
+            yield VariantScore(variant, sum(there) / len(there), *both, locus.skipped)
         else:
-            forward, reverse = next(ratios)
-            yield VariantScore(variant, (forward + reverse) / 2, forward, reverse, locus.skipped)
+            yield VariantScore(variant, skipped=locus.skipped, reason="nothing_to_compare")
 
 
 def _log_ratio(reference, alternate):
-    """Of as many scored bases as both have."""
+    """
+    Log-likelihood ratio of two haplotypes, over as many bases as are scored in both from the first difference on.
+
+    Args:
+        reference, alternate (`tuple[str, np.ndarray]`): A haplotype and the log-probability of each of its bases.
+
+    Returns:
+        `float` or `None`: in nats; `None` if there is no such base. 0 for equal haplotypes.
+    """
+    if reference[0] == alternate[0]:
+        return 0.0
+    pairs = zip(reference[0], alternate[0])
+    shared = next((i for i, (one, other) in enumerate(pairs) if one != other), len(reference[0]))
+    reference, alternate = (values[shared:] for _, values in (reference, alternate))
     reference, alternate = (values[~np.isnan(values)] for values in (reference, alternate))
     common = min(len(reference), len(alternate))
+    if not common:
+        return None
     return float(alternate[:common].sum(dtype=np.float64) - reference[:common].sum(dtype=np.float64))

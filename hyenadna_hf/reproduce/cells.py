@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .. import __version__
 from ..errors import InputError
-from ..inference.command import replace_file
+from ..jobs import write_text
 from ..pretrained import BUNDLED_CHECKPOINTS
 from .data import Data
 
@@ -146,7 +146,7 @@ def run(cell, out, work, device=None):
             shutil.move(picture, path.with_name(f"{path.stem}-{picture.name}"))
         shutil.rmtree(folder)
     result["seconds"] = round(time.monotonic() - started, 1)
-    replace_file(path, lambda file: file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+    write_text(path, json.dumps(result, indent=2) + "\n")
     return result
 
 

@@ -16,7 +16,7 @@ from ..data.files import FORMATS, split_paths
 from ..data.named import BENCHMARKS, load_labelled
 from ..data.species import load_species
 from ..errors import InputError
-from ..inference.command import replace_file
+from ..jobs import replace_file, write_text
 from .tables import WINDOW_LENGTHS
 
 SPLIT_SEED = 2222  # of what is held out and of what a limit leaves
@@ -24,6 +24,7 @@ TEST_SHARE = 0.25  # of a single file
 SPECIES_WINDOWS = {"train": 2_000, "validation": 200, "test": 500}  # unless a limit says otherwise
 CHROMATIN_CONTEXT = {"8k": 8_000}
 _MOST_N = 0.5  # of a window
+ANNOTATIONS = (".gtf", ".gff3", ".gff")
 _LETTERS = np.frombuffer(b"NNNNNNNACGTN", dtype="S1")  # by token
 
 
@@ -158,21 +159,21 @@ def train_fasta(folder):
     if not path.is_file():
         sequences = pd.read_parquet(path.with_name("train.parquet"), columns=["sequence"])["sequence"]
         text = "".join(f">window{number}\n{sequence}\n" for number, sequence in enumerate(sequences))
-        replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(path, text)
     return str(path)
 
 
 def _biotypes(folder):
     if not folder.is_dir():
         raise InputError(f"--data {folder}: there is no such folder; check the path.")
-    annotations = [path for path in sorted(folder.iterdir()) if path.name.removesuffix(".gz").endswith(".gtf")]
+    annotations = [path for path in sorted(folder.iterdir()) if path.name.removesuffix(".gz").endswith(ANNOTATIONS)]
     genomes = fasta_files(folder)
     if len(annotations) == 1:  # its genome is the one that begins like it, if there are several
         stem = annotations[0].name.partition(".")[0]
         genomes = [path for path in genomes if path.name.partition(".")[0] == stem] or genomes
     if len(annotations) != 1 or len(genomes) != 1:
         raise InputError(
-            f"--data {folder}: biotypes need one GTF file and its genome; here are {len(annotations)} and "
+            f"--data {folder}: biotypes need one GTF or GFF3 file and its genome; here are {len(annotations)} and "
             f"{len(genomes)} FASTA files."
         )
     data = load_biotypes(annotations[0], genomes[0], seed=SPLIT_SEED)

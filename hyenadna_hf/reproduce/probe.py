@@ -19,8 +19,8 @@ from transformers import HfArgumentParser, set_seed
 from ..data.named import load_labelled
 from ..errors import InputError
 from ..inference.batching import length_bucketed
-from ..inference.command import replace_file
 from ..inference.embed import embed
+from ..jobs import replace_file, write_text
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..training.classifier import ModelArguments, load_classifier, longest_input, words
 from ..training.metrics import classification_metrics
@@ -107,7 +107,7 @@ def probe(args, model_args):
         "seconds": round(time.monotonic() - started, 1),
     }
     text = json.dumps(results, indent=2) + "\n"
-    replace_file(output_dir / "results.json", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(output_dir / "results.json", text)
     return results
 
 

@@ -4,7 +4,7 @@ import statistics
 
 import pandas as pd
 
-from ..inference.command import replace_file
+from ..jobs import replace_file, write_text
 from ..machine import machine
 from ..markdown import markdown_table
 
@@ -81,7 +81,7 @@ def write(table, found, out, command):
     frame = pd.DataFrame(rounded, dtype=object)  # whole numbers stay whole beside empty cells
     replace_file(out / "table.csv", lambda path: frame.to_csv(path, index=False))
     text = markdown(table, found, command)
-    replace_file(out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(out / "table.md", text)
     if frame["mean"].notna().any() or frame["published"].notna().any():
         replace_file(out / "table.png", lambda path: _plot(table, found, path))
 

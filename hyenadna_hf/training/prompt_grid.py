@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..errors import InputError
-from ..inference.command import replace_file
+from ..jobs import locked, replace_file, write_text
 from ..markdown import markdown_table
 
 RESULTS_FILE = "results.json"
@@ -46,27 +46,27 @@ def run_grid(args, task, job, grid, run):
         )
     folder = Path(args.output_dir)
     results = {**task.identity, **job, "majority_class": task.majority()}
-    rows = _rows_of(folder, results)
-    folder.mkdir(parents=True, exist_ok=True)
-    console, stdout = Console(stderr=True), Console(highlight=False, soft_wrap=True)
-    with Progress(*BAR, console=console, disable=not console.is_terminal, transient=True) as progress:
-        for one, length in zip(grid, tokens):
-            what = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in one.items())
-            if length > limit:
-                rows[*one.values()] = {**one, "tokens": length, "left_out": f"the model reads {limit:,} tokens"}
-                stdout.print(f"{what}: left out, {length:,} tokens, but the model reads {limit:,}")
-            elif tuple(one.values()) not in rows:
-                bar, started = progress.add_task(what, total=None), time.monotonic()
-                found = run(one, lambda step, steps, bar=bar: progress.update(bar, completed=step, total=steps))
-                progress.remove_task(bar)
-                seconds = round(time.monotonic() - started, 1)
-                rows[*one.values()] = {**one, "tokens": length, **found, "seconds": seconds}
-                stdout.print(f"{what}: accuracy {found['accuracy']:.4f} ({seconds:.0f} s)")
-            results["rows"] = [rows[key] for key in sorted(rows)]
-            _write(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
-    write_tables(folder, results["rows"])
-    axes = list(grid[0])
-    replace_file(folder / "accuracy.png", lambda path: draw(path, results["rows"], axes, results["majority_class"]))
+    with locked(folder, f"--output_dir {folder}"):
+        rows = _rows_of(folder, results)
+        console, stdout = Console(stderr=True), Console(highlight=False, soft_wrap=True)
+        with Progress(*BAR, console=console, disable=not console.is_terminal, transient=True) as progress:
+            for one, length in zip(grid, tokens):
+                what = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in one.items())
+                if length > limit:
+                    rows[*one.values()] = {**one, "tokens": length, "left_out": f"the model reads {limit:,} tokens"}
+                    stdout.print(f"{what}: left out, {length:,} tokens, but the model reads {limit:,}")
+                elif tuple(one.values()) not in rows:
+                    bar, started = progress.add_task(what, total=None), time.monotonic()
+                    found = run(one, lambda step, steps, bar=bar: progress.update(bar, completed=step, total=steps))
+                    progress.remove_task(bar)
+                    seconds = round(time.monotonic() - started, 1)
+                    rows[*one.values()] = {**one, "tokens": length, **found, "seconds": seconds}
+                    stdout.print(f"{what}: accuracy {found['accuracy']:.4f} ({seconds:.0f} s)")
+                results["rows"] = [rows[key] for key in sorted(rows)]
+                write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+        write_tables(folder, results["rows"])
+        axes, majority = list(grid[0]), results["majority_class"]
+        replace_file(folder / "accuracy.png", lambda path: draw(path, results["rows"], axes, majority))
     stdout.print(f"majority class: accuracy {results['majority_class']:.4f}")
     stdout.print(f"{folder}: {RESULTS_FILE}, table.csv, table.md, accuracy.png")
     return results
@@ -76,7 +76,10 @@ def _rows_of(folder, results):
     """Rows of an earlier run by their settings; there are none if there was no such run."""
     if not (folder / RESULTS_FILE).is_file():
         return {}
-    earlier = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    try:
+        earlier = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / RESULTS_FILE}: this is not JSON ({error}); remove it.") from error
     for name, value in results.items():
         if earlier.get(name) != value:
             raise InputError(
@@ -104,17 +107,13 @@ def write_tables(folder, rows):
 
     lines = markdown_table(columns, ([_text(row.get(name, "")) for name in columns] for row in rows))
     replace_file(folder / "table.csv", write_csv)
-    _write(folder / "table.md", "\n".join(lines) + "\n")
+    write_text(folder / "table.md", "\n".join(lines) + "\n")
 
 
 def _text(value):
     if isinstance(value, float):
         return f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else value
-
-
-def _write(path, text):
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def draw(path, rows, axes, majority):

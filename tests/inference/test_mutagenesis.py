@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 def arguments(folder, region, out):
     files = ["--fasta", folder / "reference.fa", "--model", folder / "model", "--out", out, "--window", 30]
-    return [region, *map(str, files)]
+    return ["--region", region, *map(str, files)]
 
 
 @pytest.mark.parametrize("region, start, end", [("20:1-12", 0, 12), ("chr20:96-107", 95, 107)])
@@ -57,6 +57,15 @@ def test_every_change_of_a_region(folder, tmp_path, region, start, end, capsys):
     assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert f"{3 * known} of " in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["heat.png", "table.tsv"]
+
+
+def test_rna(folder, tmp_path):
+    """All changes of a reference that is written with U, with the scores of the one with T."""
+    (tmp_path / "rna.fa").write_text(f">chr20\n{CONTIG.replace('T', 'U').replace('t', 'u')}\n")
+    for name, fasta in (("dna", folder / "reference.fa"), ("rna", tmp_path / "rna.fa")):
+        main([*arguments(folder, "20:1-50", tmp_path / f"{name}.tsv"), "--fasta", str(fasta)])
+    assert (tmp_path / "rna.tsv").read_text() == (tmp_path / "dna.tsv").read_text()
+    assert "NA\tNA\tNA" not in (tmp_path / "rna.tsv").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import randomise
 
+import hyenadna_hf
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.data.fasta import Fasta
-from hyenadna_hf.errors import InputError
+from hyenadna_hf.errors import InputError, WorkError
+from hyenadna_hf.inference import tracks
 from hyenadna_hf.inference.likelihood import sequence_log_likelihood
 from hyenadna_hf.inference.tracks import likelihood_track, main
 
@@ -97,6 +103,39 @@ def test_a_whole_genome_as_bedgraph_and_bigwig(folder, model, fasta, tmp_path, c
             values = track.values(name, 0, len(contig))
             at = {(name, at): value for at, value in enumerate(values) if np.isfinite(value)}
             assert at == pytest.approx({key: value for key, value in expected.items() if key[0] == name}, abs=2e-4)
+
+
+@pytest.mark.parametrize("suffix", ["bg", "bw"])
+def test_parts_and_processes_change_nothing(folder, tmp_path, monkeypatch, suffix):
+    main(arguments(folder, tmp_path / f"whole.{suffix}"))
+    script = "import sys\nfrom hyenadna_hf.inference import tracks\ntracks.PART_BASES = 30\ntracks.main(sys.argv[1:])\n"
+    (tmp_path / "run.py").write_text(script)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, str(tmp_path / "run.py"), *arguments(folder, tmp_path / f"two.{suffix}")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("229 bases in 3 regions") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"run.py", f"whole.{suffix}", f"two.{suffix}"}
+    if suffix == "bg":
+        whole, two = (read_bedgraph(tmp_path / f"{name}.bg") for name in ("whole", "two"))
+        assert whole == pytest.approx(two, abs=2e-4) and list(whole) == list(two)
+
+
+@pytest.mark.parametrize("cut", [1, 200, 500, 900])
+def test_a_bigwig_that_does_not_read_back_is_not_installed(folder, tmp_path, monkeypatch, cut):
+    """Its library does not tell of a full disk."""
+    read_back = tracks._read_back
+
+    def cut_first(path, lengths):
+        os.truncate(path, max(0, os.path.getsize(path) - cut))
+        return read_back(path, lengths)
+
+    monkeypatch.setattr(tracks, "_read_back", cut_first)
+    (tmp_path / "out.bw").write_text("old")
+    with pytest.raises(WorkError, match="out.bw: it differs from what was written when it is read back"):
+        main(arguments(folder, tmp_path / "out.bw"))
+    assert (tmp_path / "out.bw").read_text() == "old"
 
 
 def test_regions_of_a_bed_file_are_put_in_order_and_merged(folder, tmp_path):

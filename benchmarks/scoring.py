@@ -1,0 +1,103 @@
+"""
+Variants a second of `hyenadna score-variants`, now and at an earlier commit.
+
+    python benchmarks/scoring.py --variants brca1.csv.gz --fasta chr17.fa.gz --against COMMIT --out results/scoring
+
+The table of variants has columns chrom, pos, ref and alt. The two take turns, each whole command in a process of its
+own, and the scores must be equal within 1e-5 nats where both give one.
+"""
+
+import argparse
+import csv
+import gzip
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+from report import write_table
+
+ROOT = Path(__file__).parents[1]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", required=True, help="CSV, .csv.gz")
+    parser.add_argument("--fasta", required=True)
+    parser.add_argument("--model", default="hyenadna-tiny-1k-chr20")
+    parser.add_argument("--against", required=True, help="commit to compare with")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--out", required=True, help="beginning of the names of the files to write")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        number = write_vcf(args.variants, folder / "variants.vcf")
+        archive = subprocess.run(["git", "archive", args.against], cwd=ROOT, capture_output=True, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder / "earlier", filter="data")
+        trees = {"now": ROOT, args.against: folder / "earlier"}
+        seconds = {name: [] for name in trees}
+        scores = {}
+        for _ in range(args.rounds):
+            for name, tree in trees.items():
+                took, scores[name] = score(args, tree, folder)
+                seconds[name].append(took)
+                print(name, f"{took:.1f} s", flush=True)
+    difference = largest_difference(*scores.values())
+    if not difference <= 1e-5:
+        raise SystemExit(f"the scores differ by {difference:.2g} nats")
+    rows = [
+        {
+            "code": name,
+            "variants": number,
+            "seconds": statistics.median(times),
+            "variants / s": number / statistics.median(times),
+            "largest difference, nats": f"{difference:.0e}",
+        }
+        for name, times in seconds.items()
+    ]
+    write_table(rows, args.out)
+
+
+def write_vcf(table, path):
+    """Write the variants of a table as VCF, in the order of their positions, and return their number."""
+    with gzip.open(table, "rt", encoding="utf-8") as file:
+        rows = [(row["chrom"], int(row["pos"]), row["ref"], row["alt"]) for row in csv.DictReader(file)]
+    with path.open("w", encoding="utf-8") as file:
+        file.write("##fileformat=VCFv4.2\n")
+        file.writelines(f"##contig=<ID={contig}>\n" for contig in dict.fromkeys(row[0] for row in rows))
+        print("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", sep="\t", file=file)
+        for contig, position, reference, alternate in sorted(rows):
+            print(contig, position, ".", reference, alternate, ".", ".", ".", sep="\t", file=file)
+    return len(rows)
+
+
+def score(args, tree, folder):
+    """Seconds of the command, and its rows."""
+    out = folder / "scores.tsv"
+    command = ["score-variants", "--vcf", folder / "variants.vcf", "--fasta", args.fasta, "--model", args.model]
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "hyenadna_hf", *map(str, command), "--out", str(out)],
+        env={**os.environ, "PYTHONPATH": str(tree)},
+        cwd=tree,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    took = time.perf_counter() - started
+    with out.open(encoding="utf-8") as file:
+        return took, list(csv.DictReader(file, delimiter="\t"))
+
+
+def largest_difference(now, earlier):
+    pairs = zip(now, earlier, strict=True)
+    return max(abs(float(a["llr"]) - float(b["llr"])) for a, b in pairs if "NA" not in (a["llr"], b["llr"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Commands that are killed at random moments and started again, against runs that nothing has interrupted."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+
+import pysam
+import pytest
+import torch
+from reference import randomise
+from safetensors.torch import load_file
+
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf.training.runs import last_whole_checkpoint
+
+KILLS = 20
+# Modules that are loaded once, in the process that all others are forked from.
+MODULES = (
+    *("inference.embed_fasta", "inference.mutagenesis", "inference.score_variants", "inference.tracks"),
+    "training.pretrain",
+)
+
+
+@pytest.fixture(scope="module")
+def context():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(MODULES)
+    return context
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kills")
+    torch.manual_seed(0)
+    config = HyenaDNAConfig(d_model=16, n_layer=2, max_seq_len=130, filter_order=16, embed_dropout=0.0)
+    randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / "model")
+    HyenaDNATokenizer().save_pretrained(folder / "model")
+    rng = random.Random(0)
+    contig = "".join(rng.choices("ACGT", k=20_000))
+    (folder / "genome.fa").write_text(f">chr1\n{contig}\n>chr2\n{contig[:5000][::-1]}\n")
+    pysam.faidx(str(folder / "genome.fa"))
+    lines = [
+        f"chr1\t{at + 1}\t.\t{contig[at]}\t{'A' if contig[at] != 'A' else 'C'}\t.\t.\t.\n"
+        for at in range(0, 20_000, 25)
+    ]
+    header = "##fileformat=VCFv4.2\n##contig=<ID=chr1>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    (folder / "in.vcf").write_text(header + "".join(lines))
+    intervals = (rng.randrange(19_900) for _ in range(2000))
+    (folder / "in.bed").write_text("".join(f"chr1\t{start}\t{start + 100}\n" for start in intervals))
+    return folder
+
+
+def run(module, constants, argv):
+    """A command in a process of its own, with small parts."""
+    torch.set_num_threads(1)
+    imported = __import__(f"hyenadna_hf.{module}", fromlist=["main"])
+    for name, value in constants.items():
+        owner = __import__(f"hyenadna_hf.inference.{name.partition('.')[0]}", fromlist=["x"])
+        setattr(owner, name.partition(".")[2], value)
+    imported.main(argv)
+
+
+def check_with_kills(start, whole, killed, compare):
+    """
+    Run a command whole, then kill it at `KILLS` random moments, and compare each result that comes about.
+
+    Args:
+        start (`Callable`): Starts the command with results in a folder, or starts it again; gives its process.
+        whole, killed (`Path`): Folders for the results.
+        compare (`Callable`): Compares the results in the two folders.
+    """
+    started = time.monotonic()
+    process = start(whole)
+    process.join()
+    seconds = time.monotonic() - started
+    assert process.exitcode == 0
+    rng, kills, results = random.Random(0), 0, 0
+    while kills < KILLS or not results:
+        process = start(killed)
+        process.join(rng.uniform(0, seconds) if kills < KILLS else None)
+        if process.exitcode is None:
+            process.kill()
+            kills += 1
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if process.exitcode == 0:
+            compare(whole, killed)
+            shutil.rmtree(killed)
+            results += 1
+
+
+INFERENCE = {
+    "score-variants, TSV": ("score_variants", "out.tsv", ["--vcf", "in.vcf", "--window", "100"]),
+    "score-variants, VCF": ("score_variants", "out.vcf.gz", ["--vcf", "in.vcf", "--window", "100"]),
+    "mutagenesis": ("mutagenesis", "out.tsv", ["--region", "chr1:1001-1200", "--window", "100"]),
+    "track, bedGraph": ("tracks", "out.bg", ["--window", "100"]),
+    "track, bigWig": ("tracks", "out.bw", ["--window", "100"]),
+    "embed, Parquet": ("embed_fasta", "out.parquet", ["--bed", "in.bed"]),
+    "embed, NumPy": ("embed_fasta", "out.npy", ["--bed", "in.bed"]),
+}
+SMALL_PARTS = {"score_table.PART_BASES": 2000, "tracks.PART_BASES": 1000, "embed_fasta.PART_BASES": 5000}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", INFERENCE)
+def test_a_result_is_the_same_whatever_kills_there_were(context, folder, tmp_path, command):
+    module, out, options = INFERENCE[command]
+    options = [str(folder / word) if word.startswith("in.") else word for word in options]
+    common = ["--fasta", str(folder / "genome.fa"), "--model", str(folder / "model"), "--use_cpu", "true", *options]
+
+    def start(folder):
+        folder.mkdir(exist_ok=True)
+        argv = [*common, "--out", str(folder / out)]
+        process = context.Process(target=run, args=(f"inference.{module}", SMALL_PARTS, argv))
+        process.start()
+        return process
+
+    def compare(whole, killed):
+        files = sorted(os.listdir(whole))
+        assert sorted(os.listdir(killed)) == files and out in files
+        for name in files:
+            assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+    check_with_kills(start, tmp_path / "whole", tmp_path / "killed", compare)
+
+
+@pytest.mark.slow
+def test_pretraining_ends_with_the_same_weights_whatever_kills_there_were(context, folder, tmp_path):
+    common = [
+        "--fasta",
+        str(folder / "genome.fa"),
+        "--model",
+        str(folder / "model"),
+        "--test",
+        "chr2",
+        "--window",
+        "64",
+    ]
+    common += ["--per_device_train_batch_size", "8", "--max_steps", "30", "--save_steps", "2", "--eval_strategy", "no"]
+
+    def start(folder):
+        resume = ["--resume_from_checkpoint", "true"] if folder.is_dir() and last_whole_checkpoint(folder) else []
+        argv = [*common, "--output_dir", str(folder), *resume]
+        process = context.Process(target=run, args=("training.pretrain", {}, argv))
+        process.start()
+        return process
+
+    def compare(whole, killed):
+        expected, found = (load_file(folder / "model.safetensors") for folder in (whole, killed))
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6)
+
+    check_with_kills(start, tmp_path / "whole", tmp_path / "killed", compare)

@@ -1,0 +1,237 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hyenadna_hf
+from hyenadna_hf.errors import InputError, WorkError
+from hyenadna_hf.jobs import Job, locked, replace_file, write_text
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
+
+
+class Shard:
+    """One of several processes that meet without waiting: a test runs them one after the other, the main one last."""
+
+    def __init__(self, index=0, number=1):
+        self.process_index, self.num_processes, self.is_main_process = index, number, index == 0
+
+    def wait_for_everyone(self):
+        pass
+
+
+class KilledError(Exception):
+    pass
+
+
+def lines_job(out, parts, state, identity=None, kill=None):
+    """Write a line a part; is killed in the middle of a part."""
+
+    def work(path, part):
+        def write(temporary):
+            temporary.write_text(f"{part}\n"[: 1 if part == kill else None])
+            if part == kill:
+                raise KilledError
+
+        replace_file(path, write)
+
+    made = []
+    with Job(out, identity or {"a": 1}, state) as job:
+        for part, path in job.mine(parts):
+            if not path.exists():
+                work(path, part)
+                made.append(part)
+
+        def finish(path):
+            path.write_text("".join(job.part(number).read_text() for number in range(len(parts))))
+            return "done"
+
+        return job.finish(finish), made
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 12), st.lists(st.integers(1, 4), max_size=3), st.data())
+def test_each_part_is_done_once_whatever_is_killed(tmp_path_factory, number, counts, data):
+    """The number of processes may change from one run to the next."""
+    out = tmp_path_factory.mktemp("job") / "out.txt"
+    parts, done = [f"part {i}" for i in range(number)], []
+
+    def run(count, kills):
+        with Job(out, {"a": 1}, Shard(0, count)) as main:
+            for index in range(count):
+                with nullcontext(main) if index == 0 else Job(out, {"a": 1}, Shard(index, count)) as job:
+                    for part, path in job.mine(parts):
+                        if part in kills:
+                            break
+                        if not path.exists():
+                            write_text(path, f"{part}\n")
+                            done.append(part)
+            if kills:
+                raise KilledError
+            main.finish(lambda path: path.write_text("".join(main.part(i).read_text() for i in range(number))))
+
+    for count in counts:
+        with pytest.raises(KilledError):
+            run(count, data.draw(st.sets(st.sampled_from(parts), min_size=1)))
+    run(data.draw(st.integers(1, 4)), ())
+    assert sorted(done) == sorted(parts)
+    assert out.read_text() == "".join(f"{part}\n" for part in parts)
+    assert os.listdir(out.parent) == ["out.txt"]
+
+
+def test_parts_of_another_job_are_refused(tmp_path):
+    out = tmp_path / "out.txt"
+    with pytest.raises(KilledError):
+        lines_job(out, ["a", "b"], Shard(), {"window": 20, "model": "x"}, kill="b")
+    left = sorted(os.listdir(tmp_path / "out.txt.partial"))
+    assert left == ["000000", "job.json"]
+    with pytest.raises(InputError, match=r"out\.txt\.partial: an unfinished run with another window, bos left this"):
+        lines_job(out, ["a", "b"], Shard(), {"window": 21, "model": "x", "bos": True})
+    assert sorted(os.listdir(tmp_path / "out.txt.partial")) == left
+    assert lines_job(out, ["a", "b"], Shard(), {"window": 20, "model": "x"}) == ("done", ["b"])
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "out.txt.partial").mkdir()
+    (tmp_path / "out.txt.partial" / "mine").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        lines_job(tmp_path / "out.txt", ["a"], Shard())
+    assert os.listdir(tmp_path / "out.txt.partial") == ["mine"]
+
+
+def test_what_fails_before_the_first_part_leaves_nothing(tmp_path):
+    out = tmp_path / "out.txt"
+    out.write_text("old")
+    with pytest.raises(KilledError):
+        lines_job(out, ["a"], Shard(), kill="a")
+    assert os.listdir(tmp_path) == ["out.txt"] and out.read_text() == "old"
+
+
+def test_a_result_that_does_not_pass_is_not_installed(tmp_path):
+    out = tmp_path / "out.txt"
+    out.write_text("old")
+
+    def finish(path):
+        path.write_text("cut")
+        path.with_name("beside.txt").write_text("cut")
+        raise WorkError("it differs")
+
+    with pytest.raises(WorkError), Job(out, {}, Shard()) as job:
+        write_text(job.part(0), "a")
+        job.finish(finish)
+    assert out.read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["out.txt", "out.txt.partial"]
+    assert sorted(os.listdir(tmp_path / "out.txt.partial")) == ["000000", "job.json"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from test_jobs import Shard
+from hyenadna_hf.jobs import Job, write_text
+with Job(Path(sys.argv[1]), {{"a": 1}}, Shard()) as job:
+    write_text(job.part(0), "part 0\\n")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
+    out = tmp_path / "out.txt"
+    script = HOLD.format(tests=str(Path(__file__).parent))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(out)], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=r"out.txt: another run is writing it; wait for it, or change the output"):
+            lines_job(out, ["part 0"], Shard())
+        assert (tmp_path / "out.txt.partial" / "000000").read_text() == "part 0\n"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    assert lines_job(out, ["part 0"], Shard()) == ("done", [])
+    assert os.listdir(tmp_path) == ["out.txt"]
+
+
+RACE = """
+import sys
+from pathlib import Path
+from hyenadna_hf.errors import InputError
+from hyenadna_hf.jobs import locked
+folder, counter = Path(sys.argv[1]) / "folder", Path(sys.argv[1]) / "counter"
+for _ in range(200):
+    try:
+        with locked(folder, "it"):
+            counter.write_text(str(int(counter.read_text()) + 1))
+            print(1)
+    except InputError:
+        pass
+"""
+
+
+def test_only_one_process_has_a_lock_at_a_time(tmp_path):
+    (tmp_path / "counter").write_text("0")
+    runs = [
+        subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path)], env=ENVIRONMENT, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    times = sum(run.communicate()[0].count(b"1") for run in runs)
+    assert all(run.returncode == 0 for run in runs)
+    assert int((tmp_path / "counter").read_text()) == times >= 200
+    assert os.listdir(tmp_path) == ["counter"]
+
+
+def test_a_lock_leaves_the_folder_as_it_was(tmp_path):
+    with locked(tmp_path, "here"):
+        pass
+    with locked(tmp_path / "new", "there"):
+        (tmp_path / "new" / "kept").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "kept"]
+
+
+def test_an_error_of_the_system_names_the_path(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as error:
+        write_text(tmp_path / "file" / "x", "text")
+    assert error.value.filename == str(tmp_path / "file" / "x")
+
+    def full(path):
+        path.write_text("half")
+        raise OSError("4 requested and 2 written")  # as numpy says it
+
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(OSError, match="4 requested and 2 written") as error:
+        replace_file(tmp_path / "x", full)
+    assert error.value.filename == str(tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "old" and sorted(os.listdir(tmp_path)) == ["file", "x"]
+
+
+def test_files_have_the_permissions_of_others(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "x", "text")
+        (tmp_path / "y").write_text("text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "y").stat().st_mode
+
+
+def test_the_identity_is_that_of_json(tmp_path):
+    """A tuple is a list once it has been read back."""
+    for _ in range(2):
+        with pytest.raises(KilledError), Job(tmp_path / "out", {"regions": [("chr1", 0, 5)]}, Shard()) as job:
+            write_text(job.part(0), "a")
+            raise KilledError
+    assert json.loads((tmp_path / "out.partial" / "job.json").read_text())["regions"] == [["chr1", 0, 5]]
+    assert time.time() - (tmp_path / "out.partial" / "job.json").stat().st_mtime < 60
