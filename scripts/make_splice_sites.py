@@ -21,8 +21,9 @@ from pathlib import Path
 import pandas as pd
 import pysam
 
+from hyenadna_hf.data.sequence import reverse_complement
+
 SPLITS = {"train": (0, 44_000_000), "validation": (44_100_000, 48_000_000), "test": (48_100_000, 63_025_520)}
-COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 
 
 def main():
@@ -60,10 +61,6 @@ def main():
         with open(folder / f"{split}.csv.gz", "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as file:
             file.write(table.to_csv(index=False).encode())
         print(split, len(table), table["label"].value_counts().to_dict())
-
-
-def reverse_complement(sequence):
-    return sequence.translate(COMPLEMENT)[::-1]
 
 
 def dinucleotide(chromosome, position, strand):

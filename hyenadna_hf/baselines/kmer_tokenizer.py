@@ -6,6 +6,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from ..data.sequence import BASES
 from ..model.tokenization_hyenadna import VOCABULARY, HyenaDNATokenizer
 
 
@@ -27,11 +28,11 @@ def kmer_tokenizer(k=6, model_max_length=None, special_tokens_mode="none"):
         `transformers.PreTrainedTokenizerFast`
     """
     single = HyenaDNATokenizer(special_tokens_mode=special_tokens_mode)
-    words = ("".join(word) for word in product("ACGT", repeat=k))
+    words = ("".join(word) for word in product(BASES, repeat=k))
     vocabulary = {**VOCABULARY, **{word: len(VOCABULARY) + i for i, word in enumerate(words)}}
     backend = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     backend.normalizer = single.backend_tokenizer.normalizer
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(f"[ACGT]{{{k}}}|(?m:.)"), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(f"[{BASES}]{{{k}}}|(?m:.)"), "isolated")
     backend.post_processor = single.backend_tokenizer.post_processor
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from ..data.sequence import token_ids
+from ..data.sequence import BASES, token_ids
 from ..model.tokenization_hyenadna import VOCABULARY
 
 _BASE_OF_ID = np.full(max(VOCABULARY.values()) + 1, -1)
-_BASE_OF_ID[[VOCABULARY[base] for base in "ACGT"]] = range(4)
+_BASE_OF_ID[[VOCABULARY[base] for base in BASES]] = range(4)
 
 
 class MarkovModel:

@@ -1,21 +1,23 @@
 """Genes with their biotypes and sequences, for embedding and telling biotypes apart."""
 
-import gzip
 import re
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ..errors import InputError
 from .fasta import Fasta
-from .sequence import reverse_complement
+from .sequence import normalised, reverse_complement
+from .source import ANNOTATION, DAMAGED_GZIP, open_packed, regular_file
 
 ATTRIBUTE = re.compile(r'(\w+) "([^"]*)"')
+GFF3 = re.compile(r"\s*\w+=")  # how its attributes begin
+GENE = re.compile("([a-zA-Z_]+_)?(pseudo)?gene")  # feature types, such as ncRNA_gene
 # Of the start codons of an annotation that fits its genome nearly all are ATG; anywhere else one in 64 is.
 LEAST_ATG, USUAL_ATG = 0.25, 0.75
 
@@ -41,13 +43,15 @@ def load_biotypes(
     seed: int = 42,
 ) -> DatasetDict:
     """
-    Load the genes of a GTF file with their sequences, classified by biotype.
+    Load the genes of a GTF or GFF3 file with their sequences, classified by biotype.
 
-    A gene is its row `gene`, or where there are none (Ensembl's older files) all that its other rows span. The biotype
-    is the attribute `gene_biotype` or `gene_type`, or where there is neither the second column.
+    A gene is its row `gene` (in GFF3 also `pseudogene`, `ncRNA_gene` and the like), or in a GTF file without such rows
+    (Ensembl's older ones) all that its other rows span. The biotype is the attribute `gene_biotype`, `gene_type` or
+    `biotype`; without one, the second column of GTF or the feature type of GFF3.
 
     Args:
-        gtf (`str` or `Path`): The annotation, plain or with .gz.
+        gtf (`str` or `Path`): The annotation, plain, gzip or bgzip, or `-` for standard input. The format is told from
+            the attributes.
         fasta (`str`, `Path` or [`Fasta`]): The genome that it belongs to.
         biotypes (`list[str]`, *optional*): Which to take. All that have `min_genes` by default.
         min_genes (`int`, defaults to 10): Biotypes with fewer genes are left out, with a warning that counts them.
@@ -107,54 +111,92 @@ def _row(gene, fasta):
     }
 
 
-def _read_genes(gtf, fasta):
+def _read_genes(gtf: Path, fasta: Fasta) -> list[_Gene]:
     """The genes in the order of the file."""
-    if not gtf.is_file():
-        raise InputError(f"{gtf}: there is no such file; check the path.")
-    genes, spans, codons = {}, {}, Counter()
+    genes: dict[tuple[str, str], _Gene] = {}
+    spans: dict[tuple[str, str], _Gene] = {}
+    coding: dict[tuple[str, str], tuple[_Gene, str]] = {}  # first CDS row and its phase, by transcript and sequence
+    codons: Counter[str] = Counter()
     try:
-        with (gzip.open if gtf.name.endswith(".gz") else open)(gtf, "rt", encoding="utf-8") as lines:
+        with open_packed(regular_file(gtf, ANNOTATION, unpack=False), "rt") as lines:
             for number, line in enumerate(lines, start=1):
-                if line.strip() and not line.startswith("#"):
-                    feature, gene = _parse(f"{gtf}, line {number:,}", line, fasta)
-                    if feature == "gene":
-                        genes[gene.gene_id, gene.name] = gene
-                    span = spans.setdefault((gene.gene_id, gene.name), gene)
-                    span.start, span.end = min(span.start, gene.start), max(span.end, gene.end)
-                    if feature == "start_codon" and gene.end - gene.start == 3:
-                        codons[_row(gene, fasta)["sequence"].upper()] += 1
-    except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"{gtf}: this is not a readable GTF file ({error}).") from error
-    if not spans:
+                if line.startswith("##FASTA"):  # the sequences, which GFF3 may hold too
+                    break
+                if not line.strip() or line.startswith("#"):
+                    continue
+                where = f"{gtf}, line {number:,}"
+                columns, attributes, is_gff3 = _parse(where, line)
+                feature, is_gene = columns[2], GENE.fullmatch(columns[2])
+                if is_gff3 and not is_gene and feature not in ("CDS", "start_codon"):
+                    continue
+                row = _gene(where, columns, attributes, is_gff3, fasta)
+                if is_gene:
+                    genes[row.gene_id, row.name] = row
+                if feature == "start_codon" and row.end - row.start == 3:
+                    codons[normalised(_row(row, fasta)["sequence"])] += 1
+                elif feature == "CDS" and is_gff3 and "Parent" in attributes:
+                    transcript = attributes["Parent"], row.name
+                    coding[transcript] = min((row, columns[7]), coding.get(transcript, (row, "")), key=_reading_order)
+                if not is_gff3:
+                    span = spans.setdefault((row.gene_id, row.name), row)
+                    span.start, span.end = min(span.start, row.start), max(span.end, row.end)
+    except (*DAMAGED_GZIP, UnicodeDecodeError) as error:
+        raise InputError(f"{gtf}: this is not a readable GTF or GFF3 file ({error}).") from error
+    if not genes and not spans:
         raise InputError(f"{gtf}: there is not one gene in it.")
-    _check_start_codons(gtf, fasta, codons)
+    _check_start_codons(gtf, fasta, codons or _first_codons(coding.values(), fasta))
     return list((genes or spans).values())
 
 
-def _parse(where, line, fasta):
+def _parse(where, line):
+    """The columns of a row, its attributes, and whether they are those of GFF3."""
     columns = line.rstrip("\r\n").split("\t")
-    if len(columns) != 9 or not (columns[3].isdigit() and columns[4].isdigit()) or columns[6] not in ("+", "-", "."):
+    if (
+        len(columns) != 9
+        or not all(re.fullmatch(r"\d{1,18}", column) for column in columns[3:5])
+        or columns[6] not in ("+", "-", ".", "?")
+    ):
         raise InputError(
-            f"{where}: GTF has nine columns between tabs, with positions in the fourth and fifth and the strand in the "
-            f"seventh; here is {line.strip()[:60]!r}."
+            f"{where}: GTF and GFF3 have nine columns between tabs, with positions in the fourth and fifth and the "
+            f"strand in the seventh; here is {line.strip()[:60]!r}."
         )
-    attributes = dict(ATTRIBUTE.findall(columns[8]))
-    if "gene_id" not in attributes:
-        raise InputError(f"{where}: there is no gene_id among the attributes; is this GFF3? Convert it to GTF.")
+    if not GFF3.match(columns[8]):
+        return columns, dict(ATTRIBUTE.findall(columns[8])), False
+    pairs = (part.partition("=") for part in columns[8].split(";"))
+    return columns, {name.strip(): unquote(value.strip()) for name, _, value in pairs}, True
+
+
+def _gene(where, columns, attributes, is_gff3, fasta):
+    """A row as a gene, or as a piece of one."""
+    gene_id = attributes.get("gene_id") or re.sub("^gene[:-]", "", attributes.get("ID", ""))
+    if not gene_id and (GENE.fullmatch(columns[2]) or not is_gff3):
+        raise InputError(f"{where}: there is no {'ID' if is_gff3 else 'gene_id'} among the attributes; add it.")
     start, end = int(columns[3]) - 1, int(columns[4])
+    contig = unquote(columns[0]) if is_gff3 else columns[0]
     try:
-        name = fasta.resolve(columns[0])
+        name = fasta.resolve(contig)
     except InputError as error:
         raise InputError(f"{where}: {error} Is the annotation that of another genome?") from error
     if not 0 <= start < end <= fasta.lengths[name]:
         raise InputError(
-            f"{where}: {columns[0]} from {start + 1:,} to {end:,} is no piece of {name}, which has "
+            f"{where}: {contig} from {start + 1:,} to {end:,} is no piece of {name}, which has "
             f"{fasta.lengths[name]:,} bases in {fasta.path}; the annotation is that of another genome or release."
         )
-    biotype = attributes.get("gene_biotype") or attributes.get("gene_type") or columns[1]
-    gene_id = attributes["gene_id"]
-    gene = _Gene(gene_id, attributes.get("gene_name", gene_id), biotype, name, start, end, columns[6])
-    return columns[2], gene
+    found = (attributes.get(key) for key in ("gene_biotype", "gene_type", "biotype"))
+    biotype = next(filter(None, found), columns[2 if is_gff3 else 1])
+    gene_name = attributes.get("gene_name") or attributes.get("Name") or gene_id
+    return _Gene(gene_id, gene_name, biotype, name, start, end, columns[6])
+
+
+def _reading_order(coding):
+    row, _ = coding
+    return -row.end if row.strand == "-" else row.start
+
+
+def _first_codons(coding, fasta):
+    """The first codons of transcripts, from the first CDS row and its phase of each; incomplete ones are left out."""
+    complete = (row for row, phase in coding if phase == "0" and row.end - row.start >= 3)
+    return Counter(normalised(_row(row, fasta)["sequence"][:3]) for row in complete)
 
 
 def _check_start_codons(gtf, fasta, codons):

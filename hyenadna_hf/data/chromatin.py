@@ -9,6 +9,7 @@ from datasets import Dataset, DatasetDict, Features, Sequence, Value
 from ..errors import InputError
 from .fasta import Fasta
 from .intervals import parse_region, read_bed
+from .sequence import BASES
 
 BIN = 200  # bases that the labels are about, in the middle of the context
 
@@ -51,7 +52,7 @@ def load_chromatin_mat(folder: str | Path, bases: str = "AGCT", cache_dir: str |
     )
 
 
-def chromatin_from_arrays(sequences: list[str] | np.ndarray, labels: np.ndarray, bases: str = "ACGT") -> Dataset:
+def chromatin_from_arrays(sequences: list[str] | np.ndarray, labels: np.ndarray, bases: str = BASES) -> Dataset:
     """
     A data set of sequences with many labels, from arrays.
 
@@ -184,7 +185,7 @@ def _changed(file):
 
 
 def _letters(one_hot, bases):
-    if one_hot.ndim != 3 or one_hot.shape[1] != 4 or sorted(bases) != sorted("ACGT"):
+    if one_hot.ndim != 3 or one_hot.shape[1] != 4 or sorted(bases) != sorted(BASES):
         raise InputError(
             f"one-hot sequences of shape {one_hot.shape} with channels {bases!r}: give the shape (rows, 4, length) and "
             "an order of A, C, G and T."

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from ..model.tokenization_hyenadna import VOCABULARY
-from .sequence import IGNORED, NUCLEOTIDE_IDS, reverse_complement_ids
+from .sequence import BASES, IGNORED, NUCLEOTIDE_IDS, reverse_complement_ids
 
-_BASES = torch.tensor([VOCABULARY[letter] for letter in "ACGT"])
+_BASES = torch.tensor([VOCABULARY[letter] for letter in BASES])
 _LABEL_NAMES = ("labels", "label")
 
 

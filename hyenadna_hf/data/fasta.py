@@ -1,23 +1,20 @@
 """Random access to the sequences of FASTA files."""
 
-import gzip
 import os
 import re
-import shutil
 import tempfile
 import warnings
 import weakref
-import zlib
 from pathlib import Path
 
 import pysam
 
 from ..errors import InputError
 from .sequence import NOT_A_NUCLEOTIDE, NUCLEOTIDES
+from .source import DAMAGED_GZIP, FASTA, open_packed, packing_of, regular_file, remove_own
 
 LETTERS = (NUCLEOTIDES + NUCLEOTIDES.lower()).encode()
 ENDINGS = (".fa", ".fasta", ".fna")
-DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class Fasta:
@@ -26,15 +23,14 @@ class Fasta:
 
     Nothing but the index is held in memory. The index (`.fai`, with bgzip also `.gzi`, as `samtools faidx` makes them)
     is kept beside the file where that folder can be written to, else in a temporary folder; one that is older than the
-    file is made anew. Before an index is made, the whole file is checked once. Plain gzip has no random access: such a
-    file is unpacked into a temporary folder each time it is opened, and that goes away with this object; `bgzip` avoids
-    it. Windows line ends are not part of the sequence; the check warns of them with their number.
+    file is made anew. Before an index is made, the whole file is checked once. Plain gzip and standard input have no
+    random access: a temporary copy is made once in a process and removed when the process ends; `bgzip` avoids it.
+    Windows line ends are not part of the sequence; the check warns of them with their number.
 
-    An object can be pickled and used after a fork: every process opens the file for itself. It is not for several
-    threads at once.
+    An object can be pickled and used after a fork: every process opens the file for itself. Not thread-safe.
 
     Args:
-        path (`str` or `Path`): The file; what it is packed with is seen from its content, not from its name.
+        path (`str` or `Path`): The file, or `-` for standard input; its packing is told from its content.
 
     Attributes:
         path (`Path`): The file.
@@ -53,7 +49,7 @@ class Fasta:
     ```
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         self._closed = False
         self._prepare()
@@ -89,7 +85,7 @@ class Fasta:
         Args:
             name (`str`): Which sequence, by any name that `resolve` knows.
             start (`int`, defaults to 0): First base, from 0.
-            end (`int`, *optional*): Base behind the last one. Defaults to the end of the sequence.
+            end (`int`, *optional*): Base after the last one. Defaults to the end of the sequence.
 
         Returns:
             `str` of `end - start` letters.
@@ -122,7 +118,7 @@ class Fasta:
         return sequence
 
     def close(self):
-        """Close the file and remove what was unpacked; the object cannot be used any more."""
+        """Close the file and remove a temporary index; the object cannot be used any more."""
         self._closed = True
         self._handle = None
         if self._cleanup is not None:
@@ -137,8 +133,9 @@ class Fasta:
     def __getstate__(self):
         return {**self.__dict__, "_handle": None, "_process": None, "_cleanup": None}
 
-    def _set_lengths(self, lengths):
-        self.lengths, self._names = lengths, {}
+    def _set_lengths(self, lengths: dict[str, int]) -> None:
+        self.lengths = lengths
+        self._names: dict[str, list[str]] = {}
         for name in lengths:
             self._names.setdefault(_bare(name), []).append(name)
 
@@ -149,12 +146,9 @@ class Fasta:
     def _prepare(self):
         """See to a file with random access and its index."""
         self._handle = self._process = self._cleanup = None
-        self._random_access = self.path
-        packing = packing_of(self.path)
+        self._random_access = regular_file(self.path, FASTA)
+        packing = packing_of(self._random_access)
         try:
-            if packing == "gzip":
-                self._random_access = self._temporary_folder() / "unpacked.fa"
-                _unpack(self.path, self._random_access)
             self._set_indices(self._random_access.parent, packing)
             if not self._index_is_fresh():
                 _check(self._random_access, self.path)
@@ -187,7 +181,7 @@ class Fasta:
 
     def _temporary_folder(self):
         folder = tempfile.mkdtemp(prefix="hyenadna-fasta-")
-        self._cleanup = weakref.finalize(self, _remove, folder, os.getpid())
+        self._cleanup = weakref.finalize(self, remove_own, folder, os.getpid())
         return Path(folder)
 
     def _open(self):
@@ -216,12 +210,12 @@ class FastaFolder(Fasta):
         path (`str` or `Path`): The folder; files that end in .fa, .fasta or .fna, also with .gz or .bgz.
 
     Raises:
-        InputError: if there is no such file, one of them will not do, or two have a sequence of the same name.
+        InputError: if there is no such file, one of them is invalid, or two have a sequence of the same name.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
-        self._files = {}
+        self._files: dict[str, Fasta] = {}
         lengths = {}
         for file in fasta_files(self.path):
             fasta = Fasta(file)
@@ -262,41 +256,13 @@ def _bare(name):
     return "M" if bare == "MT" else bare
 
 
-def packing_of(path):
-    """How a file is packed: "plain", "gzip" or "bgzip"; an `InputError` if it is absent or empty."""
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; check the path.")
-    with path.open("rb") as file:
-        start = file.read(14)
-    if not start:
-        raise InputError(f"{path}: the file is empty.")
-    if start[:2] != b"\x1f\x8b":
-        return "plain"
-    # bgzip is gzip in blocks, each with an extra field named BC.
-    return "bgzip" if start[12:14] == b"BC" and start[3] & 4 else "gzip"
-
-
-def _unpack(path, target):
-    try:
-        with gzip.open(path) as packed, target.open("wb") as file:
-            shutil.copyfileobj(packed, file, 1 << 20)
-    except DAMAGED_GZIP as error:
-        raise InputError(f"{path}: the gzip file is damaged ({error}); fetch it again.") from error
-    if not target.stat().st_size:
-        raise InputError(f"{path}: the file is empty.")
-
-
-def _remove(folder, process):
-    if os.getpid() == process:  # not when a forked child ends
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check(file, path):
+def _check(file: Path, path: Path) -> None:
     """Refuse what `faidx` would pass over or not explain in `file`, which the user knows as `path`."""
-    first_lines, name, shape = {}, None, None  # shape: letters and bytes of a record's first line of sequence
+    first_lines: dict[str, int] = {}
+    name, shape = None, None  # shape: letters and bytes of a record's first line of sequence
     windows_ends = 0
     try:
-        with _lines_of(file) as lines:
+        with open_packed(file) as lines:
             for number, line in enumerate(lines, start=1):
                 where, text = f"{path}, line {number:,}", line.rstrip(b"\r\n")
                 windows_ends += line.endswith(b"\r\n")
@@ -335,14 +301,10 @@ def _check(file, path):
         warnings.warn(f"{path}: {windows_ends:,} lines end as on Windows; that is read over.", stacklevel=5)
 
 
-def _lines_of(path):
-    return path.open("rb") if packing_of(path) == "plain" else gzip.open(path)
-
-
 def _name_in(header, where):
     words = header[1:].split(None, 1)
     if not words or header[1:2].isspace():
-        raise InputError(f"{where}: the header has no name right behind >.")
+        raise InputError(f"{where}: the header has no name directly after >.")
     return words[0].decode(errors="replace")
 
 

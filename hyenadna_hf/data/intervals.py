@@ -1,14 +1,14 @@
 """Intervals of a genome: BED files, regions, and windows around a centre."""
 
-import gzip
 import re
-import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
+from .source import BED, DAMAGED_GZIP, open_packed, regular_file
 
-REGION = re.compile(r"(?P<name>.+?)(?::(?P<start>[\d,]+)-(?P<end>[\d,]+))?")
+# Lines for genome browsers. A sequence may be called track, or have a name that begins so.
+_NOT_AN_INTERVAL = re.compile(r"#|(track|browser)(?!\S)(?!\s+-?\d+\s+-?\d)")
+REGION = re.compile(r"(?P<name>.+?)(?::(?P<start>\d[\d,]{0,20})-(?P<end>\d[\d,]{0,20}))?")
 
 
 class Interval(NamedTuple):
@@ -25,39 +25,36 @@ def read_bed(path, fasta):
     Read a BED file, checked against the genome that it belongs to.
 
     Args:
-        path (`str` or `Path`): The file, plain or with .gz; tabs or blanks between columns. Lines of comments,
-            `browser` and `track` are passed over.
+        path (`str` or `Path`): The file, plain, gzip or bgzip, or `-` for standard input; tabs or blanks between
+            columns. Comments and lines that begin with the word `browser` or `track` are skipped.
         fasta ([`Fasta`]): The genome.
 
     Yields:
-        [`Interval`] with the name that the genome has for it, and the columns behind the third.
+        [`Interval`] with the name that the genome has for it, and the columns after the third.
 
     Raises:
-        InputError: naming the line, if there are fewer than three columns, an interval begins before 0, holds nothing
-            or ends behind its sequence, or the genome has no such sequence.
+        InputError: naming the line, if there are fewer than three columns, an interval begins before 0, is empty or
+            ends after its sequence, or the genome has no such sequence.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; check the path.")
     try:
-        with (gzip.open if path.name.endswith(".gz") else open)(path, "rt", encoding="utf-8") as lines:
+        with open_packed(regular_file(path, BED, unpack=False), "rt") as lines:
             for number, line in enumerate(lines, start=1):
                 columns = line.split("\t") if "\t" in line else line.split()
                 columns = [column.strip() for column in columns]
-                if any(columns) and not line.startswith(("#", "browser", "track")):
+                if any(columns) and not _NOT_AN_INTERVAL.match(line):
                     yield _interval(f"{path}, line {number:,}", columns, fasta)
-    except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
+    except (*DAMAGED_GZIP, UnicodeDecodeError) as error:
         raise InputError(f"{path}: this is not a readable BED file ({error}).") from error
 
 
 def _interval(where, columns, fasta):
-    if len(columns) < 3 or not all(re.fullmatch(r"-?\d+", column) for column in columns[1:3]):
+    if len(columns) < 3 or not all(re.fullmatch(r"-?\d{1,18}", column) for column in columns[1:3]):
         raise InputError(f"{where}: BED has a sequence, a start and an end in every line; here is {columns[:3]}.")
     name, start, end = columns[0], int(columns[1]), int(columns[2])
     if start < 0:
         raise InputError(f"{where}: the interval begins at {start}; BED counts from 0, correct it or remove it.")
     if end <= start:
-        raise InputError(f"{where}: the interval from {start:,} to {end:,} holds nothing; its end must be behind it.")
+        raise InputError(f"{where}: the interval from {start:,} to {end:,} is empty; its end must be after its start.")
     try:
         name = fasta.resolve(name)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Labelled sequences from CSV, TSV, Parquet and FASTA files, the Hub, or the package itself."""
+"""Labelled sequences from tables and FASTA files, the Hub, or the package itself."""
 
 import re
 from collections import Counter
@@ -14,6 +14,7 @@ from .files import (
     INTERVAL_COLUMNS,
     LABEL_COLUMNS,
     SEQUENCE_COLUMNS,
+    column_name,
     cut_out,
     read_hub,
     read_split,
@@ -25,6 +26,8 @@ from .sequence import NOT_A_NUCLEOTIDE
 if TYPE_CHECKING:
     from .fasta import Fasta
 
+# Spellings of an absent value, as pandas reads them. No class can be called so.
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "None", "NULL", "null")
 BUNDLED = {"splice_sites_chr20": Path(__file__).parent / "splice_sites_chr20"}
 
 
@@ -48,12 +51,13 @@ def load_labelled_sequences(
         source (`str`):
             A folder with files `train`, `validation` (or `valid`, `val`, `dev`) and `test`; the common beginning of
             such files (`data/human_ocr_ensembl` for `data/human_ocr_ensembl_train.csv.gz` and its siblings); one
-            file; the bundled set `splice_sites_chr20`; or the id of a data set on the Hub. Files are .csv, .tsv,
-            .parquet, or FASTA (.fa, .fasta, .fna) whose headers are `>name|label`; all but Parquet also with .gz.
-            In place of a file there may be a folder with one folder of .txt files, or one table, a class
-            (`train/CLASS/ID.txt`, `train/CLASS.csv.gz`).
-        sequence_column (`str`, *optional*): Defaults to the one of `sequence`, `seq`, `dna` that is there.
-        label_column (`str`, *optional*): Defaults to the one of `label`, `class`, `target` that is there.
+            file, or `-` for standard input; a folder that `save_to_disk` made; the bundled set `splice_sites_chr20`; or
+            the id of a data set on the Hub. Files are .csv or .tsv (with commas, semicolons or tabs), .jsonl or .json,
+            .parquet, .arrow, or FASTA (.fa, .fasta, .fna), where the label is what follows the last `|` of a header;
+            all also with .gz. In place of a file there may be a folder with one folder of .txt files, or one file, for
+            each class (`train/CLASS/ID.txt`, `train/CLASS.csv.gz`, `train/CLASS.fa`).
+        sequence_column (`str`, *optional*): Defaults to `sequence`, `seq` or `dna`, in any case.
+        label_column (`str`, *optional*): Defaults to `label`, `class` or `target`, in any case.
         validation_fraction (`float`, defaults to 0.1): Share of train to hold out where there is no validation split.
         test_fraction (`float`, defaults to 0.2): Share of train to hold out where there is no test split.
         seed (`int`, defaults to 42): Of what is held out.
@@ -66,9 +70,9 @@ def load_labelled_sequences(
         (`ClassLabel`).
 
     Raises:
-        InputError: if a file cannot be read or is empty, a column is unknown, a sequence holds other characters than
-            IUPAC nucleotide codes, an interval is not in the reference, or a class occurs in another split but not in
-            train.
+        InputError: if a file cannot be read or is empty, a column is unknown, labels are missing (empty, `NA`, `NaN`,
+            `None`, `null` and the like), a sequence holds other characters than IUPAC nucleotide codes, an interval is
+            not in the reference, or a class occurs in another split but not in train.
     """
     tables = read_labelled(source, sequence_column, label_column, reference)
     return split_dataset(source, tables, class_names(source, tables), validation_fraction, test_fraction, seed)
@@ -112,9 +116,10 @@ def checked(where, table, sequence_column=None, label_column=None, reference=Non
         sequences = cut_out(where, table, reference)
     else:
         sequence_column = _choose(where, table, sequence_column, SEQUENCE_COLUMNS, "sequence_column")
-        sequences = [sequence.strip() for sequence in table[sequence_column]]
-    labels = [label.strip() for label in table[label_column]]
-    for row, sequence, label in zip(table.index, sequences, labels):
+        sequences = list(table[sequence_column])
+    labels = list(table[label_column])
+    _check_labels(where, table.index, labels)
+    for row, sequence in zip(table.index, sequences):
         wrong = NOT_A_NUCLEOTIDE.search(sequence)
         if not sequence or wrong:
             what = f"{wrong[0]!r} at base {wrong.start() + 1:,}" if wrong else "nothing"
@@ -122,9 +127,17 @@ def checked(where, table, sequence_column=None, label_column=None, reference=Non
                 f"{where}, {row_name(row)}: the sequence holds {what}; allowed are A, C, G, T, U, N and the other "
                 f"IUPAC nucleotide codes (is {sequence_column!r} the right column?)."
             )
-        if not label:
-            raise InputError(f"{where}, {row_name(row)}: the label is empty; give each sequence one class.")
     return {"sequence": sequences, "label": labels}
+
+
+def _check_labels(where, rows, labels, shown=3):
+    missing = [(row, label) for row, label in zip(rows, labels) if label in MISSING]
+    if missing:
+        first = ", ".join(f"{row_name(row)} ({label!r})" for row, label in missing[:shown])
+        raise InputError(
+            f"{where}: {len(missing):,} of {len(labels):,} sequences have no label, first {first}; give each one class "
+            "(in FASTA: >name|class), which cannot be called NA, NaN, None or null."
+        )
 
 
 def split_dataset(source, tables, names, validation_fraction=0.1, test_fraction=0.2, seed=42):
@@ -183,11 +196,11 @@ def _read_hub(source):
 
 
 def _choose(where, table, asked, usual, argument):
-    columns = ", ".join(map(str, table.columns))
+    columns = ", ".join(table.columns)
     if asked is not None:
-        if asked not in table.columns:
+        if column_name(asked) not in table.columns:
             raise InputError(f"{where}: {argument}={asked!r} is not one of its columns: {columns}.")
-        return asked
+        return column_name(asked)
     there = [name for name in usual if name in table.columns]
     if len(there) != 1:
         problem = f"has more than one of {', '.join(there)}" if there else f"has none of {', '.join(usual)}"

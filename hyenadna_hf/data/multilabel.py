@@ -1,4 +1,4 @@
-"""Sequences with several labels each, from tables with a column of 0 and 1 a label, or from saved data sets."""
+"""Sequences with several labels each, from tables with a column of 0 and 1 for each label, or saved data sets."""
 
 from pathlib import Path
 
@@ -8,13 +8,25 @@ from datasets import DatasetDict, load_from_disk
 
 from ..errors import InputError
 from .chromatin import chromatin_from_arrays
-from .files import read_hub, read_split, row_name, split_paths
+from .files import column_name, read_hub, read_split, row_name, split_paths
 from .labelled import checked
 
 
 def is_saved_dataset(source):
-    """Whether `source` is a folder that `DatasetDict.save_to_disk` made."""
-    return (Path(source).expanduser() / "dataset_dict.json").is_file()
+    """Whether `source` is a folder that `DatasetDict.save_to_disk` made, of sequences with several labels each."""
+    return bool(_saved(source))
+
+
+def _saved(source):
+    """The data set of such a folder; `None` for everything else."""
+    path = Path(source).expanduser()
+    if not (path / "dataset_dict.json").is_file():
+        return None
+    try:
+        data = load_from_disk(str(path))
+    except Exception as error:  # of many kinds; all mean the same to the user
+        raise InputError(f"{source}: this is not a readable folder of save_to_disk ({error}).") from error
+    return data if all({"sequence", "labels"} <= set(split.column_names) for split in data.values()) else None
 
 
 def load_multilabel_sequences(
@@ -37,16 +49,15 @@ def load_multilabel_sequences(
     Raises:
         InputError: if a file cannot be read, a column is absent, or a label is neither 0 nor 1.
     """
-    if is_saved_dataset(source):
-        data = load_from_disk(str(Path(source).expanduser()))
-        for split in data.values():
-            if not {"sequence", "labels"} <= set(split.column_names):
-                raise InputError(
-                    f"{source}: its columns are {', '.join(split.column_names)}; give sequence and labels."
-                )
+    data = _saved(source)
+    if data:
         names = [str(number) for number in range(len(next(iter(data.values()))[0]["labels"]))]
     else:
         names = list(label_columns)
+        if not names:
+            raise InputError(
+                f"{source}: there is no saved column labels; name the column of each label (label_column)."
+            )
         if len(set(names)) < len(names) or not all(names):
             raise InputError(f"label_column={','.join(names)}: name each label once.")
         paths = split_paths(Path(source).expanduser())
@@ -60,14 +71,14 @@ def load_multilabel_sequences(
 
 def _dataset(where, table, names, sequence_column):
     labels = []
-    for name in names:
-        if name not in table.columns:
+    for name, column in zip(names, map(column_name, names)):
+        if column not in table.columns:
             raise InputError(f"{where}: label_column={name!r} is not one of its columns: {', '.join(table.columns)}.")
-        numbers = pd.to_numeric(table[name], errors="coerce")
+        numbers = pd.to_numeric(table[column], errors="coerce")
         wrong = ~numbers.isin((0, 1))
         if wrong.any():
             row = wrong.idxmax()
-            raise InputError(f"{where}, {row_name(row)}: {name} is {table[name][row]!r}; labels are 0 or 1.")
+            raise InputError(f"{where}, {row_name(row)}: {name} is {table[column][row]!r}; labels are 0 or 1.")
         labels.append(numbers.to_numpy(np.uint8))
     sequences = checked(where, table, sequence_column, names[0])["sequence"]
     return chromatin_from_arrays(sequences, np.stack(labels, axis=1))

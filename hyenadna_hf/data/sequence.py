@@ -5,22 +5,38 @@ import re
 import numpy as np
 import torch
 
-from ..model.tokenization_hyenadna import VOCABULARY
+from ..model.tokenization_hyenadna import AMBIGUITY_CODES, VOCABULARY, token_table
 
+BASES = "ACGT"
 # The IUPAC codes: the bases with U, N, and those that stand for two or three bases.
-NUCLEOTIDES = "ACGTUNRYSWKMBDHV"
+NUCLEOTIDES = f"{BASES}UN{AMBIGUITY_CODES}"
 COMPLEMENTS = "TGCAANYRSWMKVHDB"
 
 NOT_A_NUCLEOTIDE = re.compile(f"[^{NUCLEOTIDES}{NUCLEOTIDES.lower()}]")
 
 IGNORED = -100  # label that no loss counts
 
-# Tokens that stand for nucleotides, and that of the complement of each token (special ones stay what they are).
-NUCLEOTIDE_IDS = tuple(VOCABULARY[letter] for letter in "ACGTN")
-COMPLEMENT_IDS = torch.arange(len(VOCABULARY))
-COMPLEMENT_IDS[list(NUCLEOTIDE_IDS)] = torch.tensor([VOCABULARY[letter] for letter in "TGCAN"])
-
 _COMPLEMENT = str.maketrans(NUCLEOTIDES + NUCLEOTIDES.lower(), COMPLEMENTS + COMPLEMENTS.lower())
+
+# Tokens that stand for nucleotides, and that of the complement of each token (special ones stay what they are).
+NUCLEOTIDE_IDS = tuple(VOCABULARY[letter] for letter in f"{BASES}N")
+COMPLEMENT_IDS = torch.arange(len(VOCABULARY))
+COMPLEMENT_IDS[list(NUCLEOTIDE_IDS)] = torch.tensor(
+    [VOCABULARY[letter] for letter in f"{BASES}N".translate(_COMPLEMENT)]
+)
+
+
+def normalised(sequence: str) -> str:
+    """
+    The spelling by which sequences are compared: upper case, and T for U.
+
+    Args:
+        sequence (`str`): IUPAC nucleotide codes in either case. Other characters stay as they are.
+
+    Returns:
+        `str` of the same length.
+    """
+    return sequence.upper().replace("U", "T")
 
 
 def reverse_complement(sequence: str) -> str:
@@ -36,16 +52,8 @@ def reverse_complement(sequence: str) -> str:
     return sequence.translate(_COMPLEMENT)[::-1]
 
 
-def _token_table(letters, tokens):
-    table = np.full(256, VOCABULARY["[UNK]"])
-    for letter, token in zip(letters, tokens):
-        # U is read as T; what stands for more than one base as N.
-        table[[ord(letter), ord(letter.lower())]] = VOCABULARY.get({"U": "T"}.get(token, token), VOCABULARY["N"])
-    return table
-
-
-_TOKENS = _token_table(NUCLEOTIDES, NUCLEOTIDES)
-_COMPLEMENTARY_TOKENS = _token_table(NUCLEOTIDES, COMPLEMENTS)
+_TOKENS = token_table(ambiguous_as="N")
+_COMPLEMENTARY_TOKENS = COMPLEMENT_IDS.numpy()[_TOKENS]
 
 
 def token_ids(sequence: str, reverse_complemented: bool = False) -> np.ndarray:

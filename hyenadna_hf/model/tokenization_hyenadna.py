@@ -141,7 +141,7 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
         )
         self.special_tokens_mode = special_tokens_mode
         self.ambiguous_as = ambiguous_as
-        self._table = _token_table(ambiguous_as)
+        self._table = token_table(ambiguous_as)
 
     def __call__(self, text=None, *args, **kwargs):
         if not args and self._is_in_table(text, **kwargs):
@@ -227,7 +227,7 @@ class _LookedUp(BatchEncoding):
         return {"data": self.data, "encodings": self._made}
 
 
-def _token_table(ambiguous_as):
+def token_table(ambiguous_as):
     """The token of each ASCII character."""
     table = np.full(128, VOCABULARY["[UNK]"])
     same = {"U": "T", **dict.fromkeys(AMBIGUITY_CODES, ambiguous_as), **{base: base for base in "ACGTN"}}

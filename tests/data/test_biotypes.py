@@ -1,6 +1,6 @@
 import gzip
 import random
-import shutil
+import warnings
 
 import pytest
 
@@ -105,9 +105,12 @@ BAD = {
     "other names": (row("chrX", "x", "gene", 1, 9, "+", "g"), "there is no sequence 'chrX'.* another genome"),
     "past the end": (row("1", "x", "gene", 1990, 2001, "+", "g"), "is no piece of chr1, which has 2,000 bases"),
     "position 0": (row("1", "x", "gene", 0, 9, "+", "g"), "is no piece of chr1"),
-    "three columns": ("1\tx\tgene", "GTF has nine columns"),
-    "strand": (row("1", "x", "gene", 1, 9, "1", "g"), "GTF has nine columns"),
-    "GFF3": ("1\tx\tgene\t1\t9\t.\t+\t.\tID=gene:g", "no gene_id among the attributes; is this GFF3"),
+    "three columns": ("1\tx\tgene", "GTF and GFF3 have nine columns"),
+    "strand": (row("1", "x", "gene", 1, 9, "1", "g"), "GTF and GFF3 have nine columns"),
+    "no gene_id": ('1\tx\tgene\t1\t9\t.\t+\t.\tgene_name "x";', "there is no gene_id among the attributes; add it"),
+    "no ID": ("1\tx\tgene\t1\t9\t.\t+\t.\tName=x", "there is no ID among the attributes; add it"),
+    "no number": (row("1", "x", "gene", "²", 9, "+", "g"), "GTF and GFF3 have nine columns"),
+    "a name of another genome in GFF3": ("chr%2B\tx\tgene\t1\t9\t.\t+\t.\tID=g", r"there is no sequence 'chr\+'"),
 }
 
 
@@ -123,9 +126,82 @@ def test_bad_files_are_named(tmp_path, genome):
         load_biotypes(tmp_path / "absent.gtf", genome)
     with pytest.raises(InputError, match="not one gene in it"):
         load_biotypes(write(tmp_path / "x.gtf", ["# nothing"]), genome)
-    shutil.copy(tmp_path / "x.gtf", tmp_path / "x.gtf.gz")
-    with pytest.raises(InputError, match="not a readable GTF file"):
-        load_biotypes(tmp_path / "x.gtf.gz", genome)
+    (tmp_path / "x.gtf").write_bytes(b"1\tx\xff\n")
+    with pytest.raises(InputError, match="not a readable GTF or GFF3 file"):
+        load_biotypes(tmp_path / "x.gtf", genome)
+    (tmp_path / "x.gtf").write_bytes(b"<html>")
+    with pytest.raises(InputError, match="x.gtf: this is a web page or XML, not a GTF or GFF3 file"):
+        load_biotypes(tmp_path / "x.gtf", genome)
+
+
+def gff3(style, count=12):
+    """The genes of `annotation` as GFF3 of Ensembl, GENCODE, NCBI or SGD, with a CDS in two pieces each."""
+    rows = ["##gff-version 3", "##sequence-region 1 1 2000", line("1", "region", 1, 2000, ".", ID="region:1")]
+    for number in range(count):
+        gene, start, strand = f"g{number}", 101 + 100 * number, "+-"[number % 3 == 0]
+        biotype = ["tRNA", "protein_coding"][number % 2]
+        name = f"{gene.upper()}%3B%20x%2Cy"
+        feature, attributes = {
+            "ensembl": (
+                ["ncRNA_gene", "gene"][number % 2],
+                {"biotype": biotype, "gene_id": gene, "ID": f"gene:{gene}"},
+            ),
+            "ensembl without gene_id": (["pseudogene", "gene"][number % 2], {"ID": f"gene:{gene}", "biotype": biotype}),
+            "gencode": ("gene", {"ID": gene, "gene_id": gene, "gene_type": biotype}),
+            "ncbi": ("gene", {"ID": f"gene-{gene}", "gbkey": "Gene", "gene_biotype": biotype}),
+            "sgd": (["tRNA_gene", "protein_coding_gene"][number % 2], {"ID": gene}),
+        }[style]
+        rows.append(line("1", feature, start, start + 29, strand, **attributes, Name=name))
+        rows.append(line("1", "mRNA", start, start + 29, strand, ID=f"transcript:{gene}", Parent=f"gene:{gene}"))
+        rows.append(line("1", "exon", start, start + 29, strand, Parent=f"transcript:{gene}"))
+        pieces = [(start, start + 11), (start + 18, start + 29)]
+        for first, last in pieces if number % 2 else pieces[::-1]:
+            rows.append(line("1", "CDS", first, last, strand, phase="0", ID="cds", Parent=f"transcript:{gene}"))
+    return [*rows, "###", "##FASTA", ">1", "ACGT"]
+
+
+def line(name, feature, start, end, strand, phase=".", **attributes):
+    pairs = ";".join(f"{key}={value}" for key, value in attributes.items())
+    return "\t".join([name, "x", feature, str(start), str(end), ".", strand, phase, pairs])
+
+
+@pytest.mark.parametrize("style", ["ensembl", "ensembl without gene_id", "gencode", "ncbi", "sgd"])
+@pytest.mark.parametrize("name, end", [("x.gff3", "\n"), ("x.gtf", "\r\n"), ("x.gff3.gz", "\n")])
+def test_gff3_gives_the_same_genes(tmp_path, genome, style, name, end):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = load_biotypes(write(tmp_path / name, gff3(style), end), genome, min_genes=2, **FRACTIONS)
+        gtf = load_biotypes(write(tmp_path / "y.gtf", annotation("new")), genome, min_genes=2, **FRACTIONS)
+    assert data["train"].features["label"].names == {
+        "sgd": ["protein_coding_gene", "tRNA_gene"],
+    }.get(style, ["protein_coding", "tRNA"])
+    for split in gtf:
+        for gene, same in zip(data[split], gtf[split]):
+            assert gene == {**same, "gene_name": f"{same['gene_id'].upper()}; x,y"}
+
+
+def test_gff3_of_another_genome_is_known_by_its_first_codons(tmp_path, genome):
+    path = write(tmp_path / "x.gff3", gff3("ncbi"))
+    bases = genome.read_text().split("\n")[1]
+    (tmp_path / "other.fa").write_text(f">chr1\nA{bases[:-1]}\n")
+    with pytest.raises(
+        InputError, match=r"of 12 start codons \d are ATG in .*other\.fa; .* of another genome or release"
+    ):
+        load_biotypes(path, tmp_path / "other.fa", min_genes=2)
+
+
+def test_a_genome_in_rna_letters_begins_with_the_same_codons(tmp_path, genome):
+    genome.write_text(genome.read_text().replace("T", "u").replace("A", "a"))
+    for name, rows in (("x.gff3", gff3("ncbi")), ("x.gtf", annotation("new"))):
+        data = load_biotypes(write(tmp_path / name, rows), genome, min_genes=2, **FRACTIONS)
+        assert {row["sequence"][1:3].upper() for row in data["train"]} <= {"UG", "TG"}
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_byte_order_mark(tmp_path, genome, mark):
+    rows = annotation("new")[1:]
+    data = load_biotypes(write(tmp_path / "x.gtf", [mark + rows[0], *rows[1:]]), genome, min_genes=2, **FRACTIONS)
+    assert sum(map(len, data.values())) == 12
 
 
 def test_real_yeast(shared):
@@ -146,5 +222,5 @@ def test_damaged_gzip_is_named(tmp_path, genome):
     packed = bytearray(gzip.compress("\n".join(annotation("new")).encode()))
     packed[10] ^= 0xFF
     (tmp_path / "x.gtf.gz").write_bytes(packed)
-    with pytest.raises(InputError, match=r"x.gtf.gz: this is not a readable GTF file"):
+    with pytest.raises(InputError, match=r"x.gtf.gz: the gzip file is damaged"):
         load_biotypes(tmp_path / "x.gtf.gz", genome)

@@ -115,9 +115,12 @@ BAD = {
     "mixed line ends": (">a\nACGT\r\nACGTA\nACGT\r\n", "line 3: all lines of record 'a'"),
     "no sequence": (">a\nACGT\n>b\n>c\nA\n", "line 3: the record 'b' has no sequence"),
     "no sequence at the end": (">a\nACGT\n>b\n", "line 3: the record 'b' has no sequence"),
-    "no name": (">a\nACGT\n> b\nA\n", "line 3: the header has no name right behind >"),
+    "no name": (">a\nACGT\n> b\nA\n", "line 3: the header has no name directly after >"),
     "old Mac line ends": (">a\rACGT\rACGT\r", "line 1: the record 'a' has no sequence"),
     "cut gzip": (gzip.compress(fasta_text(RECORDS).encode())[:-20], "the gzip file is damaged"),
+    "two bytes of gzip": (b"\x1f\x8b", "the gzip file is damaged"),
+    "empty gzip": (gzip.compress(b""), "the file is empty"),
+    "fastq": ("@read\nACGT\n+\nIIII\n", "this is a FASTQ file, not a FASTA file; convert it"),
     "damaged gzip": (gzip.compress(b">a\nACGT\n")[:10] + b"\xff" * 20, "the gzip file is damaged"),
 }
 
@@ -173,19 +176,10 @@ def test_other_processes_open_the_file_for_themselves(tmp_path, packed, method):
     fasta = Fasta(write(tmp_path / "x.fa", fasta_text(RECORDS), packed))
     with multiprocessing.get_context(method).Pool(2 if method == "fork" else 1) as pool:
         assert pool.starmap(Fasta.fetch, [(fasta, name) for name in RECORDS] * 6) == [*RECORDS.values()] * 6
-    assert_is(fasta, RECORDS)  # what was unpacked is still there
+    assert_is(fasta, RECORDS)  # the unpacked copy is still there
     copy = pickle.loads(pickle.dumps(fasta))
     fasta.close()
     assert_is(copy, RECORDS)
-
-
-def test_what_was_unpacked_goes_away(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    fasta = Fasta(write(tmp_path / "x.fa.gz", fasta_text(RECORDS), "gzip"))
-    assert len(list((tmp_path / "temporary").iterdir())) == 1
-    del fasta
-    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_real_genome(shared):
@@ -194,13 +188,22 @@ def test_real_genome(shared):
         assert fasta.fetch("I", 334, 337) == "ATG"  # the start codon of YAL069W
 
 
-def test_the_first_two_bytes_of_a_gzip_file_are_a_damaged_file(tmp_path):
-    (tmp_path / "x.fa.gz").write_bytes(b"\x1f\x8b")
-    with pytest.raises(InputError, match="x.fa.gz: the gzip file is damaged"):
-        Fasta(tmp_path / "x.fa.gz")
+@pytest.mark.parametrize("packed", ["plain", "gzip", "bgzip"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, packed):
+    path = write(tmp_path / "x.fa", "\ufeff" + fasta_text(RECORDS), packed)
+    with Fasta(path) as fasta:
+        assert_is(fasta, RECORDS)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.fa"]  # the index belongs to the copy without it
 
 
-def test_nothing_in_gzip_is_an_empty_file(tmp_path):
-    (tmp_path / "x.fa.gz").write_bytes(gzip.compress(b""))
-    with pytest.raises(InputError, match="x.fa.gz: the file is empty"):
-        Fasta(tmp_path / "x.fa.gz")
+def test_a_gzip_file_is_unpacked_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    path = write(tmp_path / "x.fa.gz", fasta_text(RECORDS), "gzip")
+    with Fasta(path) as first, Fasta(path) as second:
+        assert_is(first, RECORDS)
+        assert_is(second, RECORDS)
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    write(path, fasta_text({"new": "ACGT"}), "gzip")
+    with Fasta(path) as fasta:
+        assert_is(fasta, {"new": "ACGT"})

@@ -137,7 +137,7 @@ def test_splits_of_a_bed(tmp_path, genome):
         GenomeDataset(genome, bed(tmp_path, [("chr1", 0, 8, "train"), ("chr1", 9, 10, "peak")]))
     with pytest.raises(InputError, match="line 1: the interval begins at -1"):
         GenomeDataset(genome, bed(tmp_path, [("chr1", -1, 8)]))
-    with pytest.raises(InputError, match="no interval of the split test"):
+    with pytest.raises(InputError, match="the file is empty"):
         GenomeDataset(genome, bed(tmp_path, []), "test")
 
 

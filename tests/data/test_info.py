@@ -34,23 +34,35 @@ def test_facts():
     train = found["splits"]["train"]
     assert train["sequences"] == 3 and train["classes"] == {"x": 2, "y": 1} and train["lengths"] == [4, 4, 5]
     assert train["gc"] == pytest.approx(5 / 11) and train["duplicates"] == 1
-    assert found["leakage"] == {("train", "validation"): 1, ("train", "test"): 1, ("validation", "test"): 0}
+    assert train["reverse_complements"] == 1
+    counts = {pair: (kinds["exact"], kinds["reverse_complement"]) for pair, kinds in found["leakage"].items()}
+    assert counts == {("train", "validation"): (1, 0), ("train", "test"): (0, 1), ("validation", "test"): (0, 0)}
     splits["test"].append("ANNGT")
-    assert describe(data_of(splits))["splits"]["test"]["duplicates"] == 1
+    test = describe(data_of(splits))["splits"]["test"]
+    assert test["duplicates"] == 1 and test["reverse_complements"] == 0
 
 
 def test_info_is_printed(folder, capsys):
-    main(["info", str(folder)])
+    found = main(["info", str(folder)])
+    kinds = ("exact", "reverse_complement", "near_duplicate", "overlapping")
+    assert {name: tuple(counts[kind] for kind in kinds) for name, counts in found["leakage"].items()} == {
+        "validation in train": (0, 1, 0, None),
+        "test in train": (1, 0, 0, None),
+        "test in validation": (0, 0, 0, None),
+    }
+    assert found["near_duplicate"] == {"k": 16, "containment": 0.5}
+    assert found["splits"]["train"]["duplicates"] == found["splits"]["train"]["reverse_complements"] == 1
     printed = " ".join(capsys.readouterr().out.split())
     for words in (
-        "1 of the validation sequences (50.0%) are in train too",
-        "1 of the test sequences (33.3%) are in train too",
-        "0 of the test sequences (0.0%) are in validation too",
+        "│ exact duplicates │ 0 (0.0%) │ 1 (33.3%) │ 0 (0.0%) │",
+        "│ near duplicates │ 0 (0.0%) │ 0 (0.0%) │ 0 (0.0%) │",
+        "Near duplicates: 50% or more of the distinct 16-mers",
         "│ sequences │ 5 │ 2 │ 3 │",
         "│ class a │ 3 │ 1 │ 2 │",
         "│ median length │ 8 │ 8 │ 8 │",
         "│ longest │ 10 │ 8 │ 10 │",
-        "│ duplicates inside │ 1 │ 0 │ 0 │",
+        "│ duplicates │ 1 │ 0 │ 0 │",
+        "│ as reverse complement │ 1 │ 0 │ 0 │",
         "8 to 8 ████",
     ):
         assert words in printed, printed

@@ -1,28 +1,35 @@
 import gzip
 from collections import Counter
+from random import Random
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyenadna_hf.data.labelled import BUNDLED, load_labelled_sequences
+from hyenadna_hf.data.labelled import BUNDLED, MISSING, load_labelled_sequences, read_labelled
 from hyenadna_hf.errors import InputError
 
 TRAIN = pd.DataFrame({"sequence": ["ACGT", "acgtn", "GGGR", "TTTU"] * 10, "label": ["b", "a", "b", "a"] * 10})
 TEST = pd.DataFrame({"sequence": ["AC", "GT"], "label": ["a", "b"]})
 
 
-def write(table, path, **kwargs):
+def write(table, path, separator=",", **kwargs):
     if path.name.endswith(".parquet"):
         table.to_parquet(path)
+    elif path.name.endswith(".arrow"):
+        data = pa.Table.from_pandas(table)
+        with pa.ipc.new_file(path, data.schema) as file:
+            file.write_table(data)
+    elif ".json" in path.name:
+        table.to_json(path, orient="records", lines=".jsonl" in path.name)
     elif ".fa" in path.name or ".fna" in path.name:
-        text = "".join(
-            f">read{i} x|{row.label}\n{row.sequence}\n".replace(" x", "") for i, row in enumerate(table.itertuples())
-        )
+        text = "".join(f">read{i}|{row.label}\n{row.sequence}\n" for i, row in enumerate(table.itertuples()))
         (gzip.open if path.suffix == ".gz" else open)(path, "wt").write(text)
     else:
-        table.to_csv(path, index=False, sep="\t" if ".tsv" in path.name else ",")
+        table.to_csv(path, index=False, sep="\t" if ".tsv" in path.name else separator, **kwargs)
 
 
 def rows(split):
@@ -30,7 +37,13 @@ def rows(split):
     return [(row["sequence"], names[row["label"]]) for row in split]
 
 
-@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".fa", ".fasta.gz", ".fna"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        *(".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".arrow", ".jsonl", ".jsonl.gz", ".json"),
+        *(".fa", ".fasta.gz", ".fna"),
+    ],
+)
 @pytest.mark.parametrize("layout", ["folder", "prefix"])
 def test_formats_and_layouts(tmp_path, ending, layout):
     before = "" if layout == "folder" else "my.set_"
@@ -43,6 +56,130 @@ def test_formats_and_layouts(tmp_path, ending, layout):
     assert data["train"].features["label"].names == ["a", "b"]
     assert rows(data["train"]) == list(TRAIN.itertuples(index=False, name=None))
     assert rows(data["validation"]) == rows(data["test"]) == list(TEST.itertuples(index=False, name=None))
+
+
+LABELS = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]), min_size=1).map(
+    lambda text: " ".join(text.split())
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from([".csv", ".tsv"]),
+    st.sampled_from(["", "\ufeff"]),
+    st.sampled_from(["sequence", "Sequence", "SEQ", " dna ", '"Seq"']),
+    st.sampled_from(["label", "Label", "CLASS", " target", '"a class, or; so"']),
+    st.lists(LABELS.filter(lambda label: label not in MISSING), min_size=1),
+)
+def test_any_header_and_delimiter(tmp_path_factory, separator, ending, mark, sequence, label, labels):
+    quoted = [f'"{name.replace(chr(34), 2 * chr(34))}"' for name in labels]
+    path = tmp_path_factory.mktemp("tables") / f"x{ending}"
+    lines = [[" id", sequence, label], *([str(i), "ACGT", name] for i, name in enumerate(quoted))]
+    path.write_text(mark + "".join(f"{separator} ".join(line) + "\n" for line in lines), encoding="utf-8")
+    column = label.strip('"') if " class" in label else None
+    assert read_labelled(str(path), label_column=column)["train"] == {
+        "sequence": ["ACGT"] * len(labels),
+        "label": labels,
+    }
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.text("ACGTUN|>", max_size=9), LABELS), min_size=1), st.integers(1, 9), st.booleans())
+def test_the_label_is_all_that_follows_the_last_bar(tmp_path_factory, records, width, packed):
+    sequence = "ACGTNACGTAC"
+    body = "".join(f"{sequence[i : i + width]}\n" for i in range(0, len(sequence), width))
+    text = "".join(f">{name} some text | {label.replace('|', '/')} \r\n{body}" for name, label in records).encode()
+    path = tmp_path_factory.mktemp("fasta") / "x.fa"
+    path.write_bytes(gzip.compress(text) if packed else text)
+    labels = [label.replace("|", "/") for _, label in records]
+    if set(labels) & set(MISSING):
+        return
+    assert read_labelled(str(path))["train"] == {"sequence": [sequence] * len(records), "label": labels}
+
+
+def test_classes_with_blanks_in_fasta_stay_apart(tmp_path):
+    (tmp_path / "x.fa").write_text(
+        ">s0|strong enhancer\nAC\n>s1|strong promoter\nGT\n>s2 some text|1\nA\n>a|b|last one\nC\n"
+    )
+    assert read_labelled(str(tmp_path / "x.fa"))["train"]["label"] == [
+        "strong enhancer",
+        "strong promoter",
+        "1",
+        "last one",
+    ]
+
+
+@pytest.mark.parametrize("ending", [".fa", ".fasta", ".fna", ".fa.gz", ".csv", ".jsonl", ".parquet"])
+def test_one_file_a_class(tmp_path, ending):
+    expected = {"sequence": ["AC", "GT", "TT"], "label": ["a b", "a b", "c"]}
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for name, sequences in (("a b", ["AC", "GT"]), ("c", ["TT"])):
+            path = tmp_path / split / f"{name}{ending}"
+            if ".f" in ending:
+                text = "".join(f">{i} without label\n{sequence}\n" for i, sequence in enumerate(sequences))
+                path.write_bytes(gzip.compress(text.encode()) if ending.endswith(".gz") else text.encode())
+            else:
+                write(pd.DataFrame({"seq": sequences}), path)
+    assert read_labelled(str(tmp_path)) == {"train": expected, "test": expected}
+    (tmp_path / "train" / f"empty{ending}").write_bytes(b"")
+    with pytest.raises(InputError, match=f"empty{ending}: the file is empty"):
+        read_labelled(str(tmp_path))
+
+
+def test_one_file_a_class_whatever_its_labels_say(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.fa").write_text(">1|x\nAC\n>2\nGT\n")
+    (tmp_path / "train" / "b.csv").write_text("Sequence,Class,label\nTT,y,z\nT!,y,z\n")
+    with pytest.raises(InputError, match=r"train, b\.csv row 2: the sequence holds '!' at base 2"):
+        read_labelled(str(tmp_path))
+    (tmp_path / "train" / "b.csv").write_text("Sequence,Class,label\nTT,y,z\n")
+    assert read_labelled(str(tmp_path))["train"]["label"] == ["a", "a", "b"]
+
+
+def test_names_of_classes_that_datasets_keeps_with_the_table(tmp_path):
+    features = Features({"sequence": Value("string"), "label": ClassLabel(names=["neither", "donor"])})
+    data = Dataset.from_dict({"sequence": ["AC", "GT", "TT"], "label": [1, 0, 1]}, features=features)
+    expected = {"sequence": ["AC", "GT", "TT"], "label": ["donor", "neither", "donor"]}
+    DatasetDict({"train": data, "validation": data}).save_to_disk(tmp_path / "saved")
+    assert read_labelled(str(tmp_path / "saved")) == {"train": expected, "validation": expected}
+    assert read_labelled(str(tmp_path / "saved" / "train")) == {"train": expected}
+    data.to_parquet(tmp_path / "x.parquet")
+    (arrow,) = (tmp_path / "saved" / "train").glob("*.arrow")  # a stream, where others write files
+    for path in (tmp_path / "x.parquet", arrow):
+        assert read_labelled(str(path)) == {"train": expected}
+    absent = data.map(lambda row, i: {"label": row["label"] if i else -1}, with_indices=True)
+    absent.save_to_disk(tmp_path / "absent")
+    with pytest.raises(InputError, match=r"1 of 3 sequences have no label, first row 1 \(''\)"):
+        read_labelled(str(tmp_path / "absent"))
+    (tmp_path / "absent" / "state.json").write_text("{}")
+    with pytest.raises(InputError, match="absent: this is not a readable folder of save_to_disk"):
+        read_labelled(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("missing", [*MISSING, " NA ", "''"])
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet", ".fa"])
+def test_missing_labels_are_counted_and_named(tmp_path, missing, ending):
+    missing = missing.replace("''", "")
+    labels = ["a", missing, "b", missing, missing, missing, "na", "none"]
+    path = tmp_path / f"x{ending}"
+    write(pd.DataFrame({"sequence": ["ACGT"] * 8, "label": labels}), path)
+    with pytest.raises(InputError) as error:
+        read_labelled(str(path))
+    rows = (">read1|", ">read3|", ">read4|") if ending == ".fa" else ("row 2", "row 4", "row 5")
+    first = ", ".join(f"{row}{(missing if ending == '.fa' else '').rstrip()} ({missing.strip()!r})" for row in rows)
+    assert f"x{ending}: 4 of 8 sequences have no label, first {first}; give each one class" in str(error.value)
+    assert "cannot be called NA, NaN, None or null" in str(error.value)
+
+
+def test_intervals_in_any_header(tmp_path):
+    (tmp_path / "genome.fa").write_text(">chr1\nACGTTT\n")
+    (tmp_path / "x.csv").write_text("Region; START; End; Strand; Label\n1; 0; 4; +; a\nchr1; 3; 6; -; b\n")
+    assert read_labelled(str(tmp_path / "x.csv"), reference=tmp_path / "genome.fa")["train"] == {
+        "sequence": ["ACGT", "AAA"],
+        "label": ["a", "b"],
+    }
 
 
 def test_one_file_is_split_by_class_the_same_way_each_time(tmp_path):
@@ -89,6 +226,7 @@ def test_the_bundled_splits_are_disjoint_regions():
         assert sequence[59:61] in {"donor": ["GT"], "acceptor": ["AG"], "neither": ["GT", "AG"]}[label]
 
 
+LONG = b"seq,label\n" + "".join(f"{''.join(Random(i).choices('ACGT', k=60))},1\n" for i in range(999)).encode()
 BAD = {
     "empty file": ("x.csv", "", "the file is empty"),
     "no rows": ("x.csv", "sequence,label\n", "not one row"),
@@ -97,22 +235,45 @@ BAD = {
     "digits": ("x.csv", "seq,label\nACGT,1\nAC7GT,0\n", "row 2: the sequence holds '7' at base 3"),
     "protein": ("x.csv", "seq,label\nMKVL,1\n", "row 1: the sequence holds 'L' at base 4"),
     "empty sequence": ("x.csv", "seq,label\n,1\n", "row 1: the sequence holds nothing"),
-    "empty label": ("x.csv", "seq,label\nACGT,\n", "row 1: the label is empty"),
+    "empty label": ("x.csv", "seq,label\nACGT,\n", "1 of 1 sequences have no label, first row 1 ('')"),
     "one class": ("x.csv", "seq,label\nACGT,1\nACG,1\n", "every sequence has the label '1'"),
     "too few to split": ("x.csv", "seq,label\nACGT,1\nACG,0\n", "cannot hold a test split out of train"),
-    "ragged": ("x.csv", "seq,label\nACGT,1\nACGT,1,2,3\n", "not a readable CSV file"),
-    "more fields than columns": ("x.csv", "seq,label\nACGT,1,2\nACG,0,2\n", "not a readable CSV file"),
-    "fewer fields than columns": ("x.csv", "seq,label\nACGT,1\nACG\n", "row 2: the label is empty"),
-    "binary": ("x.tsv", b"seq\tlabel\n\xff\xfe\x00\t1\n", "not a readable TSV file"),
-    "fasta named csv": ("x.csv", ">a|1\nACGT\n", "by its name it is CSV, but it begins with b'>'"),
-    "csv named fasta": ("x.fa", "seq,label\nACGT,1\n", "by its name it is FASTA, but it begins with b's'"),
-    "csv named parquet": ("x.parquet", "seq,label\nACGT,1\n", "not a readable Parquet file"),
-    "text named gz": ("x.csv.gz", "seq,label\nACGT,1\n", "not a readable CSV file"),
-    "gz cut short": ("x.csv.gz", gzip.compress(b"seq,label\n" + b"ACGT,1\n" * 999)[:-20], "not a readable CSV file"),
-    "gz named csv": ("x.csv", gzip.compress(b"seq,label\nACGT,1\n"), "not a readable CSV file"),
-    "fasta without labels": ("x.fa", ">a\nACGT\n", "the header >a has no label; write it as >a|label"),
-    "fasta without sequence": ("x.fa", ">a|1\n>b|0\nAC\n", "row 1: the sequence holds nothing"),
-    "unknown ending": ("x.xlsx", "PK", "unknown ending '.xlsx'"),
+    "ragged": ("x.csv", "seq,label\nACGT,1\nACGT,1,2,3\n", "not a readable CSV or TSV file"),
+    "more fields than columns": ("x.csv", "seq,label\nACGT,1,2\nACG,0,2\n", "not a readable CSV or TSV file"),
+    "fewer fields than columns": (
+        "x.csv",
+        "seq,label\nACGT,1\nACG\n",
+        "1 of 2 sequences have no label, first row 2 ('')",
+    ),
+    "binary": ("x.tsv", b"seq\tlabel\n\xff\xfe\x00\t1\n", "not a readable CSV or TSV file"),
+    "two columns of one name": ("x.csv", "Seq,seq ,label\nAC,AC,1\n", "two columns are called 'seq'"),
+    "gz cut short": ("x.csv.gz", gzip.compress(LONG)[:-20], "not a readable CSV or TSV"),
+    "short gz cut short": ("x.csv.gz", gzip.compress(b"seq,label\nACGT,1\n")[:-5], "the gzip file is damaged"),
+    "fasta.gz cut short": (
+        "x.fa.gz",
+        gzip.compress(b">a|1" + LONG.replace(b",1\n", b"\n>a|1\n")[9:])[:-20],
+        "not a readable FASTA",
+    ),
+    "fasta without labels": (
+        "x.fa",
+        ">a\nACGT\n",
+        "1 of 1 sequences have no label, first >a (''); give each one class",
+    ),
+    "fasta with blank labels": ("x.fa", ">a| \nACGT\n>b|1\nA\n", "1 of 2 sequences have no label, first >a| ('')"),
+    "fasta without sequence": ("x.fa", ">a|1\n>b|0\nAC\n", ">a|1: the sequence holds nothing"),
+    "fasta with a blank inside": ("x.fa", ">a|1\nAC GT\n", ">a|1: the sequence holds ' ' at base 3"),
+    "json lines cut short": ("x.jsonl", '{"seq":"ACGT","label":"1"}\n{"seq":"AC', "not a readable JSON Lines file"),
+    "json lines without a label": (
+        "x.jsonl",
+        '{"seq":"AC","label":1}\n{"seq":"AC"}\n',
+        "1 of 2 sequences have no label",
+    ),
+    "json lines with null": ("x.jsonl", '{"seq":"AC","label":null}\n', "1 of 1 sequences have no label"),
+    "parquet cut short": ("x.parquet", b"PAR1\x00\x00", "not a readable Parquet file"),
+    "arrow cut short": ("x.arrow", b"ARROW1\x00\x00\xff\xff", "not a readable Arrow file"),
+    "excel": ("x.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "this is an Excel workbook, not a table of sequences"),
+    "fastq": ("x.fa", "@read|1\nACGT\n+\nIIII\n", "this is a FASTQ file, not a table of sequences"),
+    "html": ("x.csv", "<!doctype html>\n<html>", "this is a web page"),
 }
 
 
@@ -124,9 +285,17 @@ def test_a_bad_file_is_one_clear_line(tmp_path, name, content, message):
     assert message in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.fa", "x.csv.gz", "x.parquet", "x.txt", "x"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("content", [b"seq,label\nACGT,1\n", b">a|1\nACGT\n", b'[{"seq": "ACGT", "label": 1}]'])
+def test_the_format_is_told_from_the_content(tmp_path, name, pack, content):
+    (tmp_path / name).write_bytes(pack(content))
+    assert read_labelled(str(tmp_path / name)) == {"train": {"sequence": ["ACGT"], "label": ["1"]}}
+
+
 def test_an_absent_value_in_parquet_is_named(tmp_path):
     pd.DataFrame({"seq": ["ACGT", "AC", "G"], "label": ["a", None, "b"]}).to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="row 2: the label is empty"):
+    with pytest.raises(InputError, match=r"1 of 3 sequences have no label, first row 2 \(''\)"):
         load_labelled_sequences(str(tmp_path / "x.parquet"))
 
 

@@ -6,7 +6,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyenadna_hf.data.multilabel import load_multilabel_sequences
+from hyenadna_hf.data.multilabel import is_saved_dataset, load_multilabel_sequences
 from hyenadna_hf.errors import InputError
 
 TABLE = pd.DataFrame(
@@ -69,5 +69,30 @@ def test_other_bad_input(tmp_path):
     with pytest.raises(InputError, match="cannot hold a test split of 20% out of 1 train rows"):
         load_multilabel_sequences(tmp_path, ["a", "b"])
     DatasetDict({"train": Dataset.from_dict({"sequence": ["A"], "label": [0]})}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(InputError, match="its columns are sequence, label; give sequence and labels"):
+    with pytest.raises(InputError, match="there is no saved column labels; name the column of each label"):
         load_multilabel_sequences(tmp_path / "saved")
+    (tmp_path / "saved" / "dataset_dict.json").write_text("what")
+    with pytest.raises(InputError, match="saved: this is not a readable folder of save_to_disk"):
+        load_multilabel_sequences(tmp_path / "saved")
+
+
+def test_saved_data_sets_of_both_kinds(tmp_path):
+    data = Dataset.from_dict({"sequence": list(TABLE["seq"]), "labels": [[1, 1], [0, 1], [0, 0], [1, 0]]})
+    DatasetDict({"train": data, "validation": data, "test": data}).save_to_disk(tmp_path / "lists")
+    assert is_saved_dataset(tmp_path / "lists")
+    loaded, names = load_multilabel_sequences(tmp_path / "lists")
+    assert names == ["0", "1"] and loaded["test"][:] == data[:]
+    columns = Dataset.from_pandas(TABLE)
+    DatasetDict({"train": columns, "validation": columns, "test": columns}).save_to_disk(tmp_path / "columns")
+    assert not is_saved_dataset(tmp_path / "columns") and not is_saved_dataset("splice_sites_chr20")
+    loaded, names = load_multilabel_sequences(tmp_path / "columns", ["CTCF", "DNase"])
+    assert names == ["CTCF", "DNase"] and loaded["test"][:] == data[:]
+
+
+def test_labels_that_are_called_like_columns_that_readers_look_for(tmp_path):
+    table = TABLE.rename(columns={"seq": " Sequence ", "CTCF": "Class", "DNase": "Target"})
+    for split in ("train", "dev", "test"):
+        table.to_csv(tmp_path / f"{split}.csv", index=False, sep=";")
+    data, names = load_multilabel_sequences(tmp_path, ["Class", "Target"])
+    assert names == ["Class", "Target"] and data["test"]["sequence"][:] == TABLE["seq"].tolist()
+    assert data["test"]["labels"][:] == [[1, 1], [0, 1], [0, 0], [1, 0]]

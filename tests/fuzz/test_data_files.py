@@ -1,4 +1,4 @@
-"""Damaged FASTA, BED, VCF, GTF and tables are read or refused by an `InputError`; nothing else comes out."""
+"""Damaged FASTA, BED, VCF, GTF, GFF3 and tables are read or refused by an `InputError`; nothing else comes out."""
 
 import gzip
 import tempfile
@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pysam
 import pytest
 from fuzz.damage import QUICK, THOROUGH, damage, damage_packed
@@ -47,6 +48,14 @@ GTF = "#!genome-build x\n" + "".join(
     for i in range(28)
     for feature in ("gene", "exon")
 )
+GFF3 = "##gff-version 3\n" + "".join(
+    f"chr20\ttest\t{feature}\t{1 + 40 * i}\t{30 + 40 * i}\t.\t{'+-'[i % 2]}\t{phase}\t{attributes}\n"
+    for i in range(28)
+    for feature, phase, attributes in (
+        ("gene", ".", f"ID=gene:g{i};Name=n%2C{i};biotype={('protein_coding', 'snRNA')[i % 3 == 0]}"),
+        ("CDS", "1", f"ID=CDS:p{i};Parent=transcript:t{i}"),
+    )
+)
 TABLE = "".join(lines(BUNDLED["splice_sites_chr20"] / "train.csv.gz")[:12])
 
 
@@ -54,6 +63,18 @@ def parquet(text):
     file = BytesIO()
     pd.read_csv(BytesIO(text.encode()), dtype=str).to_parquet(file)
     return file.getvalue()
+
+
+def arrow(text, new):
+    data = pa.Table.from_pandas(pd.read_csv(BytesIO(text.encode()), dtype=str))
+    file = BytesIO()
+    with new(file, data.schema) as content:
+        content.write_table(data)
+    return file.getvalue()
+
+
+def json_lines(text):
+    return pd.read_csv(BytesIO(text.encode()), dtype=str).to_json(orient="records", lines=True).encode()
 
 
 def read_fasta(file, fasta):
@@ -100,11 +121,18 @@ def bgzip(content):
 FORMATS = [
     ("x.fa", FASTA.encode(), read_fasta, (gzipped, bgzip)),
     ("labelled.fa", FASTA.replace("chr20", "a|20").replace("chrM", "b|M").encode(), read_table, (gzipped,)),
-    ("x.bed", BED.encode(), read_intervals, (gzipped,)),
+    ("marked.fa", b"\xef\xbb\xbf" + FASTA.encode(), read_fasta, (gzipped, bgzip)),
+    ("x.bed", BED.encode(), read_intervals, (gzipped, bgzip)),
+    ("marked.bed", b"\xef\xbb\xbf" + BED.encode(), read_intervals, (gzipped,)),
     ("x.vcf", VCF.encode(), read_variants, (bgzip,)),
     ("x.gtf", GTF.encode(), read_genes, (gzipped,)),
+    ("x.gff3", GFF3.encode(), read_genes, (gzipped,)),
     ("x.csv", TABLE.encode(), read_table, (gzipped,)),
     ("x.tsv", TABLE.replace(",", "\t").encode(), read_table, (gzipped,)),
+    ("semicolons.csv", b"\xef\xbb\xbf" + TABLE.replace(",", "; ").encode(), read_table, (gzipped,)),
+    ("x.jsonl", json_lines(TABLE), read_table, (gzipped,)),
+    ("x.arrow", arrow(TABLE, pa.ipc.new_file), read_table, ()),
+    ("stream.arrow", arrow(TABLE, pa.ipc.new_stream), read_table, (gzipped,)),
     ("x.parquet", parquet(TABLE), read_table, ()),
 ]
 CASES = [
