@@ -7,7 +7,6 @@ ROOT = Path(__file__).parent
 TRAIN = [
     "accelerate>=1.10",
     "datasets>=3.0",
-    "evaluate>=0.4.3",
     "h5py>=3.10",
     "matplotlib>=3.8",
     "numpy>=1.26",

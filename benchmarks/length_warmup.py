@@ -25,7 +25,7 @@ from matplotlib import pyplot
 def train(args, folder, more):
     """One run in a process of its own: its `pretraining.json` and the rows of its log."""
     options = {
-        "fasta": args.fasta, "validation": args.validation, "model": args.model, "max_length": args.length,
+        "fasta": args.fasta, "validation": args.validation, "model": args.model, "window": args.length,
         "max_steps": args.steps, "per_device_train_batch_size": args.batch, "per_device_eval_batch_size": args.batch,
         "learning_rate": 2e-3, "disable_tqdm": True, "output_dir": folder, **more,
     }  # fmt: skip

@@ -10,12 +10,10 @@ own, and the scores must be equal within 1e-5 nats where both give one.
 import argparse
 import csv
 import gzip
-import io
 import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -37,17 +35,17 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         number = write_vcf(args.variants, folder / "variants.vcf")
-        archive = subprocess.run(["git", "archive", args.against], cwd=ROOT, capture_output=True, check=True).stdout
-        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(folder / "earlier", filter="data")
+        subprocess.run(["git", "worktree", "add", "--detach", folder / "earlier", args.against], cwd=ROOT, check=True)
         trees = {"now": ROOT, args.against: folder / "earlier"}
-        seconds = {name: [] for name in trees}
-        scores = {}
-        for _ in range(args.rounds):
-            for name, tree in trees.items():
-                took, scores[name] = score(args, tree, folder)
-                seconds[name].append(took)
-                print(name, f"{took:.1f} s", flush=True)
+        seconds, scores = {name: [] for name in trees}, {}
+        try:
+            for _ in range(args.rounds):
+                for name, tree in trees.items():
+                    took, scores[name] = score(args, tree, folder)
+                    seconds[name].append(took)
+                    print(name, f"{took:.1f} s", flush=True)
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", folder / "earlier"], cwd=ROOT, check=True)
     difference = largest_difference(*scores.values())
     if not difference <= 1e-5:
         raise SystemExit(f"the scores differ by {difference:.2g} nats")

@@ -3,12 +3,14 @@
 import argparse
 import importlib
 
+from .parser import Parser
+
 SHELLS = ("bash", "zsh", "tcsh")
 
 
 def parser():
     """The arguments of `hyenadna completion`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hyenadna completion",
         description="Print a script that completes commands, arguments and file names in a shell.",
         epilog="Example, for bash: hyenadna completion bash > ~/.local/share/bash-completion/completions/hyenadna",

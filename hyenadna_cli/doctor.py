@@ -1,11 +1,12 @@
 """`hyenadna doctor`: what is installed, which devices there are, and what is missing, even where torch is broken."""
 
-import argparse
 import os
 import platform
 import re
 import shutil
 from importlib.metadata import PackageNotFoundError, requires, version
+
+from .parser import Parser
 
 PACKAGE = "hyenadna_hf"
 EXTRAS = ("all", "h5ad", "onnx")  # those for users
@@ -13,12 +14,12 @@ EXTRAS = ("all", "h5ad", "onnx")  # those for users
 
 def parser():
     """The arguments of `hyenadna doctor`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hyenadna doctor",
-        description="Tell versions, devices, and what is missing and how to install it.",
+        description="Print versions, devices, and what is missing and how to install it.",
         epilog="Example: hyenadna doctor --json",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    parser.add_argument("--json", action="store_true", help="Print the result as one JSON object on stdout.")
     return parser
 
 

@@ -8,6 +8,7 @@ after everything in it has been checked.
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,11 +16,12 @@ import tempfile
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from . import __version__
-from .errors import InputError
+from .errors import InputError, system_error
 
 IDENTITY_FILE, LOCK_FILE = "job.json", ".lock"
 
@@ -117,7 +119,7 @@ class Job:
         made = self.folder / "finished"
         shutil.rmtree(made, ignore_errors=True)
         try:
-            with naming(self.out):
+            with naming(self.out, made):
                 made.mkdir()
                 result = write(made / self.out.name)
                 for file in sorted(made.iterdir(), key=lambda file: file.name == self.out.name):  # that one last
@@ -176,13 +178,23 @@ def _is_at(path, file):
 
 
 @contextmanager
-def naming(path):
-    """Let an error of the system say which path could not be written."""
+def naming(path, inside=None):
+    """
+    Let an error of the system name the output that could not be written.
+
+    Args:
+        path (`Path`): The output.
+        inside (`Path`, *optional*): The beginning of the names of temporary files, which become `path` in the error. By
+            default that of files in `path`. An error that names another file stays as it is.
+    """
     try:
         yield
-    except OSError as error:
-        cause = error.strerror or f"{error}; is the disk full?"  # libraries leave the number out
-        raise OSError(error.errno or errno.EIO, cause, str(path)) from error
+    except Exception as error:
+        cause = system_error(error)
+        if cause is None or not str(cause.filename or inside or path).startswith(str(inside or path)):
+            raise
+        reason = cause.strerror or f"{cause}; is the disk full?"  # libraries leave the number out
+        raise OSError(cause.errno or errno.EIO, reason, str(path)) from error
 
 
 def replace_file(path, write):
@@ -193,7 +205,7 @@ def replace_file(path, write):
         path (`Path`): The file.
         write (`Callable[[Path], Any]`): Writes to the temporary path that it is given, with the same ending.
     """
-    with naming(path):
+    with naming(path, path.with_name(".unfinished-")):
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-", suffix=f"-{path.name}")
         temporary = Path(name)
         try:
@@ -214,6 +226,13 @@ def _umask():
 def write_text(path, text):
     """Put a text into a file, as [`replace_file`] does."""
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def save_array(path, array):
+    """Put an array into a file that `np.load` reads, as [`replace_file`] does."""
+    content = io.BytesIO()
+    np.save(content, array)  # into a file it would not notice that a disk is full when the file is closed
+    replace_file(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
 
 def sha256(path):

@@ -1,14 +1,16 @@
 """
-Write hub_configs/: a complete Hub folder for each published size, without weights.
+Write hub_configs/, a complete Hub folder without weights for each published size, and complete hyenadna_hf/pretrained/.
 
     python scripts/make_hub_configs.py
 
-Here the code files are links to the package's own, so that there is one copy of them in this repository.
+In the repository the code files are links to those in hyenadna_hf/model/, so that there is one copy of them.
 """
 
 from pathlib import Path
 
+from hyenadna_hf.hub.code import link_code
 from hyenadna_hf.hub.sizes import SIZE_NAMES, write_size_folder
+from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,12 +18,10 @@ ROOT = Path(__file__).parents[1]
 def main():
     for name in SIZE_NAMES:
         folder = ROOT / "hub_configs" / name
-        for file in folder.glob("*_hyenadna.py"):
-            file.unlink()
         write_size_folder(name, folder)
-        for file in folder.glob("*_hyenadna.py"):
-            file.unlink()
-            file.symlink_to(Path("../../hyenadna_hf/model") / file.name)
+        link_code(folder)
+    for folder in BUNDLED_CHECKPOINTS.values():
+        link_code(folder)
 
 
 if __name__ == "__main__":

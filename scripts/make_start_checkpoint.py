@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
+from hyenadna_hf.hub.code import link_code
 from hyenadna_hf.hub.convert import convert
 
 
@@ -21,13 +22,9 @@ def main():
     convert(args.weights, args.out, special_tokens_mode="cls_sep")
     labels = {"id2label": {0: "other", 1: "eukaryote"}, "label2id": {"other": 0, "eukaryote": 1}}
     AutoConfig.from_pretrained(args.out, problem_type="single_label_classification", **labels).save_pretrained(args.out)
-    # Inside the package the package's own code serves; README.md and LICENSE are written by hand.
-    for file in [
-        *Path(args.out).glob("*_hyenadna.py"),
-        Path(args.out) / "README.md",
-        Path(args.out) / "generation_config.json",
-    ]:
-        file.unlink()
+    link_code(args.out)
+    for name in ("README.md", "generation_config.json"):  # README.md and LICENSE are written by hand
+        (Path(args.out) / name).unlink()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import warnings
 import peft
 import pytest
 import torch
+import transformers
 from datasets import Dataset
 from hub_server import serve
 from hypothesis import given, settings
@@ -28,7 +29,15 @@ from peft import (
 )
 from peft.utils import constants
 from reference import randomise
-from transformers import DataCollatorForTokenClassification, DynamicCache, Trainer, TrainingArguments
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    DataCollatorForTokenClassification,
+    DynamicCache,
+    Trainer,
+    TrainingArguments,
+)
 
 from hyenadna_hf import (
     HyenaDNAConfig,
@@ -37,6 +46,9 @@ from hyenadna_hf import (
     HyenaDNAForTokenClassification,
     HyenaDNATokenizer,
 )
+from hyenadna_hf.cli import main
+from hyenadna_hf.errors import InputError
+from hyenadna_hf.loading import load_to_train, load_trained
 from hyenadna_hf.model.padding_hyenadna import pool_positions
 from hyenadna_hf.training.adapters import FEEDFORWARD_LAYERS, LINEAR_LAYERS, NORMS, register_with_peft
 
@@ -243,6 +255,99 @@ def test_pushed_to_the_hub_and_loaded_from_there(make_model, config, tmp_path, m
     ids = torch.arange(7, 11)[None]
     expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     torch.testing.assert_close(torch.tensor(logits), expected, rtol=0, atol=1e-5)
+
+
+def saved_adapter(folder, base_class, config, method, task, tokenizer=True):
+    """A base model and a trained adapter, each in a folder; gives back the adapted model."""
+    randomise(base_class(config)).save_pretrained(folder / "base")
+    if tokenizer:
+        HyenaDNATokenizer(model_max_length=70).save_pretrained(folder / "base")
+    model = with_method(base_class.from_pretrained(folder / "base"), method, task)
+    if task != "CAUSAL_LM":
+        torch.nn.init.normal_(model.base_model.model.score.modules_to_save["default"].weight)
+    model.save_pretrained(folder / "adapter")
+    return model
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_the_commands_load_an_adapter_with_its_base(config, tmp_path, method, task):
+    config.num_labels = 3
+    model = saved_adapter(tmp_path, TASKS[task], config, method, task)
+    auto_class = getattr(transformers, f"AutoModelFor{TASKS[task].__name__.removeprefix('HyenaDNAFor')}")
+    loaded, tokenizer = load_trained(auto_class, str(tmp_path / "adapter"))
+    inputs = tokenizer(["ACGTNACGT", "GGC"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-4)
+        hidden = load_trained(AutoModel, str(tmp_path / "adapter"))[0](**inputs)[0]
+        torch.testing.assert_close(hidden, model.get_base_model().hyena(**inputs)[0], rtol=1e-4, atol=1e-4)
+    assert type(loaded) is TASKS[task] and loaded.name_or_path == str(tmp_path / "adapter")
+
+
+def test_an_adapter_brings_its_own_number_of_classes_and_its_tokenizer(config, tmp_path):
+    """The head is the adapter's: its base was saved as a language model, without one."""
+    HyenaDNAForCausalLM(config).save_pretrained(tmp_path / "base")
+    base = HyenaDNAForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=5)
+    with_method(base, "lora", "SEQ_CLS").save_pretrained(tmp_path / "adapter")
+    HyenaDNATokenizer(model_max_length=70, special_tokens_mode="sep").save_pretrained(tmp_path / "adapter")
+    model, tokenizer = load_trained(AutoModelForSequenceClassification, str(tmp_path / "adapter"))
+    assert model.config.num_labels == 5 and tokenizer.special_tokens_mode == "sep"
+    assert torch.equal(model.score.weight, base.score.modules_to_save["default"].weight)
+
+
+def test_the_base_of_an_adapter_may_ship_with_the_package(tmp_path):
+    name = "hyenadna-tiny-1k-chr20"
+    model = with_method(load_trained(AutoModelForCausalLM, name)[0], "lora", "CAUSAL_LM")
+    model.save_pretrained(tmp_path)
+    ids = torch.randint(7, 11, (1, 20))
+    for base in (model.peft_config["default"].base_model_name_or_path, name):
+        adapter = json.loads((tmp_path / "adapter_config.json").read_text())
+        (tmp_path / "adapter_config.json").write_text(json.dumps({**adapter, "base_model_name_or_path": base}))
+        with torch.no_grad():
+            found = load_trained(AutoModelForCausalLM, str(tmp_path))[0](ids).logits
+            torch.testing.assert_close(found, model(ids).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        ({"base_model_name_or_path": "no/such/base"}, "adapter: cannot be loaded .*no/such/base"),
+        ({"base_model_name_or_path": None}, "adapter_config.json names no base model"),
+        ({"target_modules": ["attention"]}, "attention"),
+        ({"r": 3}, "size mismatch"),
+        ({"target_modules": ["in_proj", "out_proj", "fc1", "fc2", "lm_head"]}, "missing adapter keys"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(config, tmp_path, damage, message):
+    saved_adapter(tmp_path, HyenaDNAForCausalLM, config, "lora", "CAUSAL_LM")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    with pytest.raises(InputError, match=message):
+        load_trained(AutoModelForCausalLM, str(tmp_path / "adapter"))
+
+
+def test_a_soft_prompt_is_not_taken_for_a_model(config, tmp_path):
+    saved_adapter(tmp_path, HyenaDNAForCausalLM, config, "prompt_tuning", "CAUSAL_LM")
+    for load in (load_trained, load_to_train):
+        with pytest.raises(InputError, match=f"a soft prompt is read by .*; give its base model {tmp_path}/base"):
+            load(AutoModelForCausalLM, str(tmp_path / "adapter"))
+
+
+def test_fine_tuning_starts_from_an_adapter_and_ends_in_a_whole_model(config, tmp_path):
+    model = saved_adapter(tmp_path, HyenaDNAForCausalLM, config, "lora", "CAUSAL_LM")
+    rows = "".join(f"{'ACGTGGTA' * 3},{'ab'[i % 2]}\n" for i in range(40))
+    (tmp_path / "data.csv").write_text(f"sequence,label\n{rows}")
+    options = ["--learning_rate", "0", "--max_steps", "1", "--no_baselines", "--use_cpu", "--save_strategy", "no"]
+    arguments = ["--dataset", str(tmp_path / "data.csv"), "--model", str(tmp_path / "adapter"), *options]
+    assert main(["finetune", *arguments, "--output_dir", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["start"] == "pretrained; new: score.bias, score.weight"
+    trained = HyenaDNAForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    merged = model.merge_and_unload()
+    ids = torch.randint(7, 11, (1, 20))
+    with torch.no_grad():
+        torch.testing.assert_close(trained.hyena(ids)[0], merged.hyena(ids)[0], rtol=0, atol=1e-5)
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,4 +1,4 @@
-"""What we save loads by the Auto classes where this package is not installed."""
+"""What is saved loads by the Auto classes, where this package is installed and where it is not."""
 
 import json
 import os
@@ -6,17 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from reference import randomise
 
 from hyenadna_hf import (
+    HyenaDNAConfig,
     HyenaDNAForCausalLM,
+    HyenaDNAForMaskedLM,
     HyenaDNAForSequenceClassification,
     HyenaDNAForTokenClassification,
     HyenaDNAModel,
     HyenaDNATokenizer,
 )
+from hyenadna_hf.cli import main
+from hyenadna_hf.hub.convert import convert
 from hyenadna_hf.hub.sizes import SIZE_NAMES
+from hyenadna_hf.model import modeling_hyenadna
+from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 
 HUB_CONFIGS = Path(__file__).parents[1] / "hub_configs"
 AUTO_CLASSES = {
@@ -32,8 +40,14 @@ import torch, transformers
 """
 
 
-def run(script, cache, *arguments):
-    """Run a script in a fresh process that cannot import the package, and return what it prints as JSON."""
+WITH_PACKAGE = """
+import json, sys
+import torch, transformers, hyenadna_hf, hyenadna_hf.baselines.named
+"""
+
+
+def run(script, cache, *arguments, before=WITHOUT_PACKAGE, folder=None):
+    """Run a script in a fresh process, which cannot import the package by default; return what it prints as JSON."""
     environment = {
         **os.environ,
         "HF_HOME": str(cache),
@@ -41,9 +55,9 @@ def run(script, cache, *arguments):
         "HF_HUB_OFFLINE": "1",
     }
     result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE + script, *map(str, arguments)],
+        [sys.executable, "-I", "-c", before + script, *map(str, arguments)],
         env=environment,
-        cwd=cache,
+        cwd=folder or cache,
         capture_output=True,
         text=True,
         timeout=300,
@@ -103,3 +117,126 @@ print(json.dumps(report))
         module, shape, longest = report[str(HUB_CONFIGS / name)]
         assert module.startswith("transformers_modules.")
         assert shape == [1, 5, stored["d_model"]] and longest == stored["max_seq_len"]
+
+
+CLASSIFIERS = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
+CAUSAL = ("AutoModel", "AutoModelForCausalLM", *CLASSIFIERS)
+MASKED = ("AutoModel", "AutoModelForMaskedLM", *CLASSIFIERS)
+# The Auto classes that fit each folder that a command or the repository has; the one that it was saved by first.
+FOLDERS = {
+    "finetuned": (CLASSIFIERS[0], *CAUSAL),
+    "finetuned cnn": CLASSIFIERS[:1],
+    "finetuned gpt": CLASSIFIERS[:1],
+    "finetuned hyenadna-kmer": (CLASSIFIERS[0], *CAUSAL),
+    "finetuned hyenadna-bidirectional": (CLASSIFIERS[0], *MASKED),
+    "pretrained": ("AutoModelForCausalLM", *CAUSAL),
+    "pretrained gpt": CAUSAL[1:2],
+    "converted HyenaDNAForCausalLM": ("AutoModelForCausalLM", *CAUSAL),
+    "converted HyenaDNAForMaskedLM": ("AutoModelForMaskedLM", *MASKED),
+    "converted HyenaDNAForSequenceClassification": (CLASSIFIERS[0], *CAUSAL),
+    "converted HyenaDNAForTokenClassification": (CLASSIFIERS[1], *CAUSAL),
+    "converted HyenaDNAModel": ("AutoModel", *CAUSAL),
+    "hyenadna-tiny-1k-chr20": ("AutoModelForCausalLM", *CAUSAL),
+    "hyenadna-tiny-1k-remag": (CLASSIFIERS[0], *CAUSAL),
+}
+LOAD = """
+folders, ways = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+report = {}
+for folder, names in folders.items():
+    for trust_remote_code in ways:
+        how = {"trust_remote_code": trust_remote_code}
+        inputs = transformers.AutoTokenizer.from_pretrained(folder, **how)("ACGTTGCA" * 8, return_tensors="pt")
+        config = transformers.AutoConfig.from_pretrained(folder, **how)
+        for name in names:
+            auto_class = getattr(transformers, name)
+            model, loading = auto_class.from_pretrained(folder, output_loading_info=True, **how)
+            assert isinstance(model.config, type(config))
+            if name == names[0]:
+                assert not any(loading.values()), (folder, loading)
+                with torch.no_grad():
+                    value = model.eval()(**inputs)[0].double().abs().sum().item()
+                report.setdefault(folder, []).append([type(model).__module__, value])
+print(json.dumps(report))
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folders of every kind, in a path with blanks and dots."""
+    root = tmp_path_factory.mktemp("made") / "folders v1.0 of mine"
+    root.mkdir()
+    rows = [("ACGTTGCA" * 8 + "ACGTN"[i % 5], "ab"[i % 2]) for i in range(40)]
+    pd.DataFrame(rows, columns=["sequence", "label"]).to_csv(root / "data.csv", index=False)
+    (root / "genome.fa").write_text(f">a\n{'ACGGTTGCA' * 300}\n")
+    sizes = {"d_model": 12, "n_layer": 1, "filter_order": 16, "max_seq_len": 70, "num_labels": 3}
+    HyenaDNAConfig(**sizes).save_pretrained(root / "small")
+    HyenaDNATokenizer(model_max_length=70).save_pretrained(root / "small")
+    short = ["--max_steps", "1", "--save_strategy", "no", "--use_cpu", "--disable_tqdm", "true"]
+    for name in FOLDERS:
+        out = str(root / name)
+        command, _, model = name.partition(" ")
+        if command == "finetuned":
+            options = ["--dataset", str(root / "data.csv"), "--model", model or str(root / "small"), "--no_baselines"]
+            assert main(["finetune", "--output_dir", out, *options, *short]) == 0
+        elif command == "pretrained":
+            options = ["--fasta", str(root / "genome.fa"), "--model", model or str(root / "small"), "--window", "60"]
+            assert main(["pretrain", "--output_dir", out, *options, *short]) == 0
+        elif command == "converted":
+            model_class = {**AUTO_CLASSES, "AutoModelForMaskedLM": HyenaDNAForMaskedLM}[FOLDERS[name][0]]
+            config = HyenaDNAConfig(**sizes, bidirectional=model_class is HyenaDNAForMaskedLM)
+            randomise(model_class(config)).save_pretrained(root / f"source of {name}")
+            convert(root / f"source of {name}", out)
+        else:
+            (root / name).symlink_to(BUNDLED_CHECKPOINTS[name])
+    return root
+
+
+def test_every_folder_loads_by_every_auto_class_with_and_without_the_package(made, tmp_path):
+    """Those that are absolute paths, and relative ones as a user types them."""
+    folders = {str(made / name) if i % 2 else f"./{name}/": names for i, (name, names) in enumerate(FOLDERS.items())}
+    with_package = run(LOAD, tmp_path, json.dumps(folders), "[true, false]", before=WITH_PACKAGE, folder=made)
+    without = run(LOAD, tmp_path, json.dumps(folders), "[true]", folder=made)
+    assert with_package.keys() == without.keys() == folders.keys()
+    for folder, (expected, *others) in with_package.items():
+        assert expected[0].startswith("hyenadna_hf.")
+        assert without[folder][0][0].startswith("transformers_modules.")
+        for _, value in (*others, *without[folder]):
+            assert value == pytest.approx(expected[1], rel=1e-5)
+
+
+def test_trained_soft_prompts_load_without_the_package(made, tmp_path):
+    out = tmp_path / "soft prompts"
+    options = ["--dataset", str(made / "data.csv"), "--model", "hyenadna-tiny-1k-chr20", "--use_cpu"]
+    options += ["--prompt_tokens", "2", "--shots", "0", "--num_train_epochs", "1", "--limit", "8"]
+    assert main(["soft-prompt", "--output_dir", str(out), *options]) == 0
+    script = """
+from peft import AutoPeftModelForCausalLM
+model = AutoPeftModelForCausalLM.from_pretrained("prompt-2-shots-0", trust_remote_code=True).eval()
+ids = torch.arange(7, 11)[None]
+with torch.no_grad():
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+print(json.dumps([type(model.get_base_model()).__module__, list(logits.shape)]))
+"""
+    module, shape = run(script, tmp_path, folder=out)
+    assert module.startswith("transformers_modules.") and shape == [1, 6, 16]
+
+
+@pytest.mark.parametrize(
+    "name, before", [("chr20", WITHOUT_PACKAGE), pytest.param("remag", WITH_PACKAGE, marks=pytest.mark.slow)]
+)
+def test_a_stock_fine_tuning_script_starts_from_a_bundled_folder(tmp_path, name, before):
+    script = (Path(__file__).parent / "stock_finetuning.py").read_text()
+    module, loss = run(script, tmp_path, BUNDLED_CHECKPOINTS[f"hyenadna-tiny-1k-{name}"], "out put", before=before)
+    assert module.startswith("transformers_modules." if before is WITHOUT_PACKAGE else "hyenadna_hf.")
+    assert loss < 0.3  # two repeats, easy to tell apart
+    assert (tmp_path / "out put" / "modeling_hyenadna.py").is_file()
+
+
+def test_bundled_folders_have_the_code_of_the_package():
+    code = {file.name: file.read_text() for file in Path(modeling_hyenadna.__file__).parent.glob("*_hyenadna.py")}
+    for folder in BUNDLED_CHECKPOINTS.values():
+        assert {file.name: file.read_text() for file in folder.glob("*.py")} == code
+        for name in ("config.json", "tokenizer_config.json"):
+            for entry in json.loads((folder / name).read_text())["auto_map"].values():
+                module, _, _ = (entry[0] if isinstance(entry, list) else entry).partition(".")
+                assert f"{module}.py" in code

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,7 +18,9 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from ..arguments import CommandParser
+from ..data.source import refuse_foreign
 from ..errors import InputError
+from ..jobs import naming
 from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS
 from ..model.modeling_hyenadna import (
     HyenaDNAForCausalLM,
@@ -34,6 +37,7 @@ from .unpickle import load_pickled, module_tensors
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin", "weights.ckpt")
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+LAYOUTS = ("transformers", "published")
 # What the published configuration class knows.
 PUBLISHED_FIELDS = (
     *("vocab_size", "d_model", "d_inner", "use_bias", "train_freq", "max_seq_len", "emb_dim", "n_layer"),
@@ -43,11 +47,41 @@ PUBLISHED_FIELDS = (
 )
 
 
+@dataclass
+class ConvertArguments:
+    """The options of `hyenadna convert`."""
+
+    config: str | None = field(
+        default=None,
+        metadata={"help": "A config.json, original or Hub layout (default: the one beside the weights, if any)."},
+    )
+    to: str = field(default="transformers", metadata={"choices": LAYOUTS, "help": "Layout to write."})
+    classifier_pooling: str | None = field(
+        default=None,
+        metadata={
+            "formerly": ["pooling"],
+            "choices": CLASSIFIER_POOLINGS,
+            "help": "What the head of a classifier reads (default: as published).",
+        },
+    )
+    compat_padding: bool = field(
+        default=False, metadata={"help": "Let a classifier read padding as tokens, as in its training."}
+    )
+    special_tokens_mode: str = field(
+        default="none",
+        metadata={
+            "formerly": ["special_tokens"],
+            "choices": tuple(SPECIAL_TOKENS_MODES),
+            "help": "Special tokens that the tokenizer adds.",
+        },
+    )
+
+
 def parser():
     """The arguments of `hyenadna convert`."""
     parser = CommandParser(
         "convert",
-        [],
+        ConvertArguments,
         "Make a complete Hub folder of a HyenaDNA checkpoint in any published layout.",
         "SOURCE DESTINATION [ARGUMENT ...]",
         [
@@ -56,46 +90,24 @@ def parser():
         ],
     )
     parser.add_argument(
-        "source", help="folder or file (.safetensors, .bin, .ckpt, .pt): Lightning, standalone, Hub, or ours"
+        "source", help="Folder or file (.safetensors, .bin, .ckpt, .pt): Lightning, standalone, Hub, or ours."
     )
-    parser.add_argument("destination", help="folder to make; must be absent or empty")
-    parser.add_argument(
-        "--config", help="config.json, original or Hub layout (default: the one beside the weights, if any)"
-    )
-    parser.add_argument("--to", choices=("transformers", "published"), default="transformers", help="layout to write")
-    parser.add_argument(
-        "--pooling", choices=CLASSIFIER_POOLINGS, help="what a classifier reads (default: as published)"
-    )
-    parser.add_argument(
-        "--compat-padding",
-        action="store_true",
-        help="a classifier goes on reading padding as tokens, as it was trained",
-    )
-    parser.add_argument(
-        "--special-tokens", choices=tuple(SPECIAL_TOKENS_MODES), help="mode of the tokenizer (default: none)"
-    )
+    parser.add_argument("destination", help="Folder to make; it must be absent or empty.")
     return parser
 
 
 def main(argv):
     """Run `hyenadna convert` with the arguments `argv` (a list of `str`)."""
-    (args,) = parser().parse(argv)
-    found = convert(
-        args.source,
-        args.destination,
-        config=args.config,
-        to=args.to,
-        pooling=args.pooling,
-        compat_padding=args.compat_padding,
-        special_tokens_mode=args.special_tokens or "none",
-    )
-    table = Table(title=f"{escape(args.source)} -> {escape(args.destination)}", title_justify="left", show_header=False)
+    args, paths = parser().parse(argv)
+    found = convert(paths.source, paths.destination, **vars(args))
+    title = f"{escape(paths.source)} -> {escape(paths.destination)}"
+    table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in found.items():
         table.add_row(key, escape(str(value)))
     Console().print(table)
-    return {"destination": args.destination, **found}
+    return {"destination": paths.destination, **found}
 
 
 def convert(
@@ -103,7 +115,7 @@ def convert(
     destination: str | Path,
     config: str | Path | None = None,
     to: str = "transformers",
-    pooling: str | None = None,
+    classifier_pooling: str | None = None,
     compat_padding: bool = False,
     special_tokens_mode: str = "none",
 ) -> dict[str, object]:
@@ -117,8 +129,8 @@ def convert(
         config (`str` or `Path`, *optional*): A config.json, in the original or the Hub layout. Defaults to the one
             beside the weights or in their metadata; without any, sizes are read off the tensors.
         to (`str`, defaults to `"transformers"`): `"published"` writes weights that the published Hub code loads.
-        pooling (`str`, *optional*): Pooling of a classifier. Defaults to what published code of its layout does: the
-            last position for the Hub layout, the mean for the standalone one.
+        classifier_pooling (`str`, *optional*): Pooling of a classifier. Defaults to what published code of its layout
+            does: the last position for the Hub layout, the mean for the standalone one.
         compat_padding (`bool`, defaults to `False`): Set it in the configuration of a classifier.
         special_tokens_mode (`str`, defaults to `"none"`): Of the tokenizer.
 
@@ -132,6 +144,7 @@ def convert(
     if destination.is_file() or (destination.is_dir() and any(destination.iterdir())):
         raise InputError(f"{destination}: it exists and is not empty; name another folder.")
     file = _weights_file(source)
+    refuse_foreign(file, "a checkpoint")
     try:
         raw, stored_config, remarks = read_tensors(file)
         tensors, layout, ignored = to_hub_names(raw)
@@ -140,7 +153,7 @@ def convert(
         split_constants(hub_config, tensors)
         # Ours say how they pool; published ones of the Hub layout read the last position, others the mean.
         pooling_there = given.get("classifier_pooling") or ("last" if layout.startswith("Hub") else "mean")
-        model_class = _prepare_head(hub_config, tensors, pooling, pooling_there, compat_padding)
+        model_class = _prepare_head(hub_config, tensors, classifier_pooling, pooling_there, compat_padding)
         model = _fill(model_class, hub_config, tensors)
         if to == "published":
             _check_fit_for_published(model)
@@ -348,14 +361,15 @@ def _sha256(file):
 @contextmanager
 def _new_folder(destination):
     """A folder that appears under its name when all is written, or not at all."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}-"))
-    try:
-        yield temporary
-        os.chmod(temporary, 0o755)
-        if destination.is_dir():
-            destination.rmdir()  # it is empty
-        temporary.rename(destination)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with naming(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}-"))
+        try:
+            yield temporary
+            os.chmod(temporary, 0o755)
+            if destination.is_dir():
+                destination.rmdir()  # it is empty
+            temporary.rename(destination)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise

@@ -5,96 +5,75 @@ import importlib.util
 import logging
 import warnings
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import transformers
 from rich.console import Console
 from torch import nn
 
 from ..arguments import CommandParser
 from ..errors import InputError
-from ..inference.command import output_path, replace_file
-from ..inference.loading import load_trained
-from ..pretrained import BUNDLED_CHECKPOINTS
-from .card import TASKS
+from ..jobs import output_path, replace_file
+from ..loading import CHECKPOINTS, CheckpointArguments, load_model
 
 TOLERANCE = 1e-3  # of the largest output; float32 against float64
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
+@dataclass(kw_only=True)
+class ExportArguments(CheckpointArguments):
+    """The options of `hyenadna export-onnx`."""
+
+    model: str = field(
+        metadata={"positional": True, "help": f"A HyenaDNA model, exported with its head: {CHECKPOINTS}."}
+    )
+    out: str = field(metadata={"positional": True, "help": "File to write, .onnx."})
+    max_length: int = field(
+        metadata={"formerly": ["length"], "help": "Length of the inputs, in tokens; pad shorter sequences to it."}
+    )
+    batch_size: int = field(default=1, metadata={"formerly": ["batch"], "help": "Sequences in a batch."})
+
+
 def parser():
     """The arguments of `hyenadna export-onnx`."""
-    parser = CommandParser(
+    return CommandParser(
         "export-onnx",
-        [],
+        ExportArguments,
         "Write a saved HyenaDNA model as an ONNX graph, and compare it in onnxruntime with the model in float64.",
-        "MODEL FILE --length N [ARGUMENT ...]",
-        ["hyenadna-finetuned classifier.onnx --length 1024 --batch 8"],
+        "--model MODEL --out FILE --max_length N [ARGUMENT ...]",
+        ["--model hyenadna-finetuned --out classifier.onnx --max_length 1024 --batch_size 8"],
     )
-    parser.add_argument("model", help="folder or Hub id of a HyenaDNA model; it is exported with the head that it has")
-    parser.add_argument("file", help="the file to write, .onnx")
-    parser.add_argument("--length", type=int, required=True, help="tokens of a sequence; pad shorter ones to it")
-    parser.add_argument("--batch", type=int, default=1, help="sequences of a batch")
-    parser.add_argument("--trust_remote_code", action="store_true", help="allow code that comes with the model to run")
-    return parser
 
 
 def main(argv):
     """Run `hyenadna export-onnx` with the arguments `argv` (a list of `str`)."""
-    (args,) = parser().parse(argv)
-    path = output_path("FILE", args.file, (".onnx",))
-    model = load_with_head(args.model, args.trust_remote_code)
-    error = export_onnx(model, path, args.length, args.batch)
+    args, _ = parser().parse(argv)
+    path = output_path("--out", args.out, (".onnx",))
+    model = load_model(None, args.model, trust_remote_code=args.trust_remote_code)
+    error = export_onnx(model, path, args.max_length, args.batch_size)
     Console().print(
-        f"Wrote {path}: inputs input_ids and attention_mask, int64 of shape ({args.batch}, {args.length:,}); its "
-        f"output in onnxruntime is within {error:.0e} of the model's in float64, relative to the largest value.",
+        f"Wrote {path}: inputs input_ids and attention_mask, int64 of shape ({args.batch_size}, {args.max_length:,}); "
+        f"its output in onnxruntime is within {error:.0e} of the model's in float64, relative to the largest value.",
         soft_wrap=True,
     )
-    return {"file": path, "batch": args.batch, "length": args.length, "largest_difference": error}
+    return {"out": path, "batch_size": args.batch_size, "max_length": args.max_length, "largest_difference": error}
 
 
-def load_with_head(source, trust_remote_code=False):
-    """
-    A saved model of the class that its configuration names.
-
-    Args:
-        source (`str`): A checkpoint that ships with the package, a folder, or the id of a model on the Hub.
-        trust_remote_code (`bool`, defaults to `False`): Allow code that comes with the checkpoint to run.
-
-    Returns:
-        [`PreTrainedModel`], in eval mode on the CPU.
-
-    Raises:
-        InputError: if it cannot be loaded, or is no HyenaDNA model.
-    """
-    path = BUNDLED_CHECKPOINTS.get(source, source)
-    try:
-        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except Exception as error:  # what absent files, foreign code and configurations may raise
-        raise InputError(f"{source}: cannot be loaded ({' '.join(str(error).split())}).") from error
-    architecture = (config.architectures or ["nothing"])[0]
-    if architecture not in TASKS:
-        raise InputError(f"{source}: its config.json names {architecture}; there are {', '.join(TASKS)}.")
-    auto_class = getattr(transformers, TASKS[architecture][0])
-    model, _ = load_trained(auto_class, source, trust_remote_code=trust_remote_code)
-    return model
-
-
-def export_onnx(model: nn.Module, path: str | Path, length: int, batch: int = 1) -> float:
+def export_onnx(model: nn.Module, path: str | Path, max_length: int, batch_size: int = 1) -> float:
     """
     Write a model as an ONNX graph for batches of one shape.
 
-    The graph has the inputs `input_ids` and `attention_mask`, int64 of shape `(batch, length)`, and one output, the
-    first one of the model: logits or hidden states, float32. Its masks are exact: pad to the left or the right, with
-    any token. A graph for all lengths would need transforms of a size that is known only at run time, which
+    The graph has the inputs `input_ids` and `attention_mask`, int64 of shape `(batch_size, max_length)`, and one
+    output, the first one of the model: logits or hidden states, float32. Its masks are exact: pad to the left or the
+    right, with any token. A graph for all lengths would need transforms of a size that is known only at run time, which
     onnxruntime refuses.
 
     Args:
         model ([`PreTrainedModel`]): Any HyenaDNA class. It is not changed.
         path (`str` or `Path`): Where to write it; a file there is replaced when the new one is whole and compared.
-        length (`int`): Tokens of a sequence, at least 2.
-        batch (`int`, defaults to 1): Sequences of a batch.
+        max_length (`int`): Length of the inputs in tokens, at least 2.
+        batch_size (`int`, defaults to 1): Sequences in a batch.
 
     Returns:
         `float`: the largest difference of the output in onnxruntime from the model in float64, of the largest value
@@ -107,12 +86,12 @@ def export_onnx(model: nn.Module, path: str | Path, length: int, batch: int = 1)
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"{', '.join(missing)}: missing; pip install 'hyenadna_hf[onnx]'.")
-    if not 2 <= length <= model.config.max_seq_len:
-        raise InputError(f"length={length}: this model takes 2 to {model.config.max_seq_len:,} tokens.")
-    if batch < 1:
-        raise InputError(f"batch={batch}: a batch has at least one sequence.")
+    if not 2 <= max_length <= model.config.max_seq_len:
+        raise InputError(f"max_length={max_length}: this model takes 2 to {model.config.max_seq_len:,} tokens.")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: a batch has at least one sequence.")
     model = copy.deepcopy(model).cpu().float().eval()
-    inputs = _example(length, batch)
+    inputs = _example(max_length, batch_size)
     found = []
 
     def write(temporary):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
@@ -15,11 +16,11 @@ from rich.console import Console
 
 from ..arguments import CommandParser
 from ..errors import InputError
-from ..model import modeling_hyenadna
 from .card import TASKS, model_card
+from .code import copy_code
 
 # What stays at home: checkpoints to resume from, and the Trainer's own files.
-NOT_PUBLISHED = ("checkpoint-*", "runs", "training_args.bin", ".*")
+NOT_PUBLISHED = ("checkpoint-*", "runs", "training_args.bin", "__pycache__", ".*")
 
 # Loads a folder as a stranger would, who does not have this package.
 STRANGER = """
@@ -40,28 +41,36 @@ with torch.no_grad():
 """
 
 
+@dataclass
+class PublishArguments:
+    """The options of `hyenadna publish`."""
+
+    private: bool = field(default=False, metadata={"help": "Make the repository private if it is a new one."})
+    revision: str | None = field(
+        default=None, metadata={"help": "Branch to upload to, made if it is absent (default: main)."}
+    )
+    license: str | None = field(default=None, metadata={"help": "Identifier of the model's licence, for a new card."})
+    message: str = field(default="Upload HyenaDNA", metadata={"help": "Commit message."})
+
+
 def parser():
     """The arguments of `hyenadna publish`."""
     parser = CommandParser(
         "publish",
-        [],
+        PublishArguments,
         "Upload a saved HyenaDNA model to the Hub, with its code, its tokenizer and a model card.",
         "FOLDER OWNER/NAME [ARGUMENT ...]",
         ["hyenadna-finetuned me/hyenadna-splice-sites --private --license mit"],
     )
-    parser.add_argument("folder", help="a saved model, as hyenadna finetune and hyenadna convert leave it")
-    parser.add_argument("repo_id", help="where it goes: owner/name")
-    parser.add_argument("--private", action="store_true", help="make a private repository, if it is not there yet")
-    parser.add_argument("--revision", help="branch to upload to, made if absent (default: main)")
-    parser.add_argument("--license", help="identifier of the model's licence, for a card that is made anew")
-    parser.add_argument("--message", default="Upload HyenaDNA", help="commit message")
+    parser.add_argument("folder", help="A saved model, as hyenadna finetune and hyenadna convert write it.")
+    parser.add_argument("repo_id", help="Repository on the Hub: owner/name.")
     return parser
 
 
 def main(argv):
     """Run `hyenadna publish` with the arguments `argv` (a list of `str`)."""
-    (args,) = parser().parse(argv)
-    url = publish(args.folder, args.repo_id, args.private, args.revision, args.license, args.message)
+    args, target = parser().parse(argv)
+    url = publish(target.folder, target.repo_id, args.private, args.revision, args.license, args.message)
     Console().print(f"Published: {url}", soft_wrap=True)
     return {"url": url}
 
@@ -104,9 +113,7 @@ def publish(
     with tempfile.TemporaryDirectory() as temporary:
         stage = Path(temporary) / folder.resolve().name
         shutil.copytree(folder, stage, ignore=shutil.ignore_patterns(*NOT_PUBLISHED))
-        for source in Path(modeling_hyenadna.__file__).parent.glob("*_hyenadna.py"):
-            if not (stage / source.name).exists():
-                shutil.copyfile(source, stage / source.name)
+        copy_code(stage)
         _write_card(stage, repo_id, license)
         _load_as_stranger(folder, stage, auto_class, Path(temporary) / "cache")
         api = HfApi()

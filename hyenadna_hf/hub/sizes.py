@@ -1,15 +1,16 @@
 """The published sizes of HyenaDNA, and complete Hub folders for them."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import GenerationConfig
 
-from ..model import modeling_hyenadna
 from ..model.configuration_hyenadna import HyenaDNAConfig
+from ..model.modeling_hyenadna import HyenaDNAForCausalLM, HyenaDNAForMaskedLM
 from ..model.tokenization_hyenadna import HyenaDNATokenizer
 from .card import model_card
+from .code import copy_code
 
 # What differs between the releases; everything else is the default of HyenaDNAConfig.
 PUBLISHED_SIZES = {
@@ -46,17 +47,10 @@ def published_config(name: str, **overrides: Any) -> HyenaDNAConfig:
 
 
 def parameter_count(config: HyenaDNAConfig) -> int:
-    """Number of parameters of the language model of a configuration, without making it."""
-    d, layers, order = config.d_model, config.n_layer, config.hyena_order
-    convolved, width = d * (order - 1), config.filter_order
-    projections = (d + 1) * (order + 1) * d + (d + 1) * d
-    short = (order + 1) * d * (config.short_filter_order + 1)
-    filters = (config.emb_dim + 1) * width + config.num_inner_mlps * (width + 1) * width + width * convolved
-    filters += width * config.train_freq
-    filters = filters * (1 + config.bidirectional) + convolved * config.use_bias
-    mlp = (d + 1) * config.d_inner + (config.d_inner + 1) * d
-    heads = config.vocab_size * d * (1 if config.tie_word_embeddings else 2)
-    return layers * (projections + short + filters + mlp + 4 * d) + heads + 2 * d
+    """Number of parameters of the language model of a configuration."""
+    model_class = HyenaDNAForMaskedLM if config.bidirectional else HyenaDNAForCausalLM
+    with torch.device("meta"):
+        return model_class(config).num_parameters()
 
 
 def write_size_folder(name: str, folder: str | Path):
@@ -72,11 +66,12 @@ def write_size_folder(name: str, folder: str | Path):
     config.architectures = ["HyenaDNAForCausalLM"]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*_hyenadna.py"):  # code of another version, or links
+        file.unlink()
     config.save_pretrained(folder)
     GenerationConfig.from_model_config(config).save_pretrained(folder)
     HyenaDNATokenizer(model_max_length=config.max_seq_len).save_pretrained(folder)
-    for source in Path(modeling_hyenadna.__file__).parent.glob("*_hyenadna.py"):
-        shutil.copyfile(source, folder / source.name)
+    copy_code(folder)
     note = f"{parameter_count(config) / 1e6:.2f} million parameters; this folder has no weights for them."
     card = model_card(folder, name, note=note, license="apache-2.0", has_weights=False)
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -9,10 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from ..data.sequence import NOT_A_NUCLEOTIDE
 from ..data.sequence import reverse_complement as opposite_strand
 from ..errors import InputError
+from ..loading import check_tokenizer
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.padding_hyenadna import pool_positions
 from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
-from .loading import check_tokenizer
 from .tiling import tiles
 
 POOLINGS = ("mean", "last", "none")

@@ -16,13 +16,13 @@ from ..data.intervals import read_bed
 from ..data.sequence import reverse_complement
 from ..data.source import BED, FASTA, regular_file
 from ..errors import InputError
-from ..jobs import Job, progress, replace_file, sha256
-from ..pretrained import BUNDLED_CHECKPOINTS
+from ..jobs import Job, output_path, progress, save_array, sha256
+from ..loading import InferenceArguments, fingerprint, load_trained
 from ..processes import processes
 from .batching import chunks_of
 from .embed import POOLINGS, check_arguments, embed
-from .embedding_files import check_output, write
-from .loading import DTYPES, fingerprint, load_trained
+from .embedding_files import WRITERS, check_output, write
+from .likelihood import check_strands
 
 # A part is what is kept on disk at once, and what a kill can cost: so many bases, or so many numbers of output (64 MB).
 PART_BASES = 1 << 20
@@ -32,8 +32,8 @@ PART_NUMBERS = 1 << 24
 PLAIN = {"soft_wrap": True, "markup": False, "highlight": False}
 
 
-@dataclass
-class EmbedArguments:
+@dataclass(kw_only=True)
+class EmbedArguments(InferenceArguments):
     fasta: str = field(
         metadata={"help": "DNA sequences: FASTA, plain, bgzip or gzip; - for standard input.", "positional": True}
     )
@@ -41,11 +41,6 @@ class EmbedArguments:
         metadata={
             "help": "File to write: .parquet, a row a sequence; .npy, an array (sequences, d_model), and beside it a "
             ".tsv with its rows; or .h5ad, for which anndata is needed."
-        }
-    )
-    model: str = field(
-        metadata={
-            "help": f"A checkpoint that ships with the package ({', '.join(BUNDLED_CHECKPOINTS)}), folder, or Hub id."
         }
     )
     bed: str | None = field(
@@ -61,7 +56,15 @@ class EmbedArguments:
             "help": "Hidden state: 0 token embeddings, i output of block i, -1 the last one after the final norm."
         },
     )
-    reverse_complement: bool = field(default=False, metadata={"help": "Mean of both strands."})
+    strands: str = field(
+        default="forward",
+        metadata={
+            "help": "both: the mean of both strands; or forward.",
+            "formerly": ["reverse_complement"],
+            "nargs": "?",
+            "const": "both",
+        },
+    )
     window: int | None = field(
         default=None,
         metadata={"help": "Read longer sequences as overlapping tiles of this many bases (default: never)."},
@@ -70,12 +73,6 @@ class EmbedArguments:
         default=None, metadata={"help": "From a tile to the next, in bases (default: half of --window)."}
     )
     max_tokens: int = field(default=16_384, metadata={"help": "Tokens in a batch, padding included."})
-    dtype: str = field(default="float32", metadata={"help": f"Of the weights: {', '.join(DTYPES)}. Output is float32."})
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of the tokenizer (default: --model)."}
-    )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
-    use_cpu: bool = field(default=False, metadata={"help": "Do not use an accelerator, although there is one."})
 
 
 class Region(NamedTuple):
@@ -108,7 +105,7 @@ def parser():
         "--fasta FASTA [--bed BED] --model MODEL --out FILE [ARGUMENT ...]",
         [
             "--fasta genome.fa.gz --bed regions.bed --model hyenadna-tiny-1k-remag --out regions.parquet",
-            "--fasta reads.fa --model my_model --pooling last --reverse_complement --out reads.npy",
+            "--fasta reads.fa --model my_model --pooling last --strands both --out reads.npy",
             "--fasta contigs.fa --model my_model --window 1000 --stride 500 --out contigs.parquet",
         ],
     )
@@ -141,12 +138,13 @@ def embed_fasta(arguments):
     started = time.monotonic()
     state = processes(arguments.use_cpu)
     console = Console(stderr=True, quiet=not state.is_main_process)
-    out = Path(arguments.out).expanduser()
+    out = output_path("--out", arguments.out, tuple(WRITERS))
     check_output(out, arguments.pooling)
     model, tokenizer = load_trained(
         AutoModel, arguments.model, arguments.dtype, arguments.tokenizer, arguments.trust_remote_code
     )
-    options = {"pooling": arguments.pooling, "reverse_complement": arguments.reverse_complement}
+    check_strands(arguments.strands)
+    options = {"pooling": arguments.pooling, "reverse_complement": arguments.strands == "both"}
     options["layer"], options["window"], options["stride"] = check_arguments(
         model.config, arguments.pooling, arguments.layer, arguments.max_tokens, arguments.window, arguments.stride
     )
@@ -187,12 +185,7 @@ def _write_part(path, part, embeddings, advance):
     for region, embedding in zip(part, embeddings, strict=True):
         rows.append(embedding.reshape(-1, embedding.shape[-1]))
         advance(region.length)
-
-    def save(temporary):
-        with temporary.open("wb") as file:  # np.save adds an ending to a path
-            np.save(file, np.concatenate(rows))
-
-    replace_file(path, save)
+    save_array(path, np.concatenate(rows))
 
 
 def _regions(genome, bed):

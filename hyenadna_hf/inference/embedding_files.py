@@ -27,12 +27,10 @@ def check_output(path, pooling):
         pooling (`str`): As in [`embed`].
 
     Raises:
-        InputError: if the ending is unknown, the file is there already, the format has no room for an embedding of
+        InputError: if the file is there already, the format has no room for an embedding of
             every base, or the package that writes it is missing.
     """
     suffix = path.suffix
-    if suffix not in WRITERS:
-        raise InputError(f"--out {path}: unknown ending {suffix!r}; give one of {', '.join(WRITERS)}.")
     if pooling == "none" and suffix != ".parquet":
         raise InputError(f"--out {path}: with pooling none every row has another length; write to .parquet.")
     if suffix == ".h5ad" and importlib.util.find_spec("anndata") is None:
@@ -74,7 +72,7 @@ def write_npy(path, parts, about):
         np.lib.format.write_array_header_1_0(array, {"descr": "<f4", "fortran_order": False, "shape": shape})
         print(*COLUMNS, sep="\t", file=names)
         for regions, file in parts:
-            np.load(file).tofile(array)
+            array.write(np.load(file).tobytes())  # `tofile` would not notice a full disk
             for region in regions:
                 print(*(getattr(region, column) for column in COLUMNS), sep="\t", file=names)
 

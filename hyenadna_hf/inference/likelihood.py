@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.sequence import BASES, NOT_A_NUCLEOTIDE, normalised, reverse_complement
 from ..errors import InputError
+from ..loading import check_tokenizer
 from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
-from .loading import check_tokenizer
 from .tiling import tiles
 
 STRANDS = ("forward", "both")
@@ -85,8 +85,7 @@ def sequence_log_likelihood(
     """
     likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
     window, stride = likelihood.tile_size(window, stride)
-    if strands not in STRANDS:
-        raise InputError(f"strands={strands!r}: it must be one of {', '.join(STRANDS)}.")
+    check_strands(strands)
     if isinstance(sequences, str):
         raise InputError("sequences is a single string; give a list of strings.")
     pieces = (
@@ -95,6 +94,12 @@ def sequence_log_likelihood(
         for tile in tiles(len(sequence), window, stride)
     )
     return _sequence_likelihoods(tile_log_likelihoods(likelihood, pieces, strands), per_base)
+
+
+def check_strands(strands):
+    """Refuse, by an `InputError`, another value of `strands` than `"forward"` and `"both"`."""
+    if strands not in STRANDS:
+        raise InputError(f"strands={strands!r}: it must be one of {', '.join(STRANDS)}.")
 
 
 def _checked(sequence):

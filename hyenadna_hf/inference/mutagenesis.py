@@ -10,8 +10,9 @@ from ..data.fasta import Fasta
 from ..data.intervals import parse_region
 from ..data.sequence import BASES, normalised
 from ..jobs import output_path, replace_file
-from .command import ScoringArguments, identity_of, load_language_model
+from ..loading import load_language_model
 from .score_table import ABSENT, score_to_file, summary
+from .scoring import ScoringArguments, identity_of
 from .variants import WINDOW, Variant, score_variants
 
 PICTURES = (".png", ".pdf", ".svg")

@@ -10,8 +10,9 @@ from ..data.fasta import Fasta
 from ..data.source import regular_file
 from ..errors import InputError, WorkError
 from ..jobs import output_path, sha256
-from .command import ScoringArguments, identity_of, load_language_model
+from ..loading import load_language_model
 from .score_table import ABSENT, COLUMNS, score_to_file, summary, write_tsv
+from .scoring import ScoringArguments, identity_of
 from .variants import WINDOW, Variant, score_variants
 
 VCF = "a VCF or BCF file"

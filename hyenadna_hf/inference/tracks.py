@@ -14,11 +14,12 @@ from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..data.intervals import parse_region, read_bed
 from ..errors import InputError, WorkError
-from ..jobs import Job, output_path, progress, replace_file
+from ..jobs import Job, output_path, progress, save_array
+from ..loading import load_language_model
 from ..processes import processes
 from .batching import chunks_of
-from .command import ScoringArguments, identity_of, load_language_model
-from .likelihood import MAX_TOKENS, STRANDS, BaseLikelihood, mean_of_strands, tile_log_likelihoods
+from .likelihood import MAX_TOKENS, BaseLikelihood, check_strands, mean_of_strands, tile_log_likelihoods
+from .scoring import ScoringArguments, identity_of
 from .tiling import tiles
 
 BEDGRAPH = (".bedgraph", ".bg")
@@ -63,7 +64,7 @@ def main(argv):
         model, tokenizer = load_language_model(args)
         likelihood = BaseLikelihood(model, tokenizer, args.bos, args.max_tokens)
         window, stride = likelihood.tile_size(args.window, args.stride)
-        _check_strands(args.strands)
+        check_strands(args.strands)
         total = sum(end - start for _, start, end in regions)
         identity = {"window": window, "stride": stride, "strands": args.strands, "regions": regions}
 
@@ -94,11 +95,7 @@ def _write_part(path, scored, advance):
         values.append(of_piece)
         advance(len(of_piece))
 
-    def save(temporary):
-        with temporary.open("wb") as file:  # np.save adds an ending to a path
-            np.save(file, np.concatenate(values))
-
-    replace_file(path, save)
+    save_array(path, np.concatenate(values))
 
 
 def _of_parts(job, parts):
@@ -148,7 +145,7 @@ def likelihood_track(
     """
     likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
     window, stride = likelihood.tile_size(window, stride)
-    _check_strands(strands)
+    check_strands(strands)
     return _scored(likelihood, fasta, _pieces(fasta, regions, window, stride), strands)
 
 
@@ -185,11 +182,6 @@ def _scored(likelihood, fasta, pieces, strands):
     )
     for piece, _, values in tile_log_likelihoods(likelihood, texts, strands):
         yield piece.contig, piece.keep_start, mean_of_strands(values)
-
-
-def _check_strands(strands):
-    if strands not in STRANDS:
-        raise InputError(f"strands={strands!r}: it must be one of {', '.join(STRANDS)}.")
 
 
 def write_bedgraph(path, pieces, lengths):

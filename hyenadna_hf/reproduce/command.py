@@ -1,8 +1,6 @@
 """`hyenadna reproduce`: run a published table, or the same models on other data, cell by cell."""
 
 import shlex
-import signal
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,8 +9,9 @@ from rich.markup import escape
 
 from ..arguments import CommandParser
 from ..data.named import BENCHMARKS
-from ..errors import InputError
-from ..inference.command import processes
+from ..errors import InputError, WorkError
+from ..jobs import write_text
+from ..processes import processes
 from ..training.recipes import RECIPES
 from . import report
 from .cells import FIRST_OUTPUT, Cell, Step, run, share
@@ -26,8 +25,12 @@ RECIPE_NAMES = {"labelled": "{}", "species": "species_{}", "chromatin": "chromat
 
 @dataclass
 class ReproduceArguments:
-    out: str | None = field(
-        default=None, metadata={"help": "Folder of the table and of the results of cells (default: reproduce/TABLE)."}
+    output_dir: str | None = field(
+        default=None,
+        metadata={
+            "formerly": ["out"],
+            "help": "Folder of the table and of the results of cells (default: reproduce/TABLE).",
+        },
     )
     data: str | None = field(
         default=None,
@@ -51,8 +54,11 @@ class ReproduceArguments:
     limit: int | None = field(
         default=None, metadata={"help": "Sequences a split at most, in the proportions of the classes."}
     )
-    epochs: float | None = field(default=None, metadata={"help": "Passes over the training split (default: recipe)."})
-    dry_run: bool = field(default=False, metadata={"help": "Only tell the cells, their commands and their cost."})
+    num_train_epochs: float | None = field(
+        default=None,
+        metadata={"formerly": ["epochs"], "help": "Passes over the training split (default: the recipe's)."},
+    )
+    dry_run: bool = field(default=False, metadata={"help": "Only print the cells, their commands and their cost."})
 
 
 def parser():
@@ -61,29 +67,30 @@ def parser():
         "reproduce",
         ReproduceArguments,
         "Run a published table and write it with the published figures beside ours. Tables: "
-        f"{', '.join(TABLES)}. What is done is not run again, so call it again to go on. Any further argument goes to "
-        "the command of each cell (finetune, mostly). Several processes by torchrun or accelerate launch -m "
-        "hyenadna_hf reproduce ... take cells in turn.",
-        "TABLE [--data FOLDER] [--out FOLDER] [ARGUMENT ...]",
+        f"{', '.join(TABLES)}. Finished cells are skipped, so the same command resumes a run. Further arguments are "
+        "passed to the command of each cell (mostly finetune). Several processes, started by torchrun or accelerate "
+        "launch -m hyenadna_hf reproduce ..., take cells in turn.",
+        "TABLE [--data FOLDER] [--output_dir FOLDER] [ARGUMENT ...]",
         [
             "genomic-benchmarks",
-            "gb-ablations --data FOLDER --limit 2000 --epochs 5 --seeds 1 2 3",
+            "gb-ablations --data FOLDER --limit 2000 --num_train_epochs 5 --seeds 1 2 3",
             "local --datasets mine=my_data/ --models cnn gpt hyenadna",
         ],
-        allow_abbrev=False,  # what it does not know belongs to the cells
+        allow_abbrev=False,  # unknown arguments belong to the cells
     )
-    command.add_argument("table", help=f"Which: {', '.join(TABLES)}.")
+    command.add_argument("table", help=f"Table to run: {', '.join(TABLES)}.")
     return command
 
 
 def main(argv):
-    """Run `hyenadna reproduce` with the arguments `argv` (a list of `str`); exits with 1 if a cell has no result."""
+    """Run `hyenadna reproduce` with the arguments `argv` (a list of `str`)."""
     args, positional, rest = parser().parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    args.out = args.out or f"reproduce/{positional.table}"
+    args.output_dir = args.output_dir or f"reproduce/{positional.table}"
     missing = reproduce(positional.table, args, rest, shlex.join(["hyenadna", "reproduce", *argv]))
+    result = {"table": positional.table, "output_dir": args.output_dir, "missing": missing}
     if missing:
-        raise SystemExit(1)
-    return {"table": positional.table, "out": args.out}
+        raise WorkError(f"{missing} cells have no result; {args.output_dir}/table.md has the reasons.", result)
+    return result
 
 
 def reproduce(name, args, rest=(), command=""):
@@ -92,31 +99,31 @@ def reproduce(name, args, rest=(), command=""):
 
     Args:
         name (`str`): A key of `TABLES`.
-        args ([`ReproduceArguments`]): As on the command line.
+        args ([`ReproduceArguments`]): The options.
         rest (`list[str]`): Further arguments of each cell.
-        command (`str`): What to name in the table as its origin.
+        command (`str`): The command line that the table names as its origin.
 
     Returns:
-        `int`: how many cells have no result, for a reason that stands in the table. 0 on all ranks but the first.
+        `int`: how many cells have no result, for a reason that the table has. 0 on all ranks but the first.
 
     Raises:
-        InputError: if an argument will not do; nothing has been written then.
+        InputError: if an argument is invalid, before anything is written.
     """
     if name not in TABLES:
         raise InputError(f"table {name}: there is no such table; there are {', '.join(TABLES)}.")
     table = TABLES[name]
     sources, models = _datasets(table, name, args), _models(table, args)
-    for argument, value in (("--limit", args.limit), ("--epochs", args.epochs)):
+    for argument, value in (("--limit", args.limit), ("--num_train_epochs", args.num_train_epochs)):
         if value is not None and value <= 0:
             raise InputError(f"{argument} {value}: give more than 0.")
-    out = Path(args.out or f"reproduce/{name}").expanduser()
+    out = Path(args.output_dir or f"reproduce/{name}").expanduser()
     if out.is_file():
-        raise InputError(f"--out {out}: this is a file; name a folder.")
+        raise InputError(f"--output_dir {out}: this is a file; name a folder.")
     state, console = processes(), Console(stderr=True, highlight=False, soft_wrap=True)
     work = out / "scratch"
     with state.main_process_first():
         work.mkdir(parents=True, exist_ok=True)
-        (work / ".gitignore").write_text("*\n", encoding="utf-8")  # data and checkpoints are not part of a record
+        write_text(work / ".gitignore", "*\n")  # data and checkpoints are not part of a record
         cells, absent = _cells(table, sources, models, args, rest, work)
     pending = [cell for cell in cells if "metrics" not in (cell.load(out) or {})]
     pending.sort(key=lambda cell: args.seeds.index(cell.seed))  # one run of each cell comes before the second of any
@@ -180,7 +187,7 @@ def _cells(table, sources, models, args, rest, work):
                     why = reason or no_weights
                     absent.append({"dataset": dataset, "model": name, "seed": seed, "seconds": 0.0, "reason": why})
                     continue
-                steps = _steps(table, dataset, data, name, model, seed, args.epochs, rest)
+                steps = _steps(table, dataset, data, name, model, seed, args.num_train_epochs, rest)
                 cells.append(Cell(dataset, name, where, seed, steps, data, _evaluated(steps)))
     return cells, absent
 
@@ -201,7 +208,7 @@ def _steps(table, dataset, data, name, model, seed, epochs, rest):
         return (Step("finetune", (*common, *training), resumes=True),)
     length = WINDOW_LENGTHS[dataset]
     warm_up = ("--initial_length", str(length // WARMUP_FACTOR)) if name == "warm-up" else ()
-    windows = ("--fasta", train_fasta(data.argument), "--max_length", str(length))
+    windows = ("--fasta", train_fasta(data.argument), "--window", str(length))
     pretraining = (*windows, "--model", source, "--seed", str(seed), *passes, *warm_up)
     tuning = ("--dataset", data.argument, "--model", FIRST_OUTPUT, "--seed", str(seed), *training)
     return (Step("pretrain", pretraining, "pretraining.json", resumes=True), Step("finetune", tuning, resumes=True))
@@ -245,20 +252,16 @@ class _Rates:
 
 
 def _run_all(console, cells, out, work, device, rates):
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the command of a cell is ended too
-    try:
-        for number, cell in enumerate(cells, start=1):
-            left = [rates.seconds(later) for later in cells[number - 1 :]]
-            eta = f"; about {_time(sum(left))} left" if None not in left else ""
-            title = escape(f"[{number}/{len(cells)}] {_title(cell)}")
-            console.print(f"{title}: {cell.data.bases:,} bases to train on{eta}")
-            with console.status(title):
-                result = run(cell, out, work, device)
-            rates.add(result)
-            what = ", ".join(f"{name} {value:.4g}" for name, value in result.get("metrics", {}).items())
-            console.print(f"  {escape(what or 'no result: ' + result['reason'])} ({_time(result['seconds'])})")
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    for number, cell in enumerate(cells, start=1):
+        left = [rates.seconds(later) for later in cells[number - 1 :]]
+        eta = f"; about {_time(sum(left))} left" if None not in left else ""
+        title = escape(f"[{number}/{len(cells)}] {_title(cell)}")
+        console.print(f"{title}: {cell.data.bases:,} bases to train on{eta}")
+        with console.status(title):
+            result = run(cell, out, work, device)
+        rates.add(result)
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.get("metrics", {}).items())
+        console.print(f"  {escape(metrics or 'no result: ' + result['reason'])} ({_time(result['seconds'])})")
 
 
 def _tell(console, cells, rates, state):
@@ -266,7 +269,7 @@ def _tell(console, cells, rates, state):
         return
     for cell in cells:
         seconds = rates.seconds(cell)
-        cost = "cost not known before a cell is done" if seconds is None else f"about {_time(seconds)}"
+        cost = "cost unknown until a cell is finished" if seconds is None else f"about {_time(seconds)}"
         console.print(
             f"{escape(cell.dataset)}, {escape(cell.model)}, seed {cell.seed}: {cell.data.bases:,} bases, {cost}"
         )

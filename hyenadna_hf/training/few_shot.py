@@ -22,7 +22,7 @@ class FewShotArguments(PromptingArguments):
         default_factory=lambda: [0, 2, 4, 8, 16, 32, 64, 128, 256],
         metadata={"help": "Prompts to tune the model on, in turn from each class; 0: the model as it is."},
     )
-    learning_rate: float = field(default=1e-4, metadata={"help": "Of AdamW, constant."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of AdamW, constant."})
     batch_size: int = field(default=2, metadata={"help": "Prompts a step, tuning."})
 
 
@@ -32,7 +32,8 @@ def parser():
         "few-shot",
         FewShotArguments,
         "Put demonstrations of each class before a sequence and let a language model answer with a letter, as it is or "
-        "after one pass over a few such prompts; table and plot of the accuracy on test. A killed run can go on.",
+        "after one pass over a few such prompts; table and plot of the accuracy on test. The same "
+        "command resumes a killed run.",
         "[--dataset DATA] [--model MODEL] [--shots N ...] [--tuning_samples N ...] [ARGUMENT ...]",
         ["--dataset my_data/ --shots 0 2 --tuning_samples 0 16", "--dataset my_data/ --model my-lm --limit 500"],
     )
@@ -52,13 +53,13 @@ def few_shot(args):
     weights trained by AdamW without weight decay.
 
     Args:
-        args ([`FewShotArguments`]): What to do.
+        args ([`FewShotArguments`]): The arguments of the command.
 
     Returns:
-        `dict`: what `results.json` holds.
+        `dict`: the content of `results.json`.
 
     Raises:
-        InputError: if the data, the model or an argument will not do.
+        InputError: if the data, the model or an argument is invalid.
     """
     check_arguments(args, {"tuning_samples": 0, "learning_rate": 0, "batch_size": 1})
     task = load_task(args)
@@ -73,10 +74,10 @@ def tune_and_evaluate(args, task, tuning_samples, shots, show):
     The accuracy on test of k-shot prompts, after tuning on some.
 
     Args:
-        args ([`FewShotArguments`]): Of the command.
+        args ([`FewShotArguments`]): The arguments of the command.
         task ([`~hyenadna_hf.training.prompting.Task`]): Data and model; the model is left as it is.
         tuning_samples, shots (`int`): Prompts to tune on; demonstrations a class.
-        show (`Callable[[int, int], None]`): Gets steps and their number.
+        show (`Callable[[int, int], None]`): Called with the number of finished steps and of all steps.
 
     Returns:
         `dict`: `accuracy`.
@@ -109,7 +110,7 @@ def in_turn(rows_of, count, seed):
     Args:
         rows_of (`list[list[int]]`): The rows of each class.
         count (`int`): How many to draw.
-        seed (`int`): Of the draw; more rows begin with those that fewer would be.
+        seed (`int`): Seed of the draw. A larger `count` begins with the rows of a smaller one.
 
     Returns:
         `list[int]`: fewer than `count` if there are no more.

@@ -1,15 +1,15 @@
-"""`hyenadna finetune`: train a sequence classifier with the stock Trainer and say what it is worth."""
+"""`hyenadna finetune`: train a sequence classifier with the stock Trainer and evaluate it."""
 
 import inspect
 import json
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Sequence, Value
+from datasets import DatasetDict, Sequence, Value
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -30,17 +30,26 @@ from ..data.named import load_labelled
 from ..data.sequence import NUCLEOTIDE_IDS
 from ..errors import InputError
 from ..hub.card import model_card
+from ..jobs import write_text
+from ..loading import is_baseline
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
-from .classifier import is_baseline, load_classifier, longest_input, tokenize, words
+from .classifier import load_classifier, longest_input, tokenize, words
 from .ema import EMACallback
-from .finetune_arguments import RESULTS_FILE, check_arguments, check_metric, parse_arguments
+from .finetune_arguments import (
+    RESULTS_FILE,
+    ClassifierArguments,
+    DataArguments,
+    check_arguments,
+    check_metric,
+    parse_arguments,
+)
 from .finetune_arguments import parser as parser
 from .loss import WeightedLoss, balanced_weights
 from .metrics import metric_names, metrics_of_scores
 from .optimizer import optimizer_cls_and_kwargs
 from .recipes import RECIPES, print_recipes, recipe_of
-from .runs import check_model_arguments, checkpoint_to_resume
+from .runs import check_model_arguments, checkpoint_to_resume, print_where, writing
 
 LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
 
@@ -71,22 +80,72 @@ def main(argv):
     return {name: asdict(recipe) for name, recipe in RECIPES.items()}
 
 
+@dataclass
+class Run:
+    """
+    A fine-tuning that is ready to start.
+
+    Args:
+        model_args, data_args: The arguments of the command.
+        console (`Console`): Prints, in the first process.
+        data (`DatasetDict`): The sequences and their labels.
+        names (`list[str]`): Names of the classes or labels.
+        groups (`dict[str, list[int]]`, *optional*): Groups of labels.
+        origin (`str`): Where the weights come from, as a phrase.
+        max_length (`int`, *optional*): Longest input, in tokens.
+        tokens (`DatasetDict`): The tokenized sequences.
+        trainer ([`FinetuneTrainer`]): With the model.
+    """
+
+    model_args: ClassifierArguments
+    data_args: DataArguments
+    console: Console
+    data: DatasetDict
+    names: list[str]
+    groups: dict[str, list[int]] | None
+    origin: str
+    max_length: int | None
+    tokens: DatasetDict
+    trainer: FinetuneTrainer
+
+
 def finetune(model_args, data_args, training_args):
     """
     Train, evaluate on the test split, save, load back and classify one sequence.
 
-    `finetune(*parse_arguments(["--dataset", "my_data", "--recipe", "H3"]))` is what the command does.
+    `finetune(*parse_arguments(["--dataset", "my_data", "--recipe", "H3"]))` does what the command does.
 
-    Everything that can be wrong with the arguments is checked before anything is written. `output_dir` receives the
-    model, the tokenizer, the code to load them anywhere, and `results.json`.
+    All arguments are checked before anything is written. `output_dir` receives the model, the tokenizer, the code to
+    load them anywhere, and `results.json`.
+
+    Args:
+        model_args ([`ClassifierArguments`]), data_args ([`DataArguments`]), training_args ([`FinetuneArguments`])
 
     Returns:
-        `dict`: what `results.json` holds: test metrics by model name, sizes, seed and seconds.
+        `dict`: the content of `results.json`: test metrics by model name, sizes, seed and seconds.
 
     Raises:
-        InputError: if the data, the model or an argument will not do.
+        InputError: if the data, the model or an argument is invalid.
     """
     started = time.monotonic()
+    run = prepare(model_args, data_args, training_args)
+    with writing(training_args.output_dir, training_args.process_index == 0):
+        train(run.trainer)
+        return report(run, started)
+
+
+def prepare(model_args, data_args, training_args):
+    """
+    Check the arguments, load data and model, and make the Trainer.
+
+    Args: See [`finetune`].
+
+    Returns:
+        [`Run`]
+
+    Raises:
+        InputError: if the data, the model or an argument is invalid.
+    """
     console = Console(quiet=training_args.process_index > 0)
     check_arguments(model_args, data_args, training_args)
     data, names = _load(data_args, training_args.seed)
@@ -94,15 +153,14 @@ def finetune(model_args, data_args, training_args):
     groups = _groups(data_args.label_groups, names, multi_label)
     check_metric(training_args, metric_names(multi_label, groups))
     set_seed(training_args.seed)
-    problem_type = "multi_label_classification" if multi_label else "single_label_classification"
     fields = model_args.config_fields()
+    problem_type = "multi_label_classification" if multi_label else "single_label_classification"
     length = data_args.max_length or _longest(data, model_args)
     model, tokenizer, origin = load_classifier(model_args, names, length, problem_type=problem_type, **fields)
     check_model_arguments(training_args, model)
     tokenizer.padding_side = data_args.padding_side or tokenizer.padding_side
-    is_hyenadna = model.config.model_type == HyenaDNAConfig.model_type
     max_length = _max_length(data_args, model_args, longest_input(model.config, tokenizer))
-    collator, train_collator = _collators(data_args, model_args, tokenizer)
+    collators = _collators(data_args, model_args, tokenizer)
 
     console.print(
         f"[bold]Data[/bold] {escape(data_args.dataset)}: "
@@ -114,82 +172,78 @@ def finetune(model_args, data_args, training_args):
         console.print(f"[bold]Recipe[/bold] {data_args.recipe}")
     elif published := recipe_of(data_args.dataset):
         console.print(f"There are published settings for {published}; --recipe auto takes them.")
-    if fields and not is_hyenadna:
+    if fields and not is_hyenadna(model):
         ignored = ", ".join(f"--{name}" for name in fields)
-        console.print(f"{ignored}: without effect, for this is no HyenaDNA but a {model.config.model_type} model.")
+        console.print(f"{ignored}: ignored, because this is a {model.config.model_type} model and not HyenaDNA.")
     tokens = tokenize(data, tokenizer, max_length, model_args.kmer)
     full = sum(length == max_length for split in tokens.values() for length in map(len, split["input_ids"]))
     if full:
         console.print(
-            f"{full:,} sequences fill the {max_length:,} tokens of the model; what is longer is cut at the end."
+            f"{full:,} sequences fill the {max_length:,} tokens of the model; longer ones are cut at the end."
         )
-
     if multi_label:
         tokens = tokens.cast_column("labels", Sequence(Value("float32")))  # as the loss wants them
-    smoothing, loss = training_args.label_smoothing_factor, None
-    if training_args.class_weights or smoothing:
-        weights = balanced_weights(_targets(data["train"]), len(names)) if training_args.class_weights else None
-        loss = WeightedLoss(weights, smoothing)
-    checkpoint = checkpoint_to_resume(training_args)
+    loss = _loss(training_args, data["train"], len(names))
+    trainer = _trainer(training_args, model, tokenizer, tokens, groups, collators, loss)
+    return Run(model_args, data_args, console, data, names, groups, origin, max_length, tokens, trainer)
 
-    def compute_metrics(output):
-        return metrics_of_scores(_first(output.predictions), output.label_ids, groups)
 
-    trainer = FinetuneTrainer(
-        model=model,
-        args=training_args,
-        train_dataset=tokens["train"],
-        eval_dataset=tokens["validation"],
-        processing_class=tokenizer,
-        data_collator=collator,
-        train_collator=train_collator,
-        compute_metrics=compute_metrics,
-        compute_loss_func=loss,
-        callbacks=_callbacks(training_args, checkpoint),
-        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, training_args, training_args.filter_learning_rate),
-    )
-    trainer.train(resume_from_checkpoint=checkpoint)
+def train(trainer):
+    """Train from the beginning or from the checkpoint to resume, and save the model."""
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
     trainer.save_model()
+
+
+def report(run, started):
+    """
+    Evaluate a trained model on the test split, write results and model card, and load the checkpoint back.
+
+    Args:
+        run ([`Run`]): After training.
+        started (`float`): When the command started, by `time.monotonic()`.
+
+    Returns:
+        `dict`: the content of `results.json`.
+    """
+    trainer, model_args = run.trainer, run.model_args
+    args, model, test_split = trainer.args, trainer.model, run.data["test"]
     trainer.compute_metrics = None  # one row has no metrics worth the name
-    test = trainer.predict(tokens["test"])
-    first = _first(trainer.predict(tokens["test"].select([0])).predictions)[0]
+    test = trainer.predict(run.tokens["test"])
+    first = _first(trainer.predict(run.tokens["test"].select([0])).predictions)[0]
     results = {
-        "dataset": data_args.dataset,
+        "dataset": run.data_args.dataset,
         "model": model_args.model,
-        "start": origin,
-        "recipe": data_args.recipe,
-        "seed": training_args.seed,
+        "start": run.origin,
+        "recipe": run.data_args.recipe,
+        "seed": args.seed,
         "epochs": round(trainer.state.epoch, 2),
-        "weights": f"best {training_args.metric_for_best_model} on validation"
-        if training_args.load_best_model_at_end
-        else "last epoch",
-        "sequences": {name: len(split) for name, split in data.items()},
-        "test": {"model": compute_metrics(test)},
+        "weights": f"best {args.metric_for_best_model} on validation" if args.load_best_model_at_end else "last epoch",
+        "sequences": {name: len(split) for name, split in run.data.items()},
+        "test": {"model": metrics_of_scores(_first(test.predictions), test.label_ids, run.groups)},
     }
     if not trainer.is_world_process_zero():
         return results
-    if data_args.baselines:
-        results["test"].update(baseline_metrics(data, groups))
+    if run.data_args.baselines:
+        results["test"].update(baseline_metrics(run.data, run.groups))
     results["seconds"] = round(time.monotonic() - started, 1)
-    output_dir = Path(training_args.output_dir)
-    (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    output_dir = Path(args.output_dir)
+    write_text(output_dir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+    if is_hyenadna(model) and not is_baseline(model_args.model):
+        listed = ", ".join(run.names) if len(run.names) <= 20 else f"{len(run.names):,} labels"
+        note = f"Fine-tuned from {model_args.model} ({run.origin}) to tell {listed} apart."
+        write_text(output_dir / "README.md", model_card(output_dir, output_dir.name, note=note, results=results))
 
-    if is_hyenadna and not is_baseline(model_args.model):
-        listed = ", ".join(names) if len(names) <= 20 else f"{len(names):,} labels"
-        note = f"Fine-tuned from {model_args.model} ({origin}) to tell {listed} apart."
-        card = model_card(output_dir, output_dir.name, note=note, results=results)
-        (output_dir / "README.md").write_text(card, encoding="utf-8")
-
-    console.print(_results_table(results, model_args.model, len(data["test"])))
+    run.console.print(_results_table(results, model_args.model, len(test_split)))
     # Mixed precision and accelerators round; on a CPU in float32 the checkpoint gives the very same numbers.
-    exact = trainer.accelerator.mixed_precision == "no" and training_args.device.type == "cpu"
-    tolerance = 1e-4 if exact else 0.1
-    _classify_one(console, output_dir, data["test"][0], model_args, max_length, torch.as_tensor(first), tolerance)
-    console.print(f"Took {time.monotonic() - started:.0f} s. The checkpoint is in {output_dir}/; to use it anywhere:")
-    console.print(
-        f'  AutoModelForSequenceClassification.from_pretrained("{output_dir}", trust_remote_code=True)', soft_wrap=True
-    )
+    exact = trainer.accelerator.mixed_precision == "no" and args.device.type == "cpu"
+    _classify_one(run, output_dir, torch.as_tensor(first), tolerance=1e-4 if exact else 0.1)
+    print_where(run.console, output_dir, "AutoModelForSequenceClassification", started)
     return results
+
+
+def is_hyenadna(model):
+    """Whether a model is HyenaDNA, and not another model of transformers."""
+    return model.config.model_type == HyenaDNAConfig.model_type
 
 
 def baseline_metrics(data, groups=None, k=6):
@@ -282,17 +336,38 @@ def _collators(data_args, model_args, tokenizer):
     return (DataCollatorWithPadding(tokenizer),) * 2
 
 
-def _callbacks(args, checkpoint):
+def _loss(args, train, labels):
+    """The loss with class weights and smoothing; `None` for the model's own."""
+    if not args.class_weights and not args.label_smoothing_factor:
+        return None
+    weights = balanced_weights(_targets(train), labels) if args.class_weights else None
+    return WeightedLoss(weights, args.label_smoothing_factor)
+
+
+def _trainer(args, model, tokenizer, tokens, groups, collators, loss):
     callbacks = []
     if args.ema_decay is not None:
-        callbacks.append(EMACallback(args.ema_decay, checkpoint))
+        callbacks.append(EMACallback(args.ema_decay, checkpoint_to_resume(args)))
     if args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
-    return callbacks
+    collator, train_collator = collators
+    return FinetuneTrainer(
+        model=model,
+        args=args,
+        train_dataset=tokens["train"],
+        eval_dataset=tokens["validation"],
+        processing_class=tokenizer,
+        data_collator=collator,
+        train_collator=train_collator,
+        compute_metrics=lambda output: metrics_of_scores(_first(output.predictions), output.label_ids, groups),
+        compute_loss_func=loss,
+        callbacks=callbacks,
+        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args, args.filter_learning_rate),
+    )
 
 
 def _first(predictions):
-    # Models of some architectures return further outputs behind the logits.
+    # Models of some architectures return further outputs after the logits.
     return predictions[0] if isinstance(predictions, tuple) else predictions
 
 
@@ -308,15 +383,15 @@ def _results_table(results, model, size):
     return table
 
 
-def _classify_one(console, folder, example, model_args, max_length, expected_logits, tolerance):
-    """Load the checkpoint back as a user would, classify one held-out sequence, and check that nothing got lost."""
-    remote = {"trust_remote_code": model_args.trust_remote_code}
+def _classify_one(run, folder, expected_logits, tolerance):
+    """Load the checkpoint back as a user would, classify one test sequence, and check that nothing got lost."""
+    example, remote = run.data["test"][0], {"trust_remote_code": run.model_args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
     model = AutoModelForSequenceClassification.from_pretrained(folder, **remote).eval()
     inputs = tokenizer(
-        words(example["sequence"], model_args.kmer),
-        truncation=max_length is not None,
-        max_length=max_length,
+        words(example["sequence"], run.model_args.kmer),
+        truncation=run.max_length is not None,
+        max_length=run.max_length,
         return_tensors="pt",
     )
     accepted = inspect.signature(model.forward).parameters
@@ -334,7 +409,7 @@ def _classify_one(console, folder, example, model_args, max_length, expected_log
     else:
         probability, predicted = logits.softmax(-1).max(-1)
         truth = names[example["label"]]
-    console.print(
+    run.console.print(
         f"Loaded back by AutoModelForSequenceClassification: {example['sequence'][:24]}... is [bold]"
         f"{escape(names[int(predicted)])}[/bold] with probability {probability:.3f} (truth: {escape(truth)}); "
         f"its logits differ from the trained model's by {difference:.1e}."

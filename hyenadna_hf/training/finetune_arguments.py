@@ -1,4 +1,4 @@
-"""The arguments of `hyenadna finetune`: what there is, what a recipe sets, and what will not do."""
+"""The arguments of `hyenadna finetune`: options, the settings of recipes, and checks."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ RESULTS_FILE = "results.json"
 
 @dataclass
 class ClassifierArguments(ModelArguments):
-    """Which model, and what may differ from its configuration; the latter for HyenaDNA only."""
+    """The model, and changes to its configuration, for HyenaDNA only."""
 
     classifier_pooling: str | None = field(
         default=None,
@@ -35,7 +35,7 @@ class ClassifierArguments(ModelArguments):
     )
 
     def config_fields(self):
-        """What was asked for, by the name of the field."""
+        """The given values by the name of the field."""
         asked = {name: getattr(self, name) for name in ("classifier_pooling", "embed_dropout", "resid_dropout")}
         return {name: value for name, value in asked.items() if value is not None}
 
@@ -91,7 +91,7 @@ class DataArguments:
 
 @dataclass
 class FinetuneArguments(RunArguments):
-    """Those of transformers, with defaults for HyenaDNA. (DNABERT and its kin want a learning rate of about 3e-5.)"""
+    """Those of transformers, with defaults for HyenaDNA. (DNABERT and the like need a learning rate near 3e-5.)"""
 
     output_dir: str = field(default="hyenadna-finetuned", metadata={"help": "Where the checkpoint goes."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training split."})
@@ -149,7 +149,7 @@ def parser():
 
 def parse_arguments(argv):
     """
-    The arguments of `hyenadna finetune`. What is given goes before the recipe, and that before the defaults.
+    Parse the arguments of `hyenadna finetune`. Given values override the recipe, and the recipe overrides defaults.
 
     Args:
         argv (`list[str]`): The command line, after `hyenadna finetune`.
@@ -171,7 +171,7 @@ def parse_arguments(argv):
 
 
 def check_arguments(model_args, data_args, args):
-    """Refuse, by an `InputError`, what can be seen to be wrong before any work; [`finetune`] calls it."""
+    """Raise an `InputError` for arguments that are invalid, before any work; [`finetune`] calls it."""
     if model_args.kmer is not None and model_args.kmer < 1:
         raise InputError(f"--kmer {model_args.kmer}: a word has at least one base.")
     if model_args.special_tokens_mode not in SPECIAL_TOKENS_MODES:
@@ -210,11 +210,11 @@ def check_arguments(model_args, data_args, args):
     check_run_folder(args, RESULTS_FILE)
     checkpoint = checkpoint_to_resume(args)
     if checkpoint and (Path(checkpoint) / UNAVERAGED_FILE).is_file() != (args.ema_decay is not None):
-        raise InputError(f"--resume_from_checkpoint {checkpoint}: go on with --ema_decay as the run began, or without.")
+        raise InputError(f"--resume_from_checkpoint {checkpoint}: give --ema_decay as the run began, or leave it out.")
 
 
 def check_metric(args, names):
-    """Refuse to choose checkpoints by what is not among the metrics `names` (a list of `str`)."""
+    """Raise an `InputError` if checkpoints are to be chosen by none of the metrics `names` (a list of `str`)."""
     metric = args.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in ("loss", *names):
         raise InputError(

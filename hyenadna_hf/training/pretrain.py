@@ -15,24 +15,23 @@ from rich.markup import escape
 from rich.table import Table
 from torch.nn import functional as F
 from torch.utils.data import ConcatDataset
-from transformers import AutoConfig, AutoModelForCausalLM, Trainer, set_seed
+from transformers import AutoModelForCausalLM, Trainer, set_seed
 
 from .. import __version__
 from ..arguments import CommandParser
-from ..baselines.named import baseline_config
 from ..data.fasta import Fasta
-from ..data.files import HUB_ID, SPLITS
+from ..data.files import SPLITS
 from ..data.genome import GenomeDataset
 from ..data.intervals import Interval, parse_region, read_bed
 from ..data.pretraining import LengthWarmup, Mixture, PretrainingCollator, Windows, without
 from ..data.sequence import IGNORED
 from ..errors import InputError
 from ..hub.card import model_card
-from ..hub.sizes import SIZE_NAMES, published_config
+from ..hub.sizes import SIZE_NAMES
+from ..jobs import replace_file, write_text
+from ..loading import CHECKPOINTS, CheckpointArguments, load_to_train
 from ..model.configuration_hyenadna import HyenaDNAConfig
-from ..model.tokenization_hyenadna import HyenaDNATokenizer
-from ..pretrained import BUNDLED_CHECKPOINTS
-from .classifier import has_weights, is_baseline, is_size
+from ..model.tokenization_hyenadna import VOCABULARY, HyenaDNATokenizer
 from .loss import SmoothedCausalLoss
 from .optimizer import optimizer_cls_and_kwargs
 from .runs import (
@@ -41,6 +40,8 @@ from .runs import (
     check_run_folder,
     check_trainer_arguments,
     checkpoint_to_resume,
+    print_where,
+    writing,
 )
 
 RESULTS_FILE = "pretraining.json"
@@ -75,37 +76,44 @@ class GenomeArguments:
     test: list[str] = field(
         default_factory=list, metadata={"help": "Without --bed: those to evaluate on at the end. The rest is train."}
     )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Bases in a window (default: as many as the model reads, but for 2)."}
+    window: int | None = field(
+        default=None,
+        metadata={
+            "help": "Bases that the model reads at once (default: 2 less than its longest input, for special tokens).",
+            "formerly": ["max_length"],
+        },
     )
-    reverse_complement: bool = field(
-        default=False, metadata={"help": "In training, read the other strand of every second window."}
+    both_strands: bool = field(
+        default=False,
+        metadata={
+            "help": "In training, read the other strand of every second window.",
+            "formerly": ["reverse_complement"],
+        },
     )
     append_sep: bool = field(default=False, metadata={"help": "End each window with [SEP], as the paper does."})
 
 
 @dataclass
-class PretrainedArguments:
+class PretrainedArguments(CheckpointArguments):
     model: str = field(
         default="hyenadna-tiny-1k-seqlen",
         metadata={
             "help": f"What to train: a published size, from scratch ({', '.join(SIZE_NAMES)}), gpt (attention of the "
-            "size of hyenadna-tiny-1k-seqlen, from scratch), or a language model with HyenaDNA's tokens: one that "
-            "ships with the package, a folder or a Hub id, trained further if it has weights."
+            "size of hyenadna-tiny-1k-seqlen, from scratch), or a language model with HyenaDNA's tokens, trained "
+            f"further if it has weights: {CHECKPOINTS} (an adapter is merged into its base model)."
         },
     )
     initial_length: int | None = field(
-        default=None, metadata={"help": "Begin with sequences of so many bases and double them until --max_length."}
+        default=None, metadata={"help": "Begin with sequences of so many bases and double them until --window."}
     )
     length_warmup_steps: float = field(
         default=0.4, metadata={"help": "Steps until the last doubling; below 1, a share of all steps."}
     )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
 
 
 @dataclass
 class PretrainArguments(RunArguments):
-    """Those of transformers, with the paper's settings as defaults where there is one."""
+    """The arguments of transformers, with the paper's settings as defaults."""
 
     output_dir: str = field(default="hyenadna-pretrained", metadata={"help": "Where the checkpoint goes."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the bases to train on."})
@@ -149,24 +157,64 @@ def main(argv):
     return pretrain(*arguments, command=shlex.join(["hyenadna", "pretrain", *argv]))
 
 
+@dataclass
+class Run:
+    """
+    A pretraining that is ready to start.
+
+    Args:
+        model_args: The arguments of the command.
+        console (`Console`): Prints, in the first process.
+        origin (`str`): Where the weights come from, as a phrase.
+        bases_per_step (`int`): Bases of a training step.
+        held_out (`dict[str, ConcatDataset]`): Windows of `validation` and `test`, where there are any.
+        trainer (`Trainer`): With the model.
+    """
+
+    model_args: PretrainedArguments
+    console: Console
+    origin: str
+    bases_per_step: int
+    held_out: dict[str, ConcatDataset]
+    trainer: Trainer
+
+
 def pretrain(genome_args, model_args, training_args, command=None):
     """
-    Train a language model on windows of genomes, and say how well it predicts what was held out.
+    Train a language model on windows of genomes, and evaluate it on held-out windows.
 
     `output_dir` receives the model, the tokenizer, the code to load them anywhere, a card, `pretraining.json` and
     `training_log.csv`.
 
     Args:
         genome_args ([`GenomeArguments`]), model_args ([`PretrainedArguments`]), training_args ([`PretrainArguments`])
-        command (`str`, *optional*): What to name in the results as their origin.
+        command (`str`, *optional*): The command line, for the results.
 
     Returns:
-        `dict`: what `pretraining.json` holds: perplexity, bits a base and bases by split, and how it was trained.
+        `dict`: the content of `pretraining.json`: perplexity, bits a base and bases by split, and how it was trained.
 
     Raises:
-        InputError: if an argument, a genome or the model will not do; nothing has been written then.
+        InputError: if an argument, a genome or the model is invalid; nothing has been written then.
     """
     started = time.monotonic()
+    run = prepare(genome_args, model_args, training_args)
+    with writing(training_args.output_dir, training_args.process_index == 0):
+        seconds = train(run.trainer)
+        return report(run, command, seconds, started)
+
+
+def prepare(genome_args, model_args, training_args):
+    """
+    Check the arguments, load genomes and model, and make the Trainer.
+
+    Args: See [`pretrain`].
+
+    Returns:
+        [`Run`]
+
+    Raises:
+        InputError: if an argument, a genome or the model is invalid.
+    """
     console = Console(quiet=training_args.process_index > 0)
     check_arguments(training_args)
     set_seed(training_args.seed)
@@ -174,8 +222,7 @@ def pretrain(genome_args, model_args, training_args, command=None):
     check_model_arguments(training_args, model)
     length = _window_length(genome_args, model.config)
     splits = genome_splits(genome_args, length, training_args.seed)
-    weights = genome_args.weights or None
-    data = Mixture(splits["train"], weights, training_args.seed)
+    data = Mixture(splits["train"], genome_args.weights or None, training_args.seed)
     windows = sum(stream.size() for stream in splits["train"])
     batches_per_step = training_args.world_size * training_args.gradient_accumulation_steps
     windows_per_step = training_args.per_device_train_batch_size * batches_per_step
@@ -204,62 +251,62 @@ def pretrain(genome_args, model_args, training_args, command=None):
         model_max_length=model.config.max_position_embeddings,
         special_tokens_mode="sep" if genome_args.append_sep else "none",
     )
-    smoothing = training_args.label_smoothing_factor
-    trainer = Trainer(
-        model=model,
-        args=training_args,
-        train_dataset=data,
-        eval_dataset=held_out.get("validation"),
-        processing_class=tokenizer,
-        data_collator=PretrainingCollator(tokenizer),
-        compute_metrics=split_metrics,
-        preprocess_logits_for_metrics=window_losses,
-        compute_loss_func=SmoothedCausalLoss(smoothing) if smoothing else None,
-        callbacks=callbacks,
-        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, training_args),
-    )
-    trained = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
+    trainer = _trainer(training_args, model, tokenizer, data, held_out.get("validation"), callbacks)
+    return Run(model_args, console, origin, windows_per_step * length, held_out, trainer)
+
+
+def train(trainer):
+    """Train from the beginning or from the checkpoint to resume, save the model, and return the seconds it took."""
+    trained = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
     trainer.save_model()
-    evaluations = {}
-    for name, split in held_out.items():
+    return trained.metrics["train_runtime"]
+
+
+def report(run, command, seconds, started):
+    """
+    Evaluate a trained model on what was held out, and write results, log and model card.
+
+    Args:
+        run ([`Run`]): After training.
+        command (`str`, *optional*): The command line, for the results.
+        seconds (`float`): How long training took.
+        started (`float`): When the command started, by `time.monotonic()`.
+
+    Returns:
+        `dict`: the content of `pretraining.json`.
+    """
+    trainer, splits = run.trainer, {}
+    for name, split in run.held_out.items():
         found = trainer.evaluate(split, metric_key_prefix=name)
-        evaluations[name] = {metric: found[f"{name}_{metric}"] for metric in ("bits_per_base", "perplexity", "bases")}
+        splits[name] = {metric: found[f"{name}_{metric}"] for metric in ("bits_per_base", "perplexity", "bases")}
     steps = trainer.state.global_step
     results = {
         "command": command,
         "version": __version__,
-        "model": model_args.model,
-        "start": origin,
-        "seed": training_args.seed,
+        "model": run.model_args.model,
+        "start": run.origin,
+        "seed": trainer.args.seed,
         "steps": steps,
-        "bases_seen": steps * windows_per_step * length,
-        "train_seconds": round(trained.metrics["train_runtime"], 1),
-        "splits": evaluations,
+        "bases_seen": steps * run.bases_per_step,
+        "train_seconds": round(seconds, 1),
+        "splits": splits,
     }
     if trainer.is_world_process_zero():
-        _write(Path(training_args.output_dir), results, trainer, windows_per_step * length)
-        console.print(_table(evaluations))
-        console.print(
-            f"Took {time.monotonic() - started:.0f} s. The checkpoint is in {training_args.output_dir}/; to use it "
-            "anywhere:"
-        )
-        console.print(
-            f'  AutoModelForCausalLM.from_pretrained("{training_args.output_dir}", trust_remote_code=True)',
-            soft_wrap=True,
-        )
+        folder = Path(trainer.args.output_dir)
+        _write(folder, results, trainer, run.bases_per_step)
+        run.console.print(_table(splits))
+        print_where(run.console, folder, "AutoModelForCausalLM", started)
     return results
 
 
 def check_arguments(args):
-    """Refuse, by an `InputError`, what can be seen to be wrong before any work; [`pretrain`] calls it."""
+    """Refuse invalid arguments, by an `InputError`, before any work; [`pretrain`] calls it."""
     check_trainer_arguments(args)
     # Its name in transformers 4 comes second.
     for name, suitable in {"train_sampling_strategy": "random", "group_by_length": False}.items():
         value = getattr(args, name, suitable)
         if value != suitable:
-            raise InputError(
-                f"--{name} {value}: windows come as a stream, which has an order of its own; leave it out."
-            )
+            raise InputError(f"--{name} {value}: windows come as a stream, which has its own order; leave it out.")
     check_run_folder(args, RESULTS_FILE)
 
 
@@ -268,46 +315,29 @@ def load_language_model(model_args):
     The language model that `--model` names, and where its weights come from, as a phrase.
 
     Raises:
-        InputError: if there is none, or its tokens are others than HyenaDNA's.
+        InputError: if it cannot be loaded, or has other tokens than HyenaDNA.
     """
-    source = str(BUNDLED_CHECKPOINTS.get(model_args.model, model_args.model))
-    remote = {"trust_remote_code": model_args.trust_remote_code}
-    if is_size(source):
-        return AutoModelForCausalLM.from_config(published_config(source)), "from scratch"
-    if source == "gpt" and is_baseline(source):
-        return AutoModelForCausalLM.from_config(baseline_config(source)), "from scratch"
-    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
-        raise InputError(f"--model {source}: there is no such folder, and it is no Hub id; check the path.")
-    try:
-        if has_weights(source):
-            model, origin = AutoModelForCausalLM.from_pretrained(source, **remote), "pretrained"
-        else:
-            config = AutoConfig.from_pretrained(source, **remote)
-            model, origin = AutoModelForCausalLM.from_config(config, **remote), "from scratch"
-    except Exception as error:  # what foreign code, configurations and weights may raise
-        reason = " ".join(str(error).split())
-        raise InputError(f"--model {source}: cannot be loaded as a language model ({reason}).") from error
-    if model.get_input_embeddings().num_embeddings not in (HyenaDNAConfig().vocab_size, 12):
+    model, origin = load_to_train(AutoModelForCausalLM, model_args.model, model_args.trust_remote_code)
+    tokens = model.get_input_embeddings().num_embeddings
+    if tokens not in (HyenaDNAConfig().vocab_size, len(VOCABULARY)):
         raise InputError(
-            f"--model {source}: it has {model.get_input_embeddings().num_embeddings} tokens; only models over "
-            "HyenaDNA's tokens, one a nucleotide, can be trained on windows of a genome."
+            f"--model {model_args.model}: it has {tokens} tokens; only models over HyenaDNA's tokens, one a "
+            "nucleotide, can be trained on windows of a genome."
         )
     return model, origin
 
 
 def _window_length(args, config):
     longest = config.max_position_embeddings
-    length = longest - 2 if args.max_length is None else args.max_length
+    length = longest - 2 if args.window is None else args.window
     if not 2 <= length <= longest - args.append_sep:
-        raise InputError(
-            f"--max_length {length}: give 2 to {longest - args.append_sep:,} bases, which the model reads."
-        )
+        raise InputError(f"--window {length}: give 2 to {longest - args.append_sep:,} bases, which the model reads.")
     return length
 
 
 def genome_splits(args, length, seed):
     """
-    The streams of each split, one a genome that has something in it.
+    The streams of each split, one per genome with bases in it.
 
     Args:
         args ([`GenomeArguments`]): Names genomes and splits.
@@ -333,7 +363,7 @@ def genome_splits(args, length, seed):
         training = split == "train"
         n_policy = {"n_policy": "drop", "max_n": MOST_N} if training else {}
         stream = GenomeDataset(
-            genome, split=split, max_length=length, reverse_complement=args.reverse_complement, seed=seed,
+            genome, split=split, max_length=length, reverse_complement=args.both_strands, seed=seed,
             append_sep=args.append_sep, rank=0, world_size=1, **n_policy, **where,
         )  # fmt: skip
         splits[split].append(stream)
@@ -377,6 +407,23 @@ def _find(region, genomes):
     return found[0]
 
 
+def _trainer(args, model, tokenizer, data, validation, callbacks):
+    smoothing = args.label_smoothing_factor
+    return Trainer(
+        model=model,
+        args=args,
+        train_dataset=data,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        data_collator=PretrainingCollator(tokenizer),
+        compute_metrics=split_metrics,
+        preprocess_logits_for_metrics=window_losses,
+        compute_loss_func=SmoothedCausalLoss(smoothing) if smoothing else None,
+        callbacks=callbacks,
+        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args),
+    )
+
+
 def window_losses(logits, labels):
     """The sum of the losses in nats, and the number of bases predicted, of each row: `(batch, 2)`."""
     losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none")
@@ -390,20 +437,23 @@ def split_metrics(output):
 
 
 def _write(folder, results, trainer, bases_per_step):
-    log = trainer.state.log_history
     columns = ("step", "bases", "length", "loss", "learning_rate", "grad_norm", "eval_bits_per_base")
-    with open(folder / LOG_FILE, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
-        writer.writeheader()
-        for entry in log:
-            if "loss" in entry or "eval_bits_per_base" in entry:
-                writer.writerow({**entry, "bases": entry["step"] * bases_per_step})
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+    def write_log(path):
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
+            writer.writeheader()
+            for entry in trainer.state.log_history:
+                if "loss" in entry or "eval_bits_per_base" in entry:
+                    writer.writerow({**entry, "bases": entry["step"] * bases_per_step})
+
+    replace_file(folder / LOG_FILE, write_log)
+    write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     if trainer.model.config.model_type == HyenaDNAConfig.model_type:
         seen = f"It was trained on {results['bases_seen']:,} bases to predict the next one"
         held_out = ", ".join(f"{found['bits_per_base']:.4f} on {name}" for name, found in results["splits"].items())
         note = f"{seen}{f'; bits a base: {held_out}' if held_out else ''}."
-        (folder / "README.md").write_text(model_card(folder, folder.name, note=note), encoding="utf-8")
+        write_text(folder / "README.md", model_card(folder, folder.name, note=note))
 
 
 def _table(evaluations):

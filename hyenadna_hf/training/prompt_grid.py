@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..errors import InputError
-from ..jobs import locked, replace_file, write_text
+from ..jobs import replace_file, write_text
 from ..markdown import markdown_table
+from .runs import writing
 
 RESULTS_FILE = "results.json"
 BAR = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -42,11 +43,11 @@ def run_grid(args, task, job, grid, run):
     if min(tokens) > limit:
         raise InputError(
             f"--shots {min(args.shots)}: an input would have {min(tokens):,} tokens, but {args.model} reads {limit:,}; "
-            "set --max_length, give fewer shots, or take a model for longer inputs."
+            "set --max_bases, give fewer shots, or take a model for longer inputs."
         )
     folder = Path(args.output_dir)
     results = {**task.identity, **job, "majority_class": task.majority()}
-    with locked(folder, f"--output_dir {folder}"):
+    with writing(folder):
         rows = _rows_of(folder, results)
         console, stdout = Console(stderr=True), Console(highlight=False, soft_wrap=True)
         with Progress(*BAR, console=console, disable=not console.is_terminal, transient=True) as progress:

@@ -16,24 +16,31 @@ from ..data.collators import CausalCollator
 from ..data.named import load_labelled
 from ..data.sequence import IGNORED, reverse_complement_ids, token_ids
 from ..errors import InputError
-from ..inference.loading import check_tokenizer, fingerprint, load_trained
+from ..loading import (
+    CHECKPOINTS,
+    DeviceArguments,
+    LoadingArguments,
+    check_tokenizer,
+    fingerprint,
+    load_trained,
+)
 from ..model.tokenization_hyenadna import VOCABULARY
 from .prompt_grid import RESULTS_FILE
 from .runs import check_output_folder
 
-# What stands for the classes, in the order of their numbers; those of two and three classes are the paper's.
+# The letters of the classes, in the order of their numbers; those of two and three classes are the paper's.
 CLASS_LETTERS = {2: "AN", 3: "AGN", 4: "ACGN", 5: "ACGTN"}
 
 
 @dataclass
-class PromptingArguments:
+class PromptingArguments(LoadingArguments, DeviceArguments):
     dataset: str = field(
         default="splice_sites_chr20",
         metadata={"help": "Labelled sequences, as in hyenadna finetune: files, a published name, or a Hub data set."},
     )
     model: str = field(
         default="hyenadna-tiny-1k-chr20",
-        metadata={"help": "A HyenaDNA language model: one that ships with the package, a folder or a Hub id."},
+        metadata={"help": f"A HyenaDNA language model: {CHECKPOINTS}."},
     )
     output_dir: str | None = field(default=None, metadata={"help": "Where tables, plot and results go."})
     shots: list[int] = field(
@@ -41,30 +48,29 @@ class PromptingArguments:
     )
     sequence_column: str | None = field(default=None, metadata={"help": "Default: sequence, seq or dna."})
     label_column: str | None = field(default=None, metadata={"help": "Default: label, class or target."})
-    max_length: int | None = field(
-        default=None, metadata={"help": "Cut longer sequences at their end, in bases (default: never)."}
+    max_bases: int | None = field(
+        default=None,
+        metadata={
+            "help": "Use only so many bases from the start of each sequence (default: all).",
+            "formerly": ["max_length"],
+        },
     )
     limit: int | None = field(default=None, metadata={"help": "Use so many sequences of each split (default: all)."})
     eval_batch_size: int = field(default=32, metadata={"help": "Prompts a step, evaluating."})
-    seed: int = field(default=42, metadata={"help": "Of all that is drawn at random."})
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of the tokenizer (default: --model)."}
-    )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
-    use_cpu: bool = field(default=False, metadata={"help": "Do not use an accelerator, although there is one."})
+    seed: int = field(default=42, metadata={"help": "Seed of all random choices."})
 
 
 @dataclass
 class Task:
     """
-    What a grid of runs has in common.
+    Data and model that all runs of a grid share.
 
     Args:
         model, tokenizer: The language model and its tokenizer.
         splits (`dict[str, list[tuple[torch.LongTensor, int]]]`): Token ids and class, of `train`, `validation`, `test`.
         letters (`list[int]`): The token that stands for each class.
         longest (`int`): Tokens of the longest sequence.
-        identity (`dict`): What tells this task from another one, for JSON.
+        identity (`dict`): Everything that the results depend on here, for JSON.
     """
 
     model: object
@@ -135,17 +141,17 @@ class Prompts(torch.utils.data.Dataset):
 
 def check_arguments(args, least, probabilities=()):
     """
-    Refuse arguments that can be seen to be wrong.
+    Refuse invalid arguments.
 
     Args:
-        args ([`PromptingArguments`]): Of the command.
+        args ([`PromptingArguments`]): The arguments of the command.
         least (`dict[str, int]`): The least value of further arguments, each a number or a list of them.
-        probabilities: Names of arguments that are from 0 up to, but not, 1.
+        probabilities: Names of arguments that are probabilities of at least 0 and below 1.
 
     Raises:
-        InputError: naming the first that is wrong.
+        InputError: naming the first invalid one.
     """
-    for name, number in {"shots": 0, "eval_batch_size": 1, "max_length": 1, "limit": 1, **least}.items():
+    for name, number in {"shots": 0, "eval_batch_size": 1, "max_bases": 1, "limit": 1, **least}.items():
         value = getattr(args, name)
         for one in value if isinstance(value, list) else [value]:
             if one is not None and not one >= number:
@@ -154,15 +160,15 @@ def check_arguments(args, least, probabilities=()):
         if not 0 <= getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}: give a probability of at least 0 and below 1.")
     check_output_folder(args.output_dir, RESULTS_FILE)
-    import_module("matplotlib")  # where it is missing, that shows before the work
+    import_module("matplotlib")  # if it is missing, that shows before the work
 
 
 def load_task(args):
     """
-    The data and the language model of a command.
+    Load the data and the language model of a command.
 
     Args:
-        args ([`PromptingArguments`]): Of the command.
+        args ([`PromptingArguments`]): The arguments of the command.
 
     Returns:
         [`Task`]
@@ -187,7 +193,7 @@ def load_task(args):
     for name, split in data.items():
         if args.limit is not None:
             split = split.shuffle(seed=args.seed).select(range(min(args.limit, len(split))))
-        rows = [(sequence[: args.max_length], label) for sequence, label in zip(split["sequence"], split["label"])]
+        rows = [(sequence[: args.max_bases], label) for sequence, label in zip(split["sequence"], split["label"])]
         digest.update(json.dumps([name, rows]).encode())
         splits[name] = [(torch.from_numpy(token_ids(sequence)), label) for sequence, label in rows]
     counts = torch.bincount(torch.tensor([label for _, label in splits["train"]]), minlength=len(names)).tolist()
@@ -212,15 +218,15 @@ def load_task(args):
 
 def make_trainer(task, args, model, train=None, validation=None, callbacks=(), **options):
     """
-    A stock Trainer for prompts.
+    Make a stock Trainer for prompts.
 
     Args:
-        task ([`Task`]): Gives the tokenizer.
-        args ([`PromptingArguments`]): Of the command.
+        task ([`Task`]): Has the tokenizer.
+        args ([`PromptingArguments`]): The arguments of the command.
         model: The language model, with an adapter or without.
         train, validation ([`Prompts`], *optional*): To train on, and to evaluate on after each epoch.
-        callbacks: Of the Trainer.
-        options: Of `TrainingArguments`.
+        callbacks: Callbacks of the Trainer.
+        options: Further fields of `TrainingArguments`.
 
     Returns:
         `Trainer`, whose `predict` gives the metric `test_accuracy`: the share of queries whose letter has the highest
@@ -257,7 +263,7 @@ def _answers(logits, labels):
 
 
 class ShowSteps(TrainerCallback):
-    """Tells a function how many of how many steps are done, of training or of an evaluation."""
+    """Call a function with the number of finished steps and of all steps, of training or of an evaluation."""
 
     def __init__(self, show):
         self.show = show

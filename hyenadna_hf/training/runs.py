@@ -1,5 +1,8 @@
-"""What training runs have in common: arguments, the folder, and where a run goes on."""
+"""Arguments, checks, output folder and checkpoints that all training runs share."""
 
+import shutil
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +13,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from ..baselines.cnn import CNNConfig
 from ..baselines.gpt import GPTConfig
 from ..errors import InputError
-from ..inference.command import has_accelerator
+from ..jobs import LOCK_FILE, locked, naming
 from ..model.configuration_hyenadna import HyenaDNAConfig
+from ..processes import has_accelerator
 
+LAST_FILE = "trainer_state.json"  # that a Trainer writes of a checkpoint
 # Arguments of transformers that the commands cannot honour: the values that they can, and why not the others.
 UNSUITABLE = {
     "batch_eval_metrics": ((False,), "the metrics are those of a whole split, not of batches"),
@@ -26,7 +31,7 @@ OUR_TYPES = tuple(config_class.model_type for config_class in (HyenaDNAConfig, G
 
 @dataclass
 class RunArguments(TrainingArguments):
-    """Those of transformers, which also take a floor of the cosine schedule, and `bf16` where there is only a CPU."""
+    """Those of transformers, with a floor of the cosine schedule, and with `bf16` on machines without a GPU."""
 
     lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "Learning rate schedule."})
     min_lr_rate: float = field(
@@ -77,37 +82,64 @@ def check_model_arguments(args, model):
 
 def check_output_folder(path, results_file):
     """
-    Refuse an output folder that holds something else than what is made there.
+    Refuse an output folder that contains other files than those of such a run.
 
     Args:
-        path (`str` or `Path`): The folder; it need not be there yet.
-        results_file (`str`): The file that what is made there leaves; a checkpoint of a Trainer will do, too.
+        path (`str` or `Path`): The folder; it need not exist.
+        results_file (`str`): The file by which a folder of such a run is known; a checkpoint of a Trainer is enough.
 
     Raises:
-        InputError: saying what is wrong.
+        InputError: if it is a file, or contains other files.
     """
     path = Path(path)
     if path.is_file():
         raise InputError(f"--output_dir {path}: this is a file; name a folder.")
     is_ours = path.is_dir() and ((path / results_file).is_file() or get_last_checkpoint(path) is not None)
-    if path.is_dir() and any(path.iterdir()) and not is_ours:
-        raise InputError(f"--output_dir {path}: the folder holds something else; name an empty or a new one.")
+    if path.is_dir() and any(file.name != LOCK_FILE for file in path.iterdir()) and not is_ours:
+        raise InputError(f"--output_dir {path}: the folder contains other files; name an empty or a new one.")
 
 
 def check_run_folder(args, results_file):
     """
-    Refuse an output folder that holds something else than such a run, or has no checkpoint to resume from.
+    Refuse an output folder that contains other files than those of such a run, or lacks the checkpoint to resume from.
 
     Args:
-        args (`TrainingArguments`): Gives `output_dir` and `resume_from_checkpoint`.
-        results_file (`str`): The file that a finished run leaves there.
+        args (`TrainingArguments`): Their `output_dir` and `resume_from_checkpoint` are checked.
+        results_file (`str`): The file by which a folder of such a run is known.
 
     Raises:
-        InputError: saying what is wrong.
+        InputError: if the folder or the checkpoint is not suitable.
     """
     check_output_folder(args.output_dir, results_file)
     if args.resume_from_checkpoint and not checkpoint_to_resume(args):
         raise InputError(f"--resume_from_checkpoint {args.resume_from_checkpoint}: there is no such checkpoint.")
+
+
+@contextmanager
+def writing(folder, first=True):
+    """
+    Train in an output folder, which a second run is refused meanwhile. After an error there is no cut checkpoint.
+
+    Args:
+        folder (`str` or `Path`): The output folder, made if it is absent.
+        first (`bool`, defaults to `True`): Whether this is the first of the processes that train together.
+
+    Raises:
+        InputError: if another run writes there.
+        OSError: naming the folder if it cannot be written.
+    """
+    if not first:
+        yield
+        return
+    folder = Path(folder)
+    with naming(folder), locked(folder, f"--output_dir {folder}"):
+        try:
+            yield
+        except BaseException:
+            for checkpoint in folder.rglob(f"{PREFIX_CHECKPOINT_DIR}-*/"):
+                if not (checkpoint / LAST_FILE).is_file() or not (checkpoint / LAST_FILE).stat().st_size:
+                    shutil.rmtree(checkpoint)
+            raise
 
 
 def checkpoint_to_resume(args):
@@ -121,7 +153,12 @@ def checkpoint_to_resume(args):
 
 
 def last_whole_checkpoint(folder):
-    """The last checkpoint that a Trainer wrote to its end in a folder, as `str`; `None` if there is none."""
-    # The state is what it writes last.
-    whole = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/trainer_state.json")]
+    """The last complete checkpoint of a Trainer in a folder, as `str`; `None` if there is none."""
+    whole = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{LAST_FILE}")]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def print_where(console, folder, auto_class, started):
+    """Print how long a command took, where its checkpoint is, and the line that loads it."""
+    console.print(f"Took {time.monotonic() - started:.0f} s. The checkpoint is in {folder}/; to use it anywhere:")
+    console.print(f'  {auto_class}.from_pretrained("{folder}", trust_remote_code=True)', soft_wrap=True)

@@ -16,7 +16,14 @@ from .prompt_grid import run_grid
 from .prompting import PromptingArguments, ShowSteps, check_arguments, load_task, make_trainer
 from .runs import last_whole_checkpoint
 
-SETTINGS = ("learning_rate", "batch_size", "num_train_epochs", "patience", "dropout", "reverse_complement")
+SETTINGS = (
+    "learning_rate",
+    "batch_size",
+    "num_train_epochs",
+    "early_stopping_patience",
+    "dropout",
+    "reverse_complement",
+)
 
 
 @dataclass
@@ -28,11 +35,16 @@ class SoftPromptArguments(PromptingArguments):
         default_factory=lambda: [0, 2, 32, 128, 512, 2048, 8192, 32768],
         metadata={"help": "Lengths of the soft prompt; with 0 nothing is trained."},
     )
-    learning_rate: float = field(default=1e-3, metadata={"help": "Of AdamW; a tenth after an epoch without gain."})
+    learning_rate: float = field(
+        default=1e-3, metadata={"help": "Of AdamW; divided by 10 after an epoch without gain."}
+    )
     num_train_epochs: int = field(default=20, metadata={"help": "Passes over the training split, at most."})
-    patience: int = field(default=2, metadata={"help": "Stop after so many epochs without a lower validation loss."})
+    early_stopping_patience: int = field(
+        default=2,
+        metadata={"help": "Stop after so many epochs without a lower validation loss.", "formerly": ["patience"]},
+    )
     batch_size: int = field(default=16, metadata={"help": "Prompts a step."})
-    dropout: float = field(default=0.1, metadata={"help": "On the soft prompt, in training."})
+    dropout: float = field(default=0.1, metadata={"help": "Dropout on the soft prompt, in training."})
     reverse_complement: float = field(
         default=0.5, metadata={"help": "Probability of the other strand of a sequence, in training."}
     )
@@ -44,7 +56,8 @@ def parser():
         "soft-prompt",
         SoftPromptArguments,
         "Train soft prompts of several lengths, with and without demonstrations, before a frozen language model that "
-        "answers with a letter for the class; table and plot of the accuracy on test. A killed run can go on.",
+        "answers with a letter for the class; table and plot of the accuracy on test. The same "
+        "command resumes a killed run.",
         "[--dataset DATA] [--model MODEL] [--prompt_tokens N ...] [--shots N ...] [ARGUMENT ...]",
         ["--dataset my_data/ --prompt_tokens 0 2 32 128 --shots 0 2", "--dataset my_data/ --model my-lm --limit 500"],
     )
@@ -64,15 +77,21 @@ def soft_prompt(args):
     lower validation loss, the prompt of the best epoch kept. Each trained prompt is saved as a PEFT adapter.
 
     Args:
-        args ([`SoftPromptArguments`]): What to do.
+        args ([`SoftPromptArguments`]): The arguments of the command.
 
     Returns:
-        `dict`: what `results.json` holds.
+        `dict`: the content of `results.json`.
 
     Raises:
-        InputError: if the data, the model or an argument will not do.
+        InputError: if the data, the model or an argument is invalid.
     """
-    least = {"prompt_tokens": 0, "learning_rate": 0, "num_train_epochs": 1, "patience": 1, "batch_size": 1}
+    least = {
+        "prompt_tokens": 0,
+        "learning_rate": 0,
+        "num_train_epochs": 1,
+        "early_stopping_patience": 1,
+        "batch_size": 1,
+    }
     check_arguments(args, least, probabilities=("dropout", "reverse_complement"))
     task = load_task(args)
     lengths, shots = sorted(set(args.prompt_tokens)), sorted(set(args.shots))
@@ -83,13 +102,13 @@ def soft_prompt(args):
 
 def train_prompt(args, task, prompt_tokens, shots, show):
     """
-    Train one soft prompt, or go on from its last checkpoint, and evaluate it on test.
+    Train one soft prompt, or resume from its last checkpoint, and evaluate it on test.
 
     Args:
-        args ([`SoftPromptArguments`]): Of the command.
+        args ([`SoftPromptArguments`]): The arguments of the command.
         task ([`~hyenadna_hf.training.prompting.Task`]): Data and model; the model is left as it is.
         prompt_tokens, shots (`int`): Length of the soft prompt; demonstrations a class.
-        show (`Callable[[int, int], None]`): Gets steps and their number.
+        show (`Callable[[int, int], None]`): Called with the number of finished steps and of all steps.
 
     Returns:
         `dict`: `accuracy` on test, `validation_loss` (of the best epoch, in nats), `epochs`, and `parameters` trained.
@@ -111,7 +130,7 @@ def train_prompt(args, task, prompt_tokens, shots, show):
         model,
         task.prompts("train", shots, args.seed, args.reverse_complement),
         validation,
-        callbacks=[EarlyStoppingCallback(args.patience), ShowSteps(show)],
+        callbacks=[EarlyStoppingCallback(args.early_stopping_patience), ShowSteps(show)],
         output_dir=str(folder),
         num_train_epochs=args.num_train_epochs,
         per_device_train_batch_size=args.batch_size,
@@ -142,12 +161,12 @@ def train_prompt(args, task, prompt_tokens, shots, show):
 
 def prompted(model, prompt_tokens, dropout=0.0):
     """
-    A frozen language model behind a soft prompt to train.
+    Put a soft prompt to train before a frozen language model.
 
     Args:
-        model ([`HyenaDNAForCausalLM`]): Is changed.
+        model ([`HyenaDNAForCausalLM`]): The language model; it is changed.
         prompt_tokens (`int`): Length of the prompt. Its embeddings begin like those of an untrained model.
-        dropout (`float`, defaults to 0): On the prompt, in training.
+        dropout (`float`, defaults to 0): Dropout on the prompt, in training.
 
     Returns:
         `peft.PeftModelForCausalLM`

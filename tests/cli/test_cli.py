@@ -1,6 +1,8 @@
 import importlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyenadna_cli import COMMANDS, main
-from hyenadna_hf.errors import InputError
+from hyenadna_hf.errors import InputError, WorkError
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +54,7 @@ def test_help_names_every_command_and_exit_status(capsys):
     assert main([]) == 0
     text = capsys.readouterr().out
     assert all(f"\n  {name} " in text for name in COMMANDS)
-    assert "0 success, 1 the work failed, 2 bad input or a missing package, 130 interrupted" in text
+    assert "0 success, 1 the work failed, 2 bad input or a missing package, 130 interrupted, 143 terminated" in text
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -73,7 +75,15 @@ def test_every_command_has_help_with_examples_and_defaults(name, capsys):
     [
         (InputError("--size 0: give 1 or more."), 2, "hyenadna try: error: --size 0: give 1 or more.\n"),
         (ModuleNotFoundError("no", name="pysam"), 2, "the package pysam is missing; pip install 'hyenadna_hf[all]'."),
-        (OSError("no space left"), 1, "OSError: no space left\n"),
+        (WorkError("1 of 2 is missing;\n see x.", {"missing": 1}), 1, "try: error: 1 of 2 is missing; see x.\n"),
+        (OSError(28, "No space left", "x.tsv"), 1, "hyenadna try: error: x.tsv: No space left\n"),
+        (OSError(28, "No space left"), 1, "hyenadna try: error: No space left\n"),
+        (OSError("no config.json there"), 1, "hyenadna try: error: no config.json there\n"),
+        (RuntimeError("I/O error: full (os error 28)"), 1, "hyenadna try: error: No space left on device\n"),
+        (RuntimeError("[inline_container.cc:672] . unexpected pos 576"), 1, "try: error: the file cannot be written"),
+        (MemoryError(), 1, "hyenadna try: error: out of memory; make the batch (--max_tokens,"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "hyenadna try: error: out of memory;"),
+        (RuntimeError("alloc_cpu.cpp: can't allocate memory"), 1, "hyenadna try: error: out of memory;"),
         (KeyboardInterrupt(), 130, "hyenadna try: interrupted.\n"),
     ],
 )
@@ -82,10 +92,35 @@ def test_exit_status(command, capsys, error, status, message):
         raise error
 
     command(fail)
-    assert main(["try", "--json"]) == status
+    assert main(["try"]) == status
     printed = capsys.readouterr()
-    assert message in printed.err and printed.out == ""
-    assert ("Traceback" in printed.err) == (status == 1)
+    assert message in printed.err and printed.err.count("\n") == 1 and printed.out == ""
+
+    assert main(["try", "--json"]) == status
+    in_json = capsys.readouterr()
+    assert in_json.err == printed.err
+    result = json.loads(in_json.out)
+    assert result.pop("error") == ("interrupted" if status == 130 else printed.err.partition("error: ")[2].strip())
+    assert result == getattr(error, "result", {})
+
+
+def test_an_unexpected_error_has_a_traceback(command, capsys):
+    command(lambda argv: {}["absent"])
+    assert main(["try", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert "Traceback" in printed.err and json.loads(printed.out) == {"error": "KeyError: 'absent'"}
+
+
+@pytest.mark.parametrize("arguments", [["fly"], ["doctor", "--fly"], ["completion"], ["embed"], ["track", "--stride"]])
+def test_bad_arguments_are_one_line(arguments, capsys):
+    assert main([*arguments, "--json"]) == 2
+    printed = capsys.readouterr()
+    assert (
+        printed.err
+        == f"hyenadna{'' if arguments == ['fly'] else ' ' + arguments[0]}: error: "
+        + json.loads(printed.out)["error"]
+        + "\n"
+    )
 
 
 def test_json_is_all_of_stdout(command, capsys, monkeypatch):
@@ -102,6 +137,137 @@ def test_json_is_all_of_stdout(command, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert main(["try", "--json", "--size", "3"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_json_is_all_of_stdout_also_below_python(tmp_path):
+    """Libraries in C and other processes print to the file descriptor, which `redirect_stdout` does not change."""
+    (tmp_path / "noisy.py").write_text(
+        "import os, subprocess\n"
+        "def main(argv):\n"
+        "    os.write(1, b'from C')\n"
+        "    subprocess.run(['echo', 'from a process'])\n"
+        "    return {'size': 3}\n"
+    )
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from hyenadna_cli import COMMANDS, main
+COMMANDS["try"] = ("noisy", "for this test")
+sys.exit(main(["try", "--json"]))
+"""
+    result = run(script)
+    assert (result.returncode, result.stdout) == (0, '{"size": 3}\n')
+    assert "from C" in result.stderr and "from a process" in result.stderr
+
+
+WAIT = """
+import sys, time
+from hyenadna_cli import COMMANDS, main
+class Command:
+    def main(argv):
+        try:
+            print("ready", file=sys.stderr, flush=True)
+            time.sleep(60)
+        finally:
+            print("cleaned up", file=sys.stderr)
+sys.modules["a_command"] = Command
+COMMANDS["try"] = ("a_command", "for this test")
+sys.exit(main(["try", "--json"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_signals_end_a_command_after_its_cleanup(number, status, word):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", WAIT], cwd=ROOT, **pipes) as process:
+        assert process.stderr.readline() == "ready\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, json.loads(out)) == (status, {"error": word})
+    assert err == f"cleaned up\nhyenadna try: {word}.\n"
+
+
+def test_a_handler_of_the_caller_is_left_alone(command):
+    handlers = []
+    command(lambda argv: handlers.append(signal.getsignal(signal.SIGTERM)))
+    main(["try"])
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        ours = signal.getsignal(signal.SIGTERM)
+        main(["try"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert handlers[0] not in (ours, signal.SIG_DFL) and handlers[1] is ours
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+PRINTS = """
+import sys
+from hyenadna_cli import COMMANDS, main
+class Command:
+    def main(argv):
+        if argv:
+            from rich.console import Console
+            Console().print("a table")
+        else:
+            print("a table")
+        return {}
+sys.modules["a_command"] = Command
+COMMANDS["try"] = ("a_command", "for this test")
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["1", ""])
+@pytest.mark.parametrize("arguments", [["--help"], ["try"], ["try", "by rich"], ["try", "--json"]])
+@pytest.mark.parametrize("kind", ["closed", "full"])
+def test_a_stdout_that_takes_nothing(kind, arguments, unbuffered):
+    """`| head` ends a command in silence, as it does other tools; a full disk is an error in one line."""
+    if kind == "closed":
+        reader, stdout = os.pipe()
+        os.close(reader)
+    else:
+        stdout = os.open("/dev/full", os.O_WRONLY)
+    result = subprocess.run(
+        [sys.executable, "-c", PRINTS, *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(stdout)
+    printed = "a table\n" if "--json" in arguments else ""
+    if kind == "closed":
+        assert (result.returncode, result.stderr) == (141, printed)
+    else:
+        assert result.returncode == 1
+        assert re.fullmatch(printed + "hyenadna(| try): error: (stdout: )?No space left on device\n", result.stderr)
+
+
+def test_no_progress_bars_where_stderr_is_no_terminal():
+    """Those of transformers, datasets and huggingface_hub; in a process of its own, for they ask at import."""
+    script = """
+from hyenadna_cli import COMMANDS, main
+class Command:
+    def main(argv):
+        from datasets import Dataset
+        from huggingface_hub.utils import tqdm
+        from transformers.utils import logging
+        Dataset.from_dict({"x": [1]}).map(lambda row: row)
+        for bar in (tqdm, logging.tqdm):
+            assert list(bar([1, 2], desc="a bar")) == [1, 2]
+import sys
+sys.modules["a_command"] = Command
+COMMANDS["try"] = ("a_command", "for this test")
+sys.exit(main(["try"]))
+"""
+    result = run(script)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    shown = run(script, env={**os.environ, "TQDM_DISABLE": ""})
+    assert shown.stderr.count("a bar") >= 2 and "Map" in shown.stderr  # or else the test would see nothing
 
 
 def test_json_of_a_real_command(capsys):

@@ -529,3 +529,32 @@ def test_pickles_of_later_versions_of_remag(version, count, tmp_path):
         assert found["layout"] == "standalone" and "mean pooling" in found["head"]
         model = AutoModelForSequenceClassification.from_pretrained(tmp_path / f"made{i}").eval()
         assert model(torch.randint(7, 11, (1, 300))).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "weights.ckpt",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+            "a Git LFS pointer, .*git lfs",
+        ),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer, not a checkpoint"),
+        ("weights.ckpt", b"\n<!doctype html>\n<title>Login</title>", "a web page or XML, .*download the file itself"),
+        ("weights.pt", b"PK\x05\x06" + bytes(18), "not a readable PyTorch file"),
+        ("weights.ckpt", b"\x1f\x8b\x08\x00", "the gzip file is damaged"),
+    ],
+)
+def test_files_that_are_no_checkpoints_are_named(name, content, message, tmp_path, capsys):
+    (tmp_path / name).write_bytes(content)
+    assert main(["convert", str(tmp_path / name), str(tmp_path / "made")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hyenadna convert: error: {tmp_path / name}: ") and re.search(message, line)
+    assert files(tmp_path) == [name]
+
+
+def test_a_zip_archive_is_no_checkpoint(tmp_path):
+    with zipfile.ZipFile(tmp_path / "weights.ckpt", "w") as archive:
+        archive.writestr("weights/model.safetensors", b"x")
+    with pytest.raises(InputError, match="a zip archive, not a checkpoint; unpack it"):
+        convert(tmp_path / "weights.ckpt", tmp_path / "made")

@@ -20,7 +20,7 @@ from hyenadna_hf import (
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.hub import export_onnx
 from hyenadna_hf.hub.card import TASKS
-from hyenadna_hf.hub.export_onnx import load_with_head
+from hyenadna_hf.loading import load_model
 
 # Of the largest value: float32 there and here, with transforms of another library.
 TOLERANCE = 1e-4
@@ -45,7 +45,7 @@ def test_a_graph_gives_the_numbers_of_the_model(make_model, config, tmp_path, na
     (model_class,) = [one for one in classes if one.__name__ == name]
     config.bidirectional = name == "HyenaDNAForMaskedLM"
     model = make_model(model_class, config)
-    difference = export_onnx.export_onnx(model, tmp_path / "model.onnx", 47, batch=2)
+    difference = export_onnx.export_onnx(model, tmp_path / "model.onnx", 47, batch_size=2)
     assert difference < TOLERANCE
     ids = torch.randint(7, 12, (2, 47))
     mask = torch.ones_like(ids)
@@ -83,7 +83,7 @@ def test_what_differs_from_the_model_is_not_written(make_model, config, tmp_path
     assert path.read_text() == "an older one"
 
 
-@pytest.mark.parametrize("length, batch, words", [(1, 1, "length=1:"), (71, 1, "2 to 70"), (16, 0, "batch=0")])
+@pytest.mark.parametrize("length, batch, words", [(1, 1, "max_length=1:"), (71, 1, "2 to 70"), (16, 0, "batch_size=0")])
 def test_numbers_out_of_range(make_model, config, tmp_path, length, batch, words):
     with pytest.raises(InputError, match=words):
         export_onnx.export_onnx(make_model(HyenaDNAModel, config), tmp_path / "model.onnx", length, batch)
@@ -103,7 +103,8 @@ def test_the_command(make_model, config, tmp_path, capsys):
     tokenizer = HyenaDNATokenizer(model_max_length=config.max_seq_len)
     tokenizer.save_pretrained(tmp_path / "model")
     path = tmp_path / "model.onnx"
-    assert hyenadna_cli.main(["export-onnx", str(tmp_path / "model"), str(path), "--length", "20"]) == 0
+    arguments = ["--model", str(tmp_path / "model"), "--out", str(path), "--max_length", "20"]
+    assert hyenadna_cli.main(["export-onnx", *arguments]) == 0
     assert "within" in capsys.readouterr().out
     batch = tokenizer(["ACGTTGCA"], padding="max_length", max_length=20, return_tensors="pt")
     with torch.no_grad():
@@ -122,4 +123,4 @@ def test_the_command_refuses(make_model, config, tmp_path, capsys):
     config.architectures = ["GPT2Model"]
     config.save_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match="GPT2Model"):
-        load_with_head(str(tmp_path / "model"))
+        load_model(None, str(tmp_path / "model"))

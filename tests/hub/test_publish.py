@@ -66,6 +66,8 @@ def test_publish_and_load_by_repository_id(make_model, config, tmp_path, hub):
     (tmp_path / "mine" / "checkpoint-3").mkdir()
     (tmp_path / "mine" / "checkpoint-3" / "optimizer.pt").write_bytes(b"large")
     (tmp_path / "mine" / "training_args.bin").write_bytes(b"private")
+    (tmp_path / "mine" / "__pycache__").mkdir()
+    (tmp_path / "mine" / "__pycache__" / "modeling_hyenadna.cpython-311.pyc").write_bytes(b"compiled")
     before = sorted(path.name for path in (tmp_path / "mine").iterdir())
     printed = run("-m", "hyenadna_hf", "publish", "mine", "someone/splice", "--license", "mit").stdout
     assert "Published: " in printed and "someone/splice/commit/" in printed
@@ -73,7 +75,7 @@ def test_publish_and_load_by_repository_id(make_model, config, tmp_path, hub):
     needed = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     needed |= {f"{part}_hyenadna.py" for part in ("configuration", "tokenization", "longconv", "modeling")}
     assert needed <= files.keys()
-    assert not [name for name in files if "checkpoint" in name or name == "training_args.bin"]
+    assert not [name for name in files if "checkpoint" in name or "__pycache__" in name or name == "training_args.bin"]
     card = ModelCard(files["README.md"].decode())
     assert card.data.license == "mit" and card.data.pipeline_tag == "text-generation"
     assert 'AutoModelForCausalLM.from_pretrained("someone/splice", trust_remote_code=True)' in card.text

@@ -59,6 +59,7 @@ def rows(path):
 def test_a_row_for_each_sequence_in_their_order(fasta, records, model_folder, loaded, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(embed_fasta, "PART_BASES", 1000)
     out = tmp_path / "new" / "out.parquet"
+    out.parent.mkdir()
     main(["--fasta", str(fasta), "--model", model_folder, "--out", str(out), "--layer", "1", "--reverse-complement"])
     expected = embed(*loaded, records.values(), layer=1, reverse_complement=True)
     found = rows(out)
@@ -246,7 +247,7 @@ def test_several_processes(fasta, model_folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--out", "x.csv"], r"unknown ending '.csv'; give one of .parquet, .npy, .h5ad"),
+        (["--out", "x.csv"], r"the ending says the format; it must be one of .parquet, .npy, .h5ad"),
         (["--pooling", "none", "--out", "x.npy"], "pooling none.*write to .parquet"),
         (["--out", "there.npy"], "there.tsv is there already"),
         (["--pooling", "max"], "pooling='max'"),

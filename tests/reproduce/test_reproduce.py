@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import hyenadna_hf
 from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
 from hyenadna_hf.data.genomic_benchmarks import GENOMIC_BENCHMARKS
-from hyenadna_hf.errors import InputError
+from hyenadna_hf.errors import InputError, WorkError
 from hyenadna_hf.reproduce import cells, command, report
 from hyenadna_hf.reproduce.cells import Cell, Step, share
 from hyenadna_hf.reproduce.command import main
@@ -102,8 +102,17 @@ def test_local_table(untrained, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     composition(tmp_path / "mine")
     out = tmp_path / "out"
-    settings = ["--limit", "40", "--epochs", "4", "--learning_rate", "1e-2", "--per_device_train_batch_size", "8"]
-    arguments = ["local", "--datasets", f"mine={tmp_path / 'mine'}", *settings, "--out", str(out)]
+    settings = [
+        "--limit",
+        "40",
+        "--num_train_epochs",
+        "4",
+        "--learning_rate",
+        "1e-2",
+        "--per_device_train_batch_size",
+        "8",
+    ]
+    arguments = ["local", "--datasets", f"mine={tmp_path / 'mine'}", *settings, "--output_dir", str(out)]
     main([*arguments, "--models", f"small={untrained}", "--seeds", "1", "2"])
     (ours,) = read_table(out)
     assert float(ours["mean"]) > 70 and ours["n"] == "2" and ours["seeds"] == "1 2" and float(ours["sd"]) >= 0
@@ -122,9 +131,9 @@ def test_local_table(untrained, tmp_path, monkeypatch, capsys):
     result["metrics"]["accuracy"] = 0.125
     done.write_text(json.dumps(result))
     more = ["--models", f"small={untrained}", "no/such-model", "gpt-pretrained", "--seeds", "1"]
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(WorkError, match="5 cells have no result; .*/table.md has the reasons") as failed:
         main([*arguments[:3], f"absent={tmp_path / 'absent'}", *arguments[3:], *more])
-    assert exit_.value.code == 1
+    assert failed.value.result == {"table": "local", "output_dir": str(out), "missing": 5}
     lines = {(line["row"], line["model"]): line for line in read_table(out)}
     assert lines["mine", "small"]["mean"] == "12.5" and json.loads(done.read_text()) == result
     assert "cannot be loaded" in lines["mine", "no/such-model"]["reason"]
@@ -140,10 +149,18 @@ def test_ranks_run_each_cell_once(untrained, tmp_path):
     out = tmp_path / "out"
     script = tmp_path / "reproduce.py"
     script.write_text("import sys; from hyenadna_hf.reproduce.command import main; main(sys.argv[1:])")
-    arguments = ["local", "--datasets", f"mine={tmp_path / 'mine'}", "--models", str(untrained), "--epochs", "1"]
+    arguments = [
+        "local",
+        "--datasets",
+        f"mine={tmp_path / 'mine'}",
+        "--models",
+        str(untrained),
+        "--num_train_epochs",
+        "1",
+    ]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     status = subprocess.run(
-        [*launch, str(script), *arguments, "--seeds", "1", "2", "--out", str(out)],
+        [*launch, str(script), *arguments, "--seeds", "1", "2", "--output_dir", str(out)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])},
         capture_output=True,
         text=True,
@@ -167,7 +184,20 @@ def test_a_run_that_is_stopped_leaves_the_table_so_far(untrained, tmp_path, monk
     monkeypatch.setattr(command, "run", stopped_at_the_third)
     datasets = [f"{name}={composition(tmp_path / name)}" for name in ("one", "two")]
     with pytest.raises(KeyboardInterrupt):
-        main(["local", "--datasets", *datasets, "--models", str(untrained), "--seeds", "7", "3", "--out", str(out)])
+        main(
+            [
+                "local",
+                "--datasets",
+                *datasets,
+                "--models",
+                str(untrained),
+                "--seeds",
+                "7",
+                "3",
+                "--output_dir",
+                str(out),
+            ]
+        )
     assert seen == [("one", 7), ("two", 7)]  # the first seed of each comes first
     for line in read_table(out):
         assert (line["n"], line["seeds"], line["reason"]) == ("1", "7", "not run yet")
@@ -286,7 +316,7 @@ def test_mean_and_spread_over_seeds():
         (["local"], "--datasets: the table local has none"),
         (["species", "--datasets", "2k"], "--datasets 2k: the table species has 1k"),
         (["genomic-benchmarks", "--limit", "0"], "--limit 0: give more than 0"),
-        (["genomic-benchmarks", "--epochs", "-1"], "--epochs -1.0: give more than 0"),
+        (["genomic-benchmarks", "--num_train_epochs", "-1"], "--num_train_epochs -1.0: give more than 0"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(arguments, message, tmp_path, monkeypatch):
@@ -299,10 +329,18 @@ def test_bad_arguments_are_refused_before_anything_is_written(arguments, message
 def test_dry_run_tells_commands_and_writes_no_table(untrained, tmp_path, capsys):
     composition(tmp_path / "mine")
     out = tmp_path / "out"
-    arguments = ["local", "--datasets", f"mine={tmp_path / 'mine'}", "--models", str(untrained), "--out", str(out)]
+    arguments = [
+        "local",
+        "--datasets",
+        f"mine={tmp_path / 'mine'}",
+        "--models",
+        str(untrained),
+        "--output_dir",
+        str(out),
+    ]
     main([*arguments, "--dry_run", "--max_steps", "1"])
     told = capsys.readouterr().err
-    assert "cost not known" in told and "--max_steps 1" in told and "1 cells to run" in told
+    assert "cost unknown" in told and "--max_steps 1" in told and "1 cells to run" in told
     assert not (out / "cells").exists() and not (out / "table.md").exists()
 
 
@@ -316,9 +354,9 @@ def test_warm_up_pretrains_then_tells_species_apart(tmp_path, monkeypatch):
         (genomes / f"{name}.fa").write_text(f">chr1\n{bases}\n")
     model = tmp_path / "model"
     HyenaDNAConfig(d_model=8, n_layer=1, filter_order=8, max_seq_len=1026).save_pretrained(model)
-    arguments = ["--datasets", "1k", "--data", str(genomes), "--limit", "8", "--epochs", "1"]
+    arguments = ["--datasets", "1k", "--data", str(genomes), "--limit", "8", "--num_train_epochs", "1"]
     out = tmp_path / "out"
-    main(["warm-up", *arguments, "--models", f"full length={model}", f"warm-up={model}", "--out", str(out)])
+    main(["warm-up", *arguments, "--models", f"full length={model}", f"warm-up={model}", "--output_dir", str(out)])
     lines = {(line["row"], line["model"]): line for line in read_table(out)}
     for name in ("full length", "warm-up"):
         assert 0 <= float(lines["1k, accuracy", name]["mean"]) <= 100
@@ -332,8 +370,8 @@ def test_a_fresh_run_lands_near_the_recorded_one(tmp_path):
     """One cell of the record, run again with another seed: within the band of the recorded mean."""
     (recorded,) = (line for line in read_table(RECORDED) if line["model"] == "cnn")
     out = tmp_path / "out"
-    arguments = ["--datasets", "splice_sites_chr20", "--models", "cnn", "--limit", "2000", "--epochs", "3"]
-    main(["local", *arguments, "--seeds", "7", "--out", str(out)])
+    arguments = ["--datasets", "splice_sites_chr20", "--models", "cnn", "--limit", "2000", "--num_train_epochs", "3"]
+    main(["local", *arguments, "--seeds", "7", "--output_dir", str(out)])
     (fresh,) = read_table(out)
     assert fresh["train"] == recorded["train"] and fresh["epochs"] == recorded["epochs"]
     assert math.isclose(float(fresh["mean"]), float(recorded["mean"]), abs_tol=BAND)

@@ -16,6 +16,7 @@ from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
 from hyenadna_hf.cli import main
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.sequence import token_ids
+from hyenadna_hf.jobs import LOCK_FILE, locked
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 from hyenadna_hf.training import pretrain as pretrain_module
 from hyenadna_hf.training.pretrain import split_metrics, window_losses
@@ -47,7 +48,7 @@ def weights(folder):
 
 
 def test_it_learns_and_says_how_well(files, capsys):
-    assert main(arguments(files, "out", "--max_steps", "120", "--append_sep", "--max_length", "64")) == 0
+    assert main(arguments(files, "out", "--max_steps", "120", "--append_sep", "--window", "64")) == 0
     assert "What was held out" in capsys.readouterr().out
     results = json.loads((files / "out" / "pretraining.json").read_text())
     assert results["steps"] == 120 and results["bases_seen"] == 120 * 4 * 64
@@ -120,7 +121,7 @@ def test_two_processes_train_as_one_does(files):
 
 def test_a_checkpoint_that_ships_with_the_package_is_trained_further(files):
     source = BUNDLED_CHECKPOINTS["hyenadna-tiny-1k-chr20"]
-    model = ("--model", "hyenadna-tiny-1k-chr20", "--max_length", "64", "--max_steps", "1", "--learning_rate", "1e-6")
+    model = ("--model", "hyenadna-tiny-1k-chr20", "--window", "64", "--max_steps", "1", "--learning_rate", "1e-6")
     assert main(arguments(files, "out", *model)) == 0
     assert json.loads((files / "out" / "pretraining.json").read_text())["start"] == "pretrained"
     for name, tensor in weights(source).items():
@@ -154,7 +155,7 @@ def test_label_smoothing_is_that_of_the_next_base(files, monkeypatch, model):
 
     monkeypatch.setattr(pretrain_module, "Trainer", Kept)
     options = ["--label_smoothing_factor", "0.1", "--max_steps", "2", "--per_device_eval_batch_size", "1"]
-    options += ["--max_length", "64", "--model", str(files / "model") if model == "model" else "gpt"]
+    options += ["--window", "64", "--model", str(files / "model") if model == "model" else "gpt"]
     assert main(arguments(files, "out", *options)) == 0
     (trainer,) = trainers
     net, nats, smoothed = trainer.model.eval(), 0, 0
@@ -202,8 +203,8 @@ LENGTH_GROUPING = (
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--max_length", "67"], "--max_length 67"),
-        (["--initial_length", "32", "--max_length", "64", "--append_sep"], "--append_sep"),
+        (["--window", "67"], "--window 67"),
+        (["--initial_length", "32", "--window", "64", "--append_sep"], "--append_sep"),
         (["--initial_length", "24"], "initial_length=24"),
         (["--validation", "three"], "three"),
         (["--test", "one:1-9000"], "one:1-9000"),
@@ -231,6 +232,20 @@ def test_what_will_not_do_is_said_before_anything_is_written(files, capsys, more
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not (files / "out").exists()
+
+
+def test_the_former_name_of_window_still_works(capsys):
+    genome_args, *_ = pretrain_module.parser().parse(["--fasta", "a.fa", "--max_length", "64"])
+    assert genome_args.window == 64 and "--window" in capsys.readouterr().err
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(files, capsys):
+    with locked(files / "out", "out"):
+        assert main(arguments(files, "out")) == 2
+        assert "another run" in capsys.readouterr().err
+        assert [path.name for path in (files / "out").iterdir()] == [LOCK_FILE]
+    assert main(arguments(files, "out", "--max_steps", "1")) == 0
+    assert not (files / "out" / LOCK_FILE).exists()
 
 
 def test_metrics_are_sums_over_the_split():

@@ -14,7 +14,7 @@ from hyenadna_hf.errors import InputError
 from hyenadna_hf.training import few_shot, soft_prompt
 from hyenadna_hf.training.few_shot import in_turn
 from hyenadna_hf.training.prompt_grid import draw, write_tables
-from hyenadna_hf.training.prompting import Prompts, ShowSteps
+from hyenadna_hf.training.prompting import Prompts, ShowSteps, load_task
 from hyenadna_hf.training.soft_prompt import prompted
 
 pytest.importorskip("matplotlib")
@@ -153,7 +153,7 @@ def test_soft_prompts_from_the_command_line_and_back(dataset, language_model, tm
 
 
 def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, monkeypatch):
-    options = {"prompt_tokens": [4, 8], "shots": [0], "num_train_epochs": 4, "limit": 32, "patience": 9}
+    options = {"prompt_tokens": [4, 8], "shots": [0], "num_train_epochs": 4, "limit": 32, "early_stopping_patience": 9}
     folders = {name: tmp_path / name for name in ("whole", "killed")}
     args = {
         name: arguments(soft_prompt.SoftPromptArguments, dataset, language_model, folder, **options)
@@ -208,7 +208,7 @@ def test_tuning_on_prompts_teaches_what_the_letters_mean(dataset, language_model
         ({"shots": [-1]}, "--shots -1: give 0 or more"),
         ({"shots": [0, 64]}, "--shots 64: class AT has 48 training sequences; give fewer"),
         ({"shots": [0, 9], "limit": 12}, "--shots 9: class .* or a larger --limit"),
-        ({"shots": [40]}, "--shots 40: an input would have 1,053 tokens, but .* reads 100; set --max_length"),
+        ({"shots": [40]}, "--shots 40: an input would have 1,053 tokens, but .* reads 100; set --max_"),
         ({"prompt_tokens": [-2]}, "--prompt_tokens -2: give 0 or more"),
         ({"dropout": 1.0}, "--dropout 1.0: give a probability"),
         ({"learning_rate": -1.0}, "--learning_rate -1.0: give 0 or more"),
@@ -216,7 +216,7 @@ def test_tuning_on_prompts_teaches_what_the_letters_mean(dataset, language_model
         ({"limit": 0}, "--limit 0: give 1 or more"),
         ({"dataset": "absent.csv"}, "no such file"),
         ({"model": "./absent"}, "--model ./absent: cannot be loaded"),
-        ({"output_dir": "data"}, "--output_dir data: the folder holds something else"),
+        ({"output_dir": "data"}, "--output_dir data: the folder contains other files"),
         ({"output_dir": "data/train.csv"}, "this is a file"),
     ],
 )
@@ -231,6 +231,13 @@ def test_bad_input_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         soft_prompt.soft_prompt(args)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_sequences_are_cut_to_max_bases_which_had_another_name(dataset, language_model, tmp_path, capsys):
+    args, _ = few_shot.parser().parse(["--max_length", "5"])
+    assert args.max_bases == 5 and "--max_bases" in capsys.readouterr().err
+    task = load_task(arguments(few_shot.FewShotArguments, dataset, language_model, tmp_path, shots=[0], max_bases=5))
+    assert task.longest == 5 and len(task.splits["test"][0][0]) == 5
 
 
 def test_too_many_classes_are_refused(dataset, language_model, tmp_path):

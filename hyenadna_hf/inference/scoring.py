@@ -1,0 +1,38 @@
+"""The options of commands that score with language models, and the identity of their jobs."""
+
+from dataclasses import dataclass, field
+
+from ..data.source import FASTA, regular_file
+from ..jobs import sha256
+from ..loading import CHECKPOINTS, InferenceArguments, fingerprint
+from .likelihood import MAX_TOKENS
+
+
+@dataclass(kw_only=True)
+class ScoringArguments(InferenceArguments):
+    model: str = field(metadata={"help": f"A HyenaDNA language model: {CHECKPOINTS}."})
+    fasta: str = field(metadata={"help": "DNA sequences: FASTA, plain, bgzip or gzip; - for standard input."})
+    bos: bool = field(
+        default=False, metadata={"help": "Put [BOS] before what is scored (only for models trained that way)."}
+    )
+    max_tokens: int = field(default=MAX_TOKENS, metadata={"help": "Tokens in a batch, padding included."})
+
+
+def identity_of(args, model, tokenizer, **more):
+    """
+    All that the scores of a command depend on, for JSON.
+
+    Args:
+        args ([`ScoringArguments`]): Of the command.
+        model, tokenizer: The language model and its tokenizer: their content counts, not where they lie.
+        more: Anything else.
+
+    Returns:
+        `dict`
+    """
+    settings = {
+        "bos": args.bos,
+        "model": fingerprint(model, tokenizer),
+        "fasta": sha256(regular_file(args.fasta, FASTA, unpack=False)),
+    }
+    return {**settings, **more}
