@@ -1,4 +1,4 @@
-"""`hyenadna data`: what is in a labelled data set."""
+"""`hyenadna data`: describe or preview a labelled data set."""
 
 import warnings
 from collections import Counter
@@ -14,9 +14,9 @@ from ..errors import InputError
 from .benchmarks import load_benchmark
 from .genomic_benchmarks import GENOMIC_BENCHMARKS
 from .labelled import BUNDLED, load_labelled_sequences
+from .leakage import CONTAINMENT, KINDS, DistinctSequences, K
 from .named import BENCHMARKS, benchmark_of
 from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS
-from .sequence import reverse_complement
 
 BARS = " ▏▎▍▌▋▊▉█"
 
@@ -36,7 +36,8 @@ def parser():
     parser = CommandParser(
         "data",
         DataInfoArguments,
-        "Sizes, classes, lengths, GC and leakage of a labelled data set (info), or some of its sequences (preview).",
+        "Print sizes, classes, lengths, GC, duplicates and leakage of a labelled data set (info), or some of its "
+        "sequences (preview).",
         "info|preview [NAME] [ARGUMENT ...]",
         ["info", "info splice_sites_chr20 --json", "preview my_data/ --rows 5"],
     )
@@ -72,39 +73,35 @@ def main(argv):
 
 def describe(data):
     """
-    Sizes, classes, lengths, GC and leakage of labelled sequences.
+    Compute sizes, classes, lengths, GC, duplicates and leakage of labelled sequences.
 
     Args:
-        data (`DatasetDict`): With columns `sequence` and `label`.
+        data (`DatasetDict`): With columns `sequence` and `label`, and perhaps `region`, `start` and `end`.
 
     Returns:
-        `dict`: for each split, `sequences`, `classes` (number of sequences by name), `lengths` (a `list`, in bases),
-        `gc` (share of G and C among A, C, G and T) and `duplicates` (sequences that occur before in the split); and
-        `leakage`: for each pair of splits, how many sequences of the second occur in the first, on either strand.
+        `dict`: for each of `splits`, `sequences`, `classes` (number of sequences by name), `lengths` (a `list`, in
+        bases), `gc` (share of G and C among A, C, G and T), `duplicates` and `reverse_complements` (see
+        [`DistinctSequences.duplicates`]); and `leakage` (see [`DistinctSequences.leakage`]).
     """
-    splits, keys = {}, {}
+    distinct = DistinctSequences(data)
+    duplicates = distinct.duplicates()
+    splits = {}
     for name, split in data.items():
-        bases, numbers, lengths = Counter(), [], []
+        bases, lengths = Counter(), []
         for sequence in split["sequence"]:
             sequence = sequence.upper()
             lengths.append(len(sequence))
             for base in "ACGTU":
                 bases[base] += sequence.count(base)
-            numbers.append(hash(min(sequence, reverse_complement(sequence))))
         classes = Counter(split["label"])
-        keys[name] = numbers
         splits[name] = {
             "sequences": len(split),
             "classes": {label: classes[i] for i, label in enumerate(split.features["label"].names)},
             "lengths": lengths,
             "gc": (bases["G"] + bases["C"]) / max(1, sum(bases.values())),
-            "duplicates": len(numbers) - len(set(numbers)),
+            **duplicates[name],
         }
-    leakage = {}
-    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        seen = set(keys[first])
-        leakage[first, second] = sum(number in seen for number in keys[second])
-    return {"splits": splits, "leakage": leakage}
+    return {"splits": splits, "leakage": distinct.leakage()}
 
 
 def _load(name, arguments):
@@ -148,19 +145,37 @@ def _print_info(console, name, data):
     for row, of in (("shortest", min), ("median length", median), ("longest", max)):
         table.add_row(row, *(f"{of(facts['lengths']):,.0f}" for facts in splits.values()))
     table.add_row("GC", *(f"{facts['gc']:.1%}" for facts in splits.values()))
-    table.add_row("duplicates inside", *(f"{facts['duplicates']:,}" for facts in splits.values()))
+    table.add_row("duplicates", *(f"{facts['duplicates']:,}" for facts in splits.values()))
+    table.add_row("  as reverse complement", *(f"{facts['reverse_complements']:,}" for facts in splits.values()))
     console.print(table)
-    for (first, second), count in found["leakage"].items():
-        share = count / splits[second]["sequences"]
-        console.print(f"{count:,} of the {second} sequences ({share:.1%}) are in {first} too, on either strand.")
+    console.print(_leakage_table(found["leakage"], splits))
+    console.print(
+        f"Near duplicates: {CONTAINMENT:.0%} or more of the distinct {K}-mers are in one sequence of the other."
+    )
     console.print("\nLengths in bases, all splits:")
     for line in histogram([length for facts in splits.values() for length in facts["lengths"]]):
         console.print(line, highlight=False)
     for facts in splits.values():
         lengths = facts.pop("lengths")
         facts |= {"shortest": min(lengths), "median_length": median(lengths), "longest": max(lengths)}
-    leakage = {f"{second} in {first}": count for (first, second), count in found["leakage"].items()}
-    return {"name": name, "splits": splits, "leakage": leakage}
+    leakage = {f"{second} in {first}": counts for (first, second), counts in found["leakage"].items()}
+    near_duplicate = {"k": K, "containment": CONTAINMENT}
+    return {"name": name, "splits": splits, "leakage": leakage, "near_duplicate": near_duplicate}
+
+
+def _leakage_table(leakage, splits):
+    table = Table(title="Sequences of a split that are in another one too")
+    table.add_column("")
+    for first, second in leakage:
+        table.add_column(f"{second} in {first}", justify="right")
+    for kind, name in KINDS.items():
+        shares = (_share(counts[kind], splits[second]["sequences"]) for (_, second), counts in leakage.items())
+        table.add_row(name, *shares)
+    return table
+
+
+def _share(count, total):
+    return "unknown" if count is None else f"{count:,} ({count / total:.1%})"
 
 
 def histogram(values, bins=12, width=40):

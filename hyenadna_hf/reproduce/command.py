@@ -1,6 +1,7 @@
 """`hyenadna reproduce`: run a published table, or the same models on other data, cell by cell."""
 
 import shlex
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rich.markup import escape
 from ..arguments import CommandParser
 from ..data.named import BENCHMARKS
 from ..errors import InputError, WorkError
-from ..jobs import write_text
+from ..jobs import locked, write_text
 from ..processes import processes
 from ..training.recipes import RECIPES
 from . import report
@@ -119,7 +120,13 @@ def reproduce(name, args, rest=(), command=""):
     out = Path(args.output_dir or f"reproduce/{name}").expanduser()
     if out.is_file():
         raise InputError(f"--output_dir {out}: this is a file; name a folder.")
-    state, console = processes(), Console(stderr=True, highlight=False, soft_wrap=True)
+    state = processes()
+    with locked(out, f"--output_dir {out}") if state.is_main_process else nullcontext():
+        return _run_table(table, sources, models, args, rest, out, state, command)
+
+
+def _run_table(table, sources, models, args, rest, out, state, command):
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     work = out / "scratch"
     with state.main_process_first():
         work.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from transformers import set_seed
 
 from hyenadna_cli import COMMANDS, main
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf.jobs import locked
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489")
 FASTQ = b"@read1\nACGTACGTAC\n+\nIIIIIIIIII\n"
@@ -295,6 +296,21 @@ def test_output_that_cannot_be_written(name, kind, good, tmp_path, capfd, reques
     error = check_error(name, status, err, {FAILED}, alone=False)
     check_left(call, disk, before)
     assert str(disk) in error and ("Read-only" in error or "space" in error)
+
+
+LOCKED = [name for name in WRITERS if name.partition(",")[0] not in ("convert", "export-onnx")]  # those are quick
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_twice_at_once(name, good, tmp_path, capfd):
+    call = WRITERS[name]
+    output = tmp_path / call.output
+    folder = output if call.makes_a_folder else tmp_path / f"{call.output}.partial"
+    with locked(folder, "the first run"):
+        before = snapshot(tmp_path)
+        status, err = run(name, good, good / call.source, output, capfd)
+        assert "another run is writing it" in check_error(name, status, err, {BAD_INPUT}, alone=False)
+        assert snapshot(tmp_path) == before
 
 
 def check_left(call, folder, before=()):
