@@ -26,7 +26,9 @@ class DataInfoArguments:
     source: str | None = field(
         default=None, metadata={"help": "Where the files of a published set are, in place of the Hub."}
     )
-    reference: str | None = field(default=None, metadata={"help": "FASTA file that tables of intervals belong to."})
+    fasta: str | None = field(
+        default=None, metadata={"help": "FASTA file that tables of intervals belong to.", "formerly": ["reference"]}
+    )
     rows: int = field(default=3, metadata={"help": "preview: sequences to show of each class, in number."})
     width: int = field(default=50, metadata={"help": "preview: bases to show of each sequence."})
 
@@ -107,10 +109,10 @@ def describe(data):
 def _load(name, arguments):
     benchmark = BENCHMARKS.get(name) if arguments.source else benchmark_of(name)
     if benchmark is not None:
-        return load_benchmark(name, benchmark, arguments.source, arguments.reference)
+        return load_benchmark(name, benchmark, arguments.source, arguments.fasta)
     if arguments.source:
         raise InputError(f"--source: {name} is no published set; name its files in place of {name}.")
-    return load_labelled_sequences(name, reference=arguments.reference)
+    return load_labelled_sequences(name, reference=arguments.fasta)
 
 
 def _print_published(console):

@@ -67,7 +67,7 @@ def load_labelled_sequences(
 
     Returns:
         `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `label`
-        (`ClassLabel`).
+        (`ClassLabel`); of tables of intervals also `region`, `start` and `end`.
 
     Raises:
         InputError: if a file cannot be read or is empty, a column is unknown, labels are missing (empty, `NA`, `NaN`,
@@ -106,14 +106,17 @@ def checked(where, table, sequence_column=None, label_column=None, reference=Non
         sequence_column, label_column, reference: As those of [`load_labelled_sequences`].
 
     Returns:
-        `dict[str, list[str]]`: `sequence` and `label`, of equal length.
+        `dict[str, list[str]]`: `sequence` and `label`, of equal length; of a table of intervals also `region`, `start`
+        and `end`.
     """
     label_column = _choose(where, table, label_column, LABEL_COLUMNS, "label_column")
     if not len(table):
         raise InputError(f"{where}: there is not one row of data in it.")
     is_intervals = sequence_column is None and not set(SEQUENCE_COLUMNS) & set(table.columns)
+    coordinates = {}
     if is_intervals and set(INTERVAL_COLUMNS) <= set(table.columns):
         sequences = cut_out(where, table, reference)
+        coordinates = {name: list(table[name]) for name in INTERVAL_COLUMNS}
     else:
         sequence_column = _choose(where, table, sequence_column, SEQUENCE_COLUMNS, "sequence_column")
         sequences = list(table[sequence_column])
@@ -127,7 +130,7 @@ def checked(where, table, sequence_column=None, label_column=None, reference=Non
                 f"{where}, {row_name(row)}: the sequence holds {what}; allowed are A, C, G, T, U, N and the other "
                 f"IUPAC nucleotide codes (is {sequence_column!r} the right column?)."
             )
-    return {"sequence": sequences, "label": labels}
+    return {"sequence": sequences, "label": labels, **coordinates}
 
 
 def _check_labels(where, rows, labels, shown=3):
@@ -153,8 +156,11 @@ def split_dataset(source, tables, names, validation_fraction=0.1, test_fraction=
     Returns:
         `DatasetDict` with splits `train`, `validation` and `test`.
     """
-    features = Features({"sequence": Value("string"), "label": ClassLabel(names=names)})
-    splits = {split: Dataset.from_dict(table, features=features) for split, table in tables.items()}
+    label = ClassLabel(names=names)
+    splits = {
+        split: Dataset.from_dict(table, Features({**dict.fromkeys(table, Value("string")), "label": label}))
+        for split, table in tables.items()
+    }
     for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
         if split not in splits:
             try:

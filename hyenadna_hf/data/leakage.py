@@ -252,7 +252,7 @@ def _kmers(sequences: list[str], numbers: np.ndarray) -> np.ndarray:
     Returns:
         Sorted `np.ndarray` of `uint64`: the k-mer in the upper 32 bits, the number of its sequence in the lower ones.
     """
-    forward = (token_ids("N".join(sequences)) - NUCLEOTIDE_IDS[0]).astype(np.uint32)
+    forward: np.ndarray = (token_ids("N".join(sequences)) - NUCLEOTIDE_IDS[0]).astype(np.uint32)
     is_base = forward < len(BASES)
     backward = np.uint32(len(BASES) - 1) - forward  # the complement, as BASES are in this order
     width = 1

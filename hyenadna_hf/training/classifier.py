@@ -88,7 +88,8 @@ def tokenize(data, tokenizer, max_length=None, kmer=None):
             max_length=max_length,
         )
 
-    return data.map(encode, batched=True, remove_columns="sequence", desc="Tokenizing", keep_in_memory=True)
+    others = [name for name in data["train"].column_names if name not in ("label", "labels")]
+    return data.map(encode, batched=True, remove_columns=others, desc="Tokenizing", keep_in_memory=True)
 
 
 def words(sequence, kmer):

@@ -25,6 +25,7 @@ from transformers import (
 from ..baselines.kmer import kmer_classifier
 from ..data.chromatin import CHROMATIN_GROUPS
 from ..data.collators import ClassificationCollator
+from ..data.leakage import leakage_summary, split_by_similarity
 from ..data.multilabel import is_saved_dataset, load_multilabel_sequences
 from ..data.named import load_labelled
 from ..data.sequence import NUCLEOTIDE_IDS
@@ -149,6 +150,9 @@ def prepare(model_args, data_args, training_args):
     console = Console(quiet=training_args.process_index > 0)
     check_arguments(model_args, data_args, training_args)
     data, names = _load(data_args, training_args.seed)
+    if data_args.split_by_similarity:
+        fractions = (data_args.validation_fraction, data_args.test_fraction)
+        data = split_by_similarity(data, *fractions, training_args.seed)
     multi_label = "labels" in data["train"].column_names
     groups = _groups(data_args.label_groups, names, multi_label)
     check_metric(training_args, metric_names(multi_label, groups))
@@ -167,6 +171,8 @@ def prepare(model_args, data_args, training_args):
         + ", ".join(f"{len(split):,} {name}" for name, split in data.items())
         + (f"; {len(names):,} labels" if multi_label else f"; classes {escape(', '.join(names))}")
     )
+    if training_args.process_index == 0 and (leakage := leakage_summary(data)):
+        console.print(f"[yellow]{escape(leakage)}[/yellow]")
     console.print(f"[bold]Model[/bold] {escape(model_args.model)} ({origin}), {model.num_parameters():,} parameters")
     if data_args.recipe:
         console.print(f"[bold]Recipe[/bold] {data_args.recipe}")

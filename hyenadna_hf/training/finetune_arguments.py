@@ -84,6 +84,13 @@ class DataArguments:
     )
     validation_fraction: float = field(default=0.1, metadata={"help": "Held out of train if there is no validation."})
     test_fraction: float = field(default=0.2, metadata={"help": "Held out of train if there is no test split."})
+    split_by_similarity: bool = field(
+        default=False,
+        metadata={
+            "help": "Merge all splits and make new ones that share no near duplicates, of --validation_fraction and "
+            "--test_fraction of all sequences."
+        },
+    )
     baselines: bool = field(
         default=True, metadata={"help": "Also score the majority class and a linear model on 6-mer counts."}
     )

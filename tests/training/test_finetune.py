@@ -422,3 +422,21 @@ def test_the_main_command_as_it_stands_in_the_readme(tmp_path):
     assert test["6-mer counts, linear"]["accuracy"] == pytest.approx(0.60, abs=0.02)
     assert test["model"]["accuracy"] > 0.8
     assert "6-mer counts, linear" in result.stdout and "Loaded back" in result.stdout
+
+
+def test_splits_by_similarity(untrained, tmp_path, capsys):
+    """Copies of a sequence that stand in train and in test are named, and put into one split if asked for."""
+    rng = random.Random(0)
+    sequences = ["".join(rng.choices("ACGT", k=60)) for _ in range(60)]
+    data = tmp_path / "data"
+    data.mkdir()
+    for split, chosen in (("train", sequences), ("test", sequences[:20])):
+        rows = [f"{sequence},{'ab'[int(sequence[0] in 'AC')]}" for sequence in chosen]
+        (data / f"{split}.csv").write_text("sequence,label\n" + "\n".join(rows) + "\n")
+    options = ["--max_steps", "1", "--no_baselines", "--model", str(untrained), "--use_cpu", "--test_fraction", "0.3"]
+    for name, extra in (("as they are", []), ("anew", ["--split_by_similarity"])):
+        assert main(["finetune", "--dataset", str(data), "--output_dir", str(tmp_path / name), *options, *extra]) == 0
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        leaks = " of 20 test sequences are in train (exact duplicates" in " ".join(capsys.readouterr().out.split())
+        assert leaks == (name == "as they are")
+        assert results["sequences"]["test"] == (20 if leaks else 24)
