@@ -13,12 +13,12 @@ import random
 from pathlib import Path
 
 import numpy as np
-from hyenadna_hf.inference.loading import load_trained
 from transformers import AutoModel
 
 from hyenadna_hf.baselines.kmer import kmer_classifier
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.inference.embed import embed
+from hyenadna_hf.loading import load_trained
 from hyenadna_hf.reproduce.probe import PROBES, picture
 
 TRAIN_SHARE = 0.75

@@ -161,7 +161,8 @@ sys.exit(main(["try", "--json"]))
 
 
 WAIT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
 from hyenadna_cli import COMMANDS, main
 class Command:
     def main(argv):

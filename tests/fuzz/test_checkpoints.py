@@ -9,7 +9,6 @@ import zipfile
 import pytest
 import torch
 from fuzz.damage import QUICK, THOROUGH, TOKENS, damage
-from hyenadna_hf.inference.loading import load_trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
@@ -17,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.hub.convert import convert
+from hyenadna_hf.loading import load_trained
 
 FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"]
 # A configuration may ask for as many layers as it likes; what it says is no matter of parsing.

@@ -212,7 +212,7 @@ def test_tuning_on_prompts_teaches_what_the_letters_mean(dataset, language_model
         ({"prompt_tokens": [-2]}, "--prompt_tokens -2: give 0 or more"),
         ({"dropout": 1.0}, "--dropout 1.0: give a probability"),
         ({"learning_rate": -1.0}, "--learning_rate -1.0: give 0 or more"),
-        ({"patience": 0}, "--patience 0: give 1 or more"),
+        ({"early_stopping_patience": 0}, "--early_stopping_patience 0: give 1 or more"),
         ({"limit": 0}, "--limit 0: give 1 or more"),
         ({"dataset": "absent.csv"}, "no such file"),
         ({"model": "./absent"}, "--model ./absent: cannot be loaded"),
