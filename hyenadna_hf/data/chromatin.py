@@ -156,19 +156,6 @@ def chromatin_from_peaks(
     return DatasetDict(data)
 
 
-def group_columns(groups):
-    """
-    The columns of each group of labels.
-
-    Args:
-        groups (`list[str]`): The group of each label, in their order.
-
-    Returns:
-        `dict[str, list[int]]`, as `CHROMATIN_GROUPS` is for DeepSEA's labels.
-    """
-    return {group: [number for number, other in enumerate(groups) if other == group] for group in dict.fromkeys(groups)}
-
-
 def _features(labels, more=None):
     return Features({"sequence": Value("string"), "labels": Sequence(Value("uint8"), length=labels), **(more or {})})
 

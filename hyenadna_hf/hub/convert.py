@@ -1,6 +1,5 @@
 """`hyenadna convert`: every HyenaDNA checkpoint in the wild to a Hub folder of ours, and ours to the published one."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from transformers import GenerationConfig
 from ..arguments import CommandParser
 from ..data.source import refuse_foreign
 from ..errors import InputError
-from ..jobs import naming
+from ..jobs import naming, sha256
 from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS
 from ..model.modeling_hyenadna import (
     HyenaDNAForCausalLM,
@@ -164,7 +163,7 @@ def convert(
         "size": f"{hub_config.n_layer} layers, d_model {hub_config.d_model}, hyena_order {hub_config.hyena_order}, "
         f"max_seq_len {hub_config.max_seq_len:,}",
         "tensors": f"{len(raw):,} in the file, {len(tensors):,} parameters' ({model.num_parameters():,} numbers)",
-        "sha256": _sha256(file),
+        "sha256": sha256(file),
         "positional features": "trained, kept" if hub_config.trained_positions else "constant, computed from now on",
         "head": _describe_head(model, tensors),
     }
@@ -353,17 +352,13 @@ def _write_published(model, folder):
     (folder / "config.json").write_text(json.dumps(published, indent=2) + "\n", encoding="utf-8")
 
 
-def _sha256(file):
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
 @contextmanager
 def _new_folder(destination):
     """A folder that appears under its name when all is written, or not at all."""
-    with naming(destination):
+    prefix = f".{destination.name}-"
+    with naming(destination, destination.with_name(prefix)):
         destination.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}-"))
+        temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=prefix))
         try:
             yield temporary
             os.chmod(temporary, 0o755)

@@ -15,7 +15,6 @@ from hyenadna_hf.data.chromatin import (
     _covered_bins,
     chromatin_from_arrays,
     chromatin_from_peaks,
-    group_columns,
     load_chromatin_mat,
 )
 from hyenadna_hf.data.collators import ClassificationCollator
@@ -196,7 +195,6 @@ def test_bad_peaks_are_named(genome, peaks, tmp_path):
 def test_groups():
     assert {group: len(columns) for group, columns in CHROMATIN_GROUPS.items()} == {"TF": 690, "DHS": 125, "HM": 104}
     assert sorted(column for columns in CHROMATIN_GROUPS.values() for column in columns) == list(range(LABELS))
-    assert group_columns(["DHS", "TF", "TF", "HM", "DHS"]) == {"DHS": [0, 4], "TF": [1, 2], "HM": [3]}
 
 
 def test_auroc_by_group():
