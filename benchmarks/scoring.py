@@ -4,7 +4,7 @@ Variants a second of `hyenadna score-variants`, now and at an earlier commit.
     python benchmarks/scoring.py --variants brca1.csv.gz --fasta chr17.fa.gz --against COMMIT --out results/scoring
 
 The table of variants has columns chrom, pos, ref and alt. The two take turns, each whole command in a process of its
-own, and the scores must be equal within 1e-5 nats where both give one.
+own, and the scores must be equal within 1e-4 nats where both give one: a score sums about 500 differences of float32.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main():
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", folder / "earlier"], cwd=ROOT, check=True)
     difference = largest_difference(*scores.values())
-    if not difference <= 1e-5:
+    if not difference <= 1e-4:
         raise SystemExit(f"the scores differ by {difference:.2g} nats")
     rows = [
         {

@@ -43,7 +43,7 @@ class Job:
     def __init__(self, out, identity, state):
         self.out, self.state = out, state
         self.identity = json.loads(json.dumps({"version": __version__, **identity}))
-        self.folder = out.with_name(f"{out.name}.partial")
+        self.folder = folder_of_parts(out)
         self._stack = ExitStack()
 
     def __enter__(self):
@@ -129,6 +129,11 @@ class Job:
         for path in self._parts():
             path.unlink()
         return result
+
+
+def folder_of_parts(out):
+    """The folder of the parts of a job that makes the file `out`."""
+    return out.with_name(f"{out.name}.partial")
 
 
 @contextmanager

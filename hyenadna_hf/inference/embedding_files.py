@@ -14,6 +14,7 @@ from itertools import zip_longest
 import numpy as np
 
 from ..errors import InputError, WorkError
+from ..jobs import folder_of_parts
 
 COLUMNS = ("name", "contig", "start", "end", "strand", "length")
 
@@ -35,6 +36,8 @@ def check_output(path, pooling):
         raise InputError(f"--out {path}: with pooling none every row has another length; write to .parquet.")
     if suffix == ".h5ad" and importlib.util.find_spec("anndata") is None:
         raise InputError(f"--out {path}: the package anndata is missing; pip install 'hyenadna_hf[h5ad]'.")
+    if folder_of_parts(path).is_dir():
+        return  # of a run that may have been killed once the files were there
     for file in (path, _names_file(path)) if suffix == ".npy" else (path,):
         if file.exists():
             raise InputError(f"--out {path}: {file} is there already; delete it, or give another name.")

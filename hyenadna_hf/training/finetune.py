@@ -50,7 +50,7 @@ from .loss import WeightedLoss, balanced_weights
 from .metrics import metric_names, metrics_of_scores
 from .optimizer import optimizer_cls_and_kwargs
 from .recipes import RECIPES, print_recipes, recipe_of
-from .runs import check_model_arguments, checkpoint_to_resume, print_where, writing
+from .runs import check_model_arguments, checkpoint_to_resume, print_where, train, writing
 
 LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
 
@@ -192,12 +192,6 @@ def prepare(model_args, data_args, training_args):
     loss = _loss(training_args, data["train"], len(names))
     trainer = _trainer(training_args, model, tokenizer, tokens, groups, collators, loss)
     return Run(model_args, data_args, console, data, names, groups, origin, max_length, tokens, trainer)
-
-
-def train(trainer):
-    """Train from the beginning or from the checkpoint to resume, and save the model."""
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
-    trainer.save_model()
 
 
 def report(run, started):

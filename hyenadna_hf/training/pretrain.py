@@ -39,8 +39,8 @@ from .runs import (
     check_model_arguments,
     check_run_folder,
     check_trainer_arguments,
-    checkpoint_to_resume,
     print_where,
+    train,
     writing,
 )
 
@@ -253,13 +253,6 @@ def prepare(genome_args, model_args, training_args):
     )
     trainer = _trainer(training_args, model, tokenizer, data, held_out.get("validation"), callbacks)
     return Run(model_args, console, origin, windows_per_step * length, held_out, trainer)
-
-
-def train(trainer):
-    """Train from the beginning or from the checkpoint to resume, save the model, and return the seconds it took."""
-    trained = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
-    trainer.save_model()
-    return trained.metrics["train_runtime"]
 
 
 def report(run, command, seconds, started):

@@ -1,5 +1,6 @@
 """Arguments, checks, output folder and checkpoints that all training runs share."""
 
+import json
 import shutil
 import time
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from ..jobs import LOCK_FILE, locked, naming
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..processes import has_accelerator
 
-LAST_FILE = "trainer_state.json"  # that a Trainer writes of a checkpoint
 # Arguments of transformers that the commands cannot honour: the values that they can, and why not the others.
 UNSUITABLE = {
     "batch_eval_metrics": ((False,), "the metrics are those of a whole split, not of batches"),
@@ -137,9 +137,27 @@ def writing(folder, first=True):
             yield
         except BaseException:
             for checkpoint in folder.rglob(f"{PREFIX_CHECKPOINT_DIR}-*/"):
-                if not (checkpoint / LAST_FILE).is_file() or not (checkpoint / LAST_FILE).stat().st_size:
+                if not _state_of(checkpoint):
                     shutil.rmtree(checkpoint)
             raise
+
+
+def train(trainer):
+    """
+    Train from the beginning or from the checkpoint to resume, and save the model.
+
+    Args:
+        trainer (`Trainer`): Ready to train.
+
+    Returns:
+        `float`: the seconds of training.
+    """
+    checkpoint, most = checkpoint_to_resume(trainer.args), trainer.args.max_steps
+    if checkpoint is not None and 0 < most <= _state_of(checkpoint)["global_step"]:
+        trainer.get_train_dataloader = list  # without batches, or else the Trainer would make one more step
+    trained = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    return trained.metrics["train_runtime"]
 
 
 def checkpoint_to_resume(args):
@@ -154,8 +172,16 @@ def checkpoint_to_resume(args):
 
 def last_whole_checkpoint(folder):
     """The last complete checkpoint of a Trainer in a folder, as `str`; `None` if there is none."""
-    whole = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{LAST_FILE}")]
+    whole = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/") if _state_of(path)]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def _state_of(checkpoint):
+    """The state in a checkpoint of a Trainer, a `dict`; empty if the checkpoint is not whole: the state comes last."""
+    try:
+        return json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def print_where(console, folder, auto_class, started):

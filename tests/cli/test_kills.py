@@ -27,7 +27,10 @@ MODULES = (
 @pytest.fixture(scope="module")
 def context():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(MODULES)
+    context.set_forkserver_preload([f"hyenadna_hf.{name}" for name in MODULES])
+    process = context.Process(target=int)  # waits for the modules
+    process.start()
+    process.join()
     return context
 
 
@@ -44,7 +47,7 @@ def folder(tmp_path_factory):
     pysam.faidx(str(folder / "genome.fa"))
     lines = [
         f"chr1\t{at + 1}\t.\t{contig[at]}\t{'A' if contig[at] != 'A' else 'C'}\t.\t.\t.\n"
-        for at in range(0, 20_000, 25)
+        for at in range(0, 20_000, 40)
     ]
     header = "##fileformat=VCFv4.2\n##contig=<ID=chr1>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
     (folder / "in.vcf").write_text(header + "".join(lines))

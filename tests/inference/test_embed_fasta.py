@@ -374,3 +374,25 @@ def test_half_precision_weights(fasta, records, model_folder, tmp_path):
     expected = embed(model, AutoTokenizer.from_pretrained(model_folder), records.values())
     np.testing.assert_allclose(np.load(out), list(expected), atol=1e-5)
     assert np.load(out).dtype == np.float32
+
+
+def test_a_run_that_was_killed_after_its_files_were_there_ends(fasta, model_folder, tmp_path, monkeypatch):
+    class KilledError(Exception):
+        pass
+
+    unlink = Path.unlink
+
+    def killed(path, **options):
+        if path.name.isdigit():  # a part, when all else is done
+            raise KilledError
+        unlink(path, **options)
+
+    arguments = ["--fasta", str(fasta), "--model", model_folder, "--out", str(tmp_path / "out.npy")]
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(Path, "unlink", killed)
+        main(arguments)
+    expected = np.load(tmp_path / "out.npy")
+    assert (tmp_path / "out.npy.partial").is_dir()
+    main(arguments)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+    assert not (tmp_path / "out.npy.partial").exists()

@@ -20,6 +20,7 @@ from hyenadna_hf.jobs import LOCK_FILE, locked
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 from hyenadna_hf.training import pretrain as pretrain_module
 from hyenadna_hf.training.pretrain import split_metrics, window_losses
+from hyenadna_hf.training.runs import last_whole_checkpoint, writing
 
 
 @pytest.fixture
@@ -82,6 +83,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(files):
     with open(files / "half" / "training_log.csv") as file:
         lengths = [row["length"] for row in csv.DictReader(file) if row["length"]]
     assert lengths == ["8"] * 3 + ["16"] * 3 + ["32"] * 2 + ["64"] * 4
+    # After the last step, as when a run is killed while it evaluates, there is no step more.
+    assert main(arguments(files, "half", *warmup, "--resume_from_checkpoint", "true")) == 0
+    for name, tensor in weights(files / "whole").items():
+        torch.testing.assert_close(weights(files / "half")[name], tensor, rtol=0, atol=0)
 
 
 def test_the_model_sees_the_lengths_that_the_log_names(files, monkeypatch):
@@ -261,3 +266,16 @@ def test_metrics_are_sums_over_the_split():
     assert found["bases"] == 3 + 6 + 6
     assert found["perplexity"] == pytest.approx(math.exp(expected))
     assert found["bits_per_base"] == pytest.approx(expected / math.log(2))
+
+
+@pytest.mark.parametrize("state", [None, "", '{"epoch": 0.1, "glob'])
+def test_a_checkpoint_that_was_cut_is_not_resumed_from(tmp_path, state):
+    """A kill may come while the state, the last file, is written."""
+    for step, text in ((2, '{"global_step": 2}'), (10, state)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if text is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    with pytest.raises(ZeroDivisionError), writing(tmp_path):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
