@@ -17,7 +17,7 @@ def on_files(files, config):
     pages = [file.content_string for file in files.documentation_pages()]
     files.append(File.generated(config, "index.md", content=readme))
     add_linked(files, config, "".join([readme, *map(from_root, pages)]), "")
-    for folder in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
+    for folder in [PACKAGE, *sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))]:
         files.append(File.generated(config, f"reference/{folder.name}.md", content=reference(folder)))
     return files
 
@@ -44,13 +44,13 @@ def from_root(markdown):
 
 
 def reference(folder):
-    """A page with the public names of a folder of the package: a section a module."""
-    parts = [f"# {PACKAGE.name}.{folder.name}"]
+    """A page with the public names of the package or a folder of it: a section a module."""
+    package = ".".join(folder.relative_to(ROOT).parts)
+    parts = [f"# {package}"]
     for file in sorted(folder.glob("*.py")):
         docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
         if file.name == "__init__.py":
             parts.append(docstring or "")
-        else:
-            module = f"{PACKAGE.name}.{folder.name}.{file.stem}"
-            parts.append(f"## {file.stem}\n\n::: {module}\n    options:\n      show_root_toc_entry: false")
+        elif file.name != "__main__.py":
+            parts.append(f"## {file.stem}\n\n::: {package}.{file.stem}\n    options:\n      show_root_toc_entry: false")
     return "\n\n".join(parts) + "\n"
