@@ -115,7 +115,7 @@ def test_a_picture_of_lengths():
         (["info", "splice_sites_chr20", "--source", "x"], "--source: splice_sites_chr20 is no published set"),
         (["info", "H3", "--source", "absent.csv"], "no such file or folder"),
         (["info", "H3", "--rows", "0"], "--rows 0"),
-        (["info", "H3", "--fast"], "unknown argument --fast"),
+        (["info", "H3", "--fly"], "unknown argument --fly"),
         (["info", "H3", "--rows", "many"], "invalid int value: 'many'"),
         (["show", "x"], "invalid choice: 'show'"),
         ([], "arguments are required: what"),

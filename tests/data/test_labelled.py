@@ -179,6 +179,9 @@ def test_intervals_in_any_header(tmp_path):
     assert read_labelled(str(tmp_path / "x.csv"), reference=tmp_path / "genome.fa")["train"] == {
         "sequence": ["ACGT", "AAA"],
         "label": ["a", "b"],
+        "region": ["1", "chr1"],
+        "start": ["0", "3"],
+        "end": ["4", "6"],
     }
 
 
