@@ -330,7 +330,7 @@ def _auto_class(config):
 
 @contextmanager
 def _checkpoint(source, remote):
-    """What `from_pretrained` takes; for an adapter, a temporary folder with its base model, the adapter merged."""
+    """Give `from_pretrained` a source; for an adapter, a temporary folder with its base model, the adapter merged."""
     if not is_adapter(source):
         yield resolve(source)
         return

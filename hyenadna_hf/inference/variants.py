@@ -42,7 +42,7 @@ REASONS = {
     "outside_contig": "the position is not within the reference's sequence",
     "reference_mismatch": "the reference allele is not what the reference has at this place",
     "longer_than_window": "an allele has more bases than the window",
-    "nothing_to_compare": "on neither strand do both haplotypes have a base to score behind the variant",
+    "nothing_to_compare": "on neither strand do both haplotypes have a base to score after the first difference",
 }
 
 
@@ -74,7 +74,7 @@ class VariantScore:
         variant ([`Variant`]): What was scored.
         llr (`float`, *optional*): Log-likelihood ratio, alternate against reference, in nats: the mean of the strands.
         llr_forward, llr_reverse (`float`, *optional*): That of each strand; `None` where no base can be compared, as
-            behind a deletion before a contig's end or a run of N.
+            after a deletion before a contig's end or a run of N.
         skipped (`int`, *optional*): Bases of the reference window that are not A, C, G or T.
         reason (`str`, *optional*): Why there is no score: a key of `REASONS`.
     """
