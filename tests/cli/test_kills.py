@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pysam
 import pytest
@@ -28,10 +29,12 @@ MODULES = (
 def context():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"hyenadna_hf.{name}" for name in MODULES])
-    process = context.Process(target=int)  # waits for the modules
-    process.start()
-    process.join()
-    return context
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2])  # for the processes, which import this module
+        process = context.Process(target=int)  # waits for the modules
+        process.start()
+        process.join()
+        yield context
 
 
 @pytest.fixture(scope="module")
