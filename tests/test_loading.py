@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from reference import randomise
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig
@@ -27,6 +28,9 @@ from hyenadna_hf.training.classifier import ModelArguments
 from hyenadna_hf.training.pretrain import PretrainedArguments
 from hyenadna_hf.training.prompting import PromptingArguments
 from hyenadna_hf.training.soft_prompt import SoftPromptArguments, soft_prompt
+
+# transformers 4 makes a tokenizer of a damaged folder, and no model of a class with a configuration of its own.
+FROM_5 = pytest.mark.skipif(transformers.__version__.startswith("4."), reason="transformers 5 or later")
 
 NAME = "hyenadna-tiny-1k-chr20"
 
@@ -121,7 +125,7 @@ def damaged(folder, config, tmp_path):
         ("weights", "weights: cannot be loaded (", "weights: cannot be loaded ("),
         ("config", "config: cannot be loaded (", "config: cannot be loaded ("),
         ("adapter", "adapter: cannot be loaded (", "adapter: cannot be loaded ("),
-        ("tokenizer", "tokenizer: cannot be loaded (", None),
+        pytest.param("tokenizer", "tokenizer: cannot be loaded (", None, marks=FROM_5),
         ("size", "size: cannot be loaded (", "another shape than its config.json says"),
         ("bert", "this is a bert model; give a HyenaDNA checkpoint", None),
         ("weightless", "weightless: it has no weights; train it first", None),
@@ -143,6 +147,7 @@ def test_one_line_says_what_cannot_be_loaded(damaged, tmp_path, monkeypatch, sou
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
 
 
+@FROM_5
 def test_a_tokenizer_that_cannot_be_loaded_is_named_itself(folder, damaged, tmp_path):
     with pytest.raises(InputError, match="--tokenizer .*/tokenizer: cannot be loaded"):
         load_trained(AutoModelForCausalLM, str(folder), tokenizer=str(tmp_path / "tokenizer"))
@@ -150,6 +155,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_named_itself(folder, damaged, tmp_
         load_trained(AutoModelForCausalLM, str(folder), dtype="float16")
 
 
+@FROM_5
 def test_code_of_a_checkpoint_runs_only_where_it_is_trusted(folder, tmp_path):
     """Of a model type that only the code in the folder knows."""
     shutil.copytree(folder, tmp_path / "foreign")

@@ -164,7 +164,8 @@ def load_pickled(path):
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: the pickle is refused: {error}. Nothing of it was run.") from error
     except Exception as error:  # a damaged pickle fails in many ways
-        raise InputError(f"{path}: not a readable PyTorch file ({type(error).__name__}: {error}).") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable PyTorch file ({type(error).__name__}: {reason}).") from error
 
 
 def _read_stored(raw, info):
