@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers.trainer_utils import get_last_checkpoint
 
 from .. import __version__
 from ..errors import InputError
 from ..jobs import write_text
 from ..pretrained import BUNDLED_CHECKPOINTS
+from ..training.runs import last_whole_checkpoint
 from .data import Data
 
 # What tells a process that it is one of several; the commands that cells run are each alone.
@@ -171,7 +171,7 @@ def _run_step(step, folder, number, device):
     output, done = folder / str(number), folder / f"{number}.done"
     if not done.is_file():
         words = [*step.words(str(folder / "0")), "--output_dir", str(output)]
-        if step.resumes and output.is_dir() and get_last_checkpoint(output):
+        if step.resumes and last_whole_checkpoint(output):
             words += ["--resume_from_checkpoint", "true"]
         elif step.resumes:
             shutil.rmtree(output, ignore_errors=True)  # what was killed before its first checkpoint

@@ -171,7 +171,8 @@ def prepare(model_args, data_args, training_args):
         + ", ".join(f"{len(split):,} {name}" for name, split in data.items())
         + (f"; {len(names):,} labels" if multi_label else f"; classes {escape(', '.join(names))}")
     )
-    if training_args.process_index == 0 and (leakage := leakage_summary(data)):
+    # Splits by similarity share nothing.
+    if training_args.process_index == 0 and not data_args.split_by_similarity and (leakage := leakage_summary(data)):
         console.print(f"[yellow]{escape(leakage)}[/yellow]")
     console.print(f"[bold]Model[/bold] {escape(model_args.model)} ({origin}), {model.num_parameters():,} parameters")
     if data_args.recipe:

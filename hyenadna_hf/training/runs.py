@@ -153,7 +153,7 @@ def train(trainer):
         `float`: the seconds of training.
     """
     checkpoint, most = checkpoint_to_resume(trainer.args), trainer.args.max_steps
-    if checkpoint is not None and 0 < most <= _state_of(checkpoint)["global_step"]:
+    if checkpoint is not None and 0 < most <= _state_of(checkpoint).get("global_step", 0):
         trainer.get_train_dataloader = list  # without batches, or else the Trainer would make one more step
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()

@@ -233,21 +233,26 @@ def test_a_cell_is_another_one_if_anything_that_matters_differs(tmp_path, untrai
     assert key() != first
 
 
-def test_a_killed_cell_goes_on_from_its_checkpoint(untrained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("state", ['{"global_step": 3}', '{"glob'])
+def test_a_killed_cell_goes_on_from_its_checkpoint(untrained, tmp_path, monkeypatch, state):
+    """Or starts anew if the kill has cut the checkpoint."""
     folder = tmp_path / "run" / "0"
     (folder / "checkpoint-3").mkdir(parents=True)
+    (folder / "checkpoint-3" / "trainer_state.json").write_text(state)
     (folder / "results.json").write_text("{}")  # some commands write it as they go
     called = []
 
     def finished(words, **_):
         called.append(words)
+        folder.mkdir(exist_ok=True)
         (folder / "results.json").write_text('{"test": {"model": {"accuracy": 1.0}}}')
         return subprocess.CompletedProcess(words, 0)
 
     monkeypatch.setattr(cells.subprocess, "run", finished)
     step = Step("finetune", ("--dataset", "x"), resumes=True)
     assert cells._run_step(step, folder.parent, 0, None) == {"test": {"model": {"accuracy": 1.0}}}
-    assert called[0][-2:] == ["--resume_from_checkpoint", "true"]
+    resumed = called[0][-2:] == ["--resume_from_checkpoint", "true"]
+    assert resumed == state.endswith("}") == (folder / "checkpoint-3").is_dir()
 
 
 def test_where_data_are_found(tmp_path):

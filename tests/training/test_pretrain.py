@@ -279,3 +279,10 @@ def test_a_checkpoint_that_was_cut_is_not_resumed_from(tmp_path, state):
     with pytest.raises(ZeroDivisionError), writing(tmp_path):
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+
+
+def test_a_folder_without_a_state_is_no_finished_run(files, capsys):
+    """What a Trainer says of it is what the user reads."""
+    (files / "checkpoint-empty").mkdir()
+    assert main(arguments(files, "out", "--resume_from_checkpoint", str(files / "checkpoint-empty"))) != 0
+    assert "global_step" not in capsys.readouterr().err
