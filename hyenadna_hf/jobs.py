@@ -88,19 +88,26 @@ class Job:
         """The path of a part, which exists once it is finished."""
         return self.folder / f"{number:06}"
 
-    def mine(self, parts):
+    def run(self, parts, size, make, what, total):
         """
-        The parts of this process, each with its path.
+        Make those parts of this process that are not finished, with a progress bar.
 
         Args:
             parts (iterable): The same in every process and at every run.
-
-        Yields:
-            `tuple`: the part, and its path; a part whose path exists is finished.
+            size (`Callable`): Gives the share of a part in `total`.
+            make (`Callable`): Makes a part, given the part, the path to write it to by [`replace_file`], and the
+                function that advances the bar.
+            what (`str`), total (`int`): See [`progress`].
         """
-        for number, part in enumerate(parts):
-            if number % self.state.num_processes == self.state.process_index:
-                yield part, self.part(number)
+        with progress(what, total, self.state.is_main_process) as advance:
+            for number, part in enumerate(parts):
+                if number % self.state.num_processes != self.state.process_index:
+                    continue
+                path = self.part(number)
+                if path.exists():
+                    advance(size(part))
+                else:
+                    make(part, path, advance)
 
     def finish(self, write):
         """

@@ -4,7 +4,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,14 @@ def lines_job(out, parts, state, identity=None, kill=None):
         replace_file(path, write)
 
     made = []
+
+    def make(part, path, advance):
+        work(path, part)
+        made.append(part)
+        advance(1)
+
     with Job(out, identity or {"a": 1}, state) as job:
-        for part, path in job.mine(parts):
-            if not path.exists():
-                work(path, part)
-                made.append(part)
+        job.run(parts, len, make, "parts", len(parts))
 
         def finish(path):
             path.write_text("".join(job.part(number).read_text() for number in range(len(parts))))
@@ -64,16 +68,19 @@ def test_each_part_is_done_once_whatever_is_killed(tmp_path_factory, number, cou
     out = tmp_path_factory.mktemp("job") / "out.txt"
     parts, done = [f"part {i}" for i in range(number)], []
 
+    def make(kills, part, path, advance):
+        if part in kills:
+            raise KilledError
+        write_text(path, f"{part}\n")
+        done.append(part)
+        advance(1)
+
     def run(count, kills):
         with Job(out, {"a": 1}, Shard(0, count)) as main:
             for index in range(count):
-                with nullcontext(main) if index == 0 else Job(out, {"a": 1}, Shard(index, count)) as job:
-                    for part, path in job.mine(parts):
-                        if part in kills:
-                            break
-                        if not path.exists():
-                            write_text(path, f"{part}\n")
-                            done.append(part)
+                job = main if index == 0 else Job(out, {"a": 1}, Shard(index, count))
+                with suppress(KilledError), nullcontext() if index == 0 else job:
+                    job.run(parts, len, partial(make, kills), "parts", number)
             if kills:
                 raise KilledError
             main.finish(lambda path: path.write_text("".join(main.part(i).read_text() for i in range(number))))

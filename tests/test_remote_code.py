@@ -1,4 +1,4 @@
-"""What is saved loads by the Auto classes, where this package is installed and where it is not."""
+"""Saved folders load by the Auto classes, with and without this package."""
 
 import json
 import os

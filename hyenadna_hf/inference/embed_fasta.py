@@ -16,7 +16,7 @@ from ..data.intervals import read_bed
 from ..data.sequence import reverse_complement
 from ..data.source import BED, FASTA, regular_file
 from ..errors import InputError
-from ..jobs import Job, output_path, progress, save_array, sha256
+from ..jobs import Job, output_path, save_array, sha256
 from ..loading import InferenceArguments, fingerprint, load_trained
 from ..processes import processes
 from .batching import chunks_of
@@ -140,10 +140,10 @@ def embed_fasta(arguments):
     console = Console(stderr=True, quiet=not state.is_main_process)
     out = output_path("--out", arguments.out, tuple(WRITERS))
     check_output(out, arguments.pooling)
+    check_strands(arguments.strands)
     model, tokenizer = load_trained(
         AutoModel, arguments.model, arguments.dtype, arguments.tokenizer, arguments.trust_remote_code
     )
-    check_strands(arguments.strands)
     options = {"pooling": arguments.pooling, "reverse_complement": arguments.strands == "both"}
     options["layer"], options["window"], options["stride"] = check_arguments(
         model.config, arguments.pooling, arguments.layer, arguments.max_tokens, arguments.window, arguments.stride
@@ -164,20 +164,23 @@ def embed_fasta(arguments):
             if there:
                 console.print(f"Resuming {job.folder}: {there:,} of {len(parts):,} parts are there.", **PLAIN)
             options["max_tokens"] = arguments.max_tokens
-            with progress("bases", sum(region.length for region in regions), state.is_main_process) as advance:
-                for part, path in job.mine(parts):
-                    if path.exists():
-                        advance(sum(region.length for region in part))
-                    else:
-                        sequences = (region.read(genome) for region in part)
-                        embeddings = embed(model.to(state.device), tokenizer, sequences, **options)
-                        _write_part(path, part, embeddings, advance)
+            model.to(state.device)
+
+            def make(part, path, advance):
+                embeddings = embed(model, tokenizer, (region.read(genome) for region in part), **options)
+                _write_part(path, part, embeddings, advance)
+
+            job.run(parts, _bases_of, make, "bases", _bases_of(regions))
             about |= {"version": __version__, "fasta_name": Path(arguments.fasta).name, "model_name": arguments.model}
             files = [(part, job.part(number)) for number, part in enumerate(parts)]
             job.finish(lambda path: write(path, files, about))
     if state.is_main_process:
         console.print(f"{len(regions):,} sequences embedded in {time.monotonic() - started:.0f} s: {out}", **PLAIN)
     return out
+
+
+def _bases_of(regions):
+    return sum(region.length for region in regions)
 
 
 def _write_part(path, part, embeddings, advance):

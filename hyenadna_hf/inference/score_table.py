@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import islice
 
 from ..errors import WorkError
-from ..jobs import Job, progress, replace_file
+from ..jobs import Job, replace_file
 from ..processes import processes
 
 COLUMNS = ("chrom", "pos", "id", "ref", "alt", "llr", "llr_forward", "llr_reverse", "skipped", "reason")
@@ -60,6 +60,9 @@ def score_to_file(out, identity, variants, score, window, write=write_tsv):
     size = max(1, PART_BASES // window)
     reasons: Counter = Counter()
 
+    def make(part, path, advance):
+        _write_part(path, map(to_row, score(iter(part))), advance)
+
     def finish(path):
         write(path, _counted(_checked(_rows(job, number), variants(), job.folder), reasons))
         return reasons
@@ -67,12 +70,7 @@ def score_to_file(out, identity, variants, score, window, write=write_tsv):
     with Job(out, identity, state) as job:
         total = sum(1 for _ in variants())
         number = -(-total // size)
-        with progress("variants", total, state.is_main_process) as advance:
-            for part, path in job.mine(_parts(variants(), size)):
-                if not path.exists():
-                    _write_part(path, map(to_row, score(iter(part))), advance)
-                else:
-                    advance(len(part))
+        job.run(_parts(variants(), size), len, make, "variants", total)
         return job.finish(finish)
 
 

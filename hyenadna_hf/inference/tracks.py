@@ -14,7 +14,7 @@ from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..data.intervals import parse_region, read_bed
 from ..errors import InputError, WorkError
-from ..jobs import Job, output_path, progress, save_array
+from ..jobs import Job, output_path, save_array
 from ..loading import load_language_model
 from ..processes import processes
 from .batching import chunks_of
@@ -71,17 +71,15 @@ def main(argv):
         def parts():
             return chunks_of(_pieces(fasta, regions, window, stride), _kept_bases, PART_BASES)
 
+        def make(part, path, advance):
+            _write_part(path, _scored(likelihood, fasta, part, args.strands), advance)
+
         def finish(path):
             write = write_bedgraph if path.suffix in BEDGRAPH else write_bigwig
             write(path, _of_parts(job, parts()), fasta.lengths)
 
         with Job(out, identity_of(args, model, tokenizer, **identity), state) as job:
-            with progress("bases", total, state.is_main_process) as advance:
-                for part, path in job.mine(parts()):
-                    if path.exists():
-                        advance(sum(map(_kept_bases, part)))
-                    else:
-                        _write_part(path, _scored(likelihood, fasta, part, args.strands), advance)
+            job.run(parts(), _bases_of, make, "bases", total)
             job.finish(finish)
     if not state.is_main_process:
         return None
@@ -102,7 +100,7 @@ def _of_parts(job, parts):
     """Contig, start and values of each piece, from the files of the parts."""
     for number, part in enumerate(parts):
         values = np.load(job.part(number))
-        if len(values) != sum(map(_kept_bases, part)):
+        if len(values) != _bases_of(part):
             raise WorkError(f"{job.part(number)}: a part has another number of bases than its regions; delete it.")
         for piece, of_piece in zip(part, np.split(values, np.cumsum([*map(_kept_bases, part)])[:-1])):
             yield piece.contig, piece.keep_start, of_piece
@@ -161,6 +159,10 @@ class Piece(NamedTuple):
 
 def _kept_bases(piece):
     return piece.keep_end - piece.keep_start
+
+
+def _bases_of(part):
+    return sum(map(_kept_bases, part))
 
 
 def _pieces(fasta, regions, window, stride):

@@ -175,7 +175,7 @@ NOT_ITS_ROW = "the row of .* is not where its variant is; delete .*partial and s
     ],
 )
 def test_rows_that_are_not_those_of_the_variants_are_not_installed(folder, tmp_path, monkeypatch, damage, message):
-    """What only damage to the parts can bring about."""
+    """Only damage to the parts can bring this about."""
     out = tmp_path / "out.vcf"
     out.write_text("old")
 
