@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from . import __version__
 from .errors import InputError, system_error
 
-IDENTITY_FILE, LOCK_FILE = "job.json", ".lock"
+IDENTITY_FILE, LOCK_FILE, UNFINISHED = "job.json", ".lock", ".unfinished-"
 
 
 class Job:
@@ -60,10 +60,12 @@ class Job:
     @contextmanager
     def _begun(self):
         identity = self.folder / IDENTITY_FILE
-        if self.folder.is_dir() and not identity.is_file() and set(os.listdir(self.folder)) - {LOCK_FILE}:
+        if self.folder.is_dir() and not identity.is_file() and has_other_files(self.folder):
             raise InputError(f"{self.folder}: parts go here, but it holds something else; move it or change --out.")
         with locked(self.folder, self.out):
             try:
+                for left in self.folder.glob(f"{UNFINISHED}*"):  # by a run that was killed
+                    left.unlink()
                 if identity.is_file():
                     self._check_same(json.loads(identity.read_text(encoding="utf-8")))
                 else:
@@ -182,6 +184,11 @@ def locked(folder, name):
             return
 
 
+def has_other_files(folder):
+    """Whether a folder holds more than a lock and the temporary files of [`replace_file`] that killed runs leave."""
+    return any(name != LOCK_FILE and not name.startswith(UNFINISHED) for name in os.listdir(folder))
+
+
 def _is_at(path, file):
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
@@ -217,8 +224,8 @@ def replace_file(path, write):
         path (`Path`): The file.
         write (`Callable[[Path], Any]`): Writes to the temporary path that it is given, with the same ending.
     """
-    with naming(path, path.with_name(".unfinished-")):
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-", suffix=f"-{path.name}")
+    with naming(path, path.with_name(UNFINISHED)):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=f"-{path.name}")
         temporary = Path(name)
         try:
             os.fchmod(descriptor, 0o666 & ~_umask())

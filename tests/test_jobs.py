@@ -114,6 +114,14 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
     assert os.listdir(tmp_path / "out.txt.partial") == ["mine"]
 
 
+def test_a_run_killed_while_it_writes_its_identity_is_started_again(tmp_path):
+    (tmp_path / "out.txt.partial").mkdir()
+    for left in (".lock", ".unfinished-1-job.json"):
+        (tmp_path / "out.txt.partial" / left).touch()
+    assert lines_job(tmp_path / "out.txt", ["a"], Shard()) == ("done", ["a"])
+    assert os.listdir(tmp_path) == ["out.txt"]
+
+
 def test_what_fails_before_the_first_part_leaves_nothing(tmp_path):
     out = tmp_path / "out.txt"
     out.write_text("old")

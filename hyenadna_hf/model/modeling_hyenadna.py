@@ -301,7 +301,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         if plan is None:
             plan = choose_plan(self.backbone, inputs, MODULES, **self._past(cache))
         else:
-            check_plan(plan, **self._past(cache))
+            check_plan(plan, inputs, **self._past(cache))
         valid = rows.valid
         self.check_length(columns if valid is None else valid.shape[1])
         if cache is not None:

@@ -106,7 +106,7 @@ def choose_plan(backbone, inputs, modules, cached=False, continues=False, sharde
     return Plan("whole", size, keeps_spectra, tuning=tuning)
 
 
-def check_plan(plan, cached=False, continues=False, sharded=False):
+def check_plan(plan, inputs, cached=False, continues=False, sharded=False):
     """Raise `ValueError` if a plan that was asked for cannot be followed; the arguments are those of `choose_plan`."""
     gradients = torch.is_grad_enabled()
     if plan.path == "in_place" and (gradients or continues or sharded):
@@ -117,6 +117,8 @@ def check_plan(plan, cached=False, continues=False, sharded=False):
         raise ValueError('plan="rows" is for whole sequences, without a cache or shards.')
     if plan.keeps_spectra and gradients:
         raise ValueError("plan.keeps_spectra=True: no gradient flows into kept spectra; set it to False.")
+    if plan.keeps_spectra and inputs.device.type != "cpu":
+        raise ValueError(f"plan.keeps_spectra=True: spectra are kept on a CPU, not on {inputs.device}; set it to False.")
 
 
 def makes_a_graph():

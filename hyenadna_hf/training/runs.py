@@ -14,7 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from ..baselines.cnn import CNNConfig
 from ..baselines.gpt import GPTConfig
 from ..errors import InputError
-from ..jobs import LOCK_FILE, locked, naming
+from ..jobs import has_other_files, locked, naming
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..processes import has_accelerator
 
@@ -95,7 +95,7 @@ def check_output_folder(path, results_file):
     if path.is_file():
         raise InputError(f"--output_dir {path}: this is a file; name a folder.")
     is_ours = path.is_dir() and ((path / results_file).is_file() or get_last_checkpoint(path) is not None)
-    if path.is_dir() and any(file.name != LOCK_FILE for file in path.iterdir()) and not is_ours:
+    if path.is_dir() and has_other_files(path) and not is_ours:
         raise InputError(f"--output_dir {path}: the folder contains other files; name an empty or a new one.")
 
 
