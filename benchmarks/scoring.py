@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", required=True, help="CSV, .csv.gz")
-    parser.add_argument("--fasta", required=True)
+    parser.add_argument("--fasta", required=True, type=Path)
     parser.add_argument("--model", default="hyenadna-tiny-1k-chr20")
     parser.add_argument("--against", required=True, help="commit to compare with")
     parser.add_argument("--rounds", type=int, default=1)
@@ -78,7 +78,8 @@ def write_vcf(table, path):
 def score(args, tree, folder):
     """Seconds of the command, and its rows."""
     out = folder / "scores.tsv"
-    command = ["score-variants", "--vcf", folder / "variants.vcf", "--fasta", args.fasta, "--model", args.model]
+    inputs = ["--vcf", folder / "variants.vcf", "--fasta", args.fasta.resolve()]
+    command = ["score-variants", *inputs, "--model", args.model]
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "hyenadna_hf", *map(str, command), "--out", str(out)],

@@ -8,6 +8,9 @@ from transformers import set_seed
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForMaskedLM
 
+# Training commands choose bfloat16 where a machine is faster so; tolerances here are those of float32.
+os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(os.environ.get("HYENADNA_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -71,7 +71,7 @@ class Fasta:
         """
         if name in self.lengths:
             return name
-        same = self._names.get(_bare(name), [])
+        same = self._names.get(bare_name(name), [])
         if len(same) > 1:
             raise InputError(f"{self.path}: {name!r} could be any of {', '.join(same)}; use one of these names.")
         if not same:
@@ -137,7 +137,7 @@ class Fasta:
         self.lengths = lengths
         self._names: dict[str, list[str]] = {}
         for name in lengths:
-            self._names.setdefault(_bare(name), []).append(name)
+            self._names.setdefault(bare_name(name), []).append(name)
 
     def _some_names(self, shown=6):
         names = list(self.lengths)
@@ -250,7 +250,7 @@ def fasta_stem(path):
     return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), None)
 
 
-def _bare(name):
+def bare_name(name):
     """A name without what differs between Ensembl and UCSC."""
     bare = re.sub("^chr", "", name, flags=re.IGNORECASE)
     return "M" if bare == "MT" else bare

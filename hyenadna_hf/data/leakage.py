@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ..errors import InputError
 from ..jobs import progress
+from .fasta import bare_name
 from .files import INTERVAL_COLUMNS
 from .sequence import BASES, NUCLEOTIDE_IDS, normalised, reverse_complement, token_ids
 
@@ -359,7 +360,8 @@ def _intervals(data: DatasetDict) -> pd.DataFrame | None:
                 f"{name}, row {row + 1:,}: {region}:{ends[0]}-{ends[1]} is not an interval; give whole numbers, start "
                 "from 0 and end above it."
             )
-        parts.append(part.assign(start=start.astype(np.int64), end=end.astype(np.int64), split=name))
+        region = part["region"].astype(str).map(bare_name)
+        parts.append(part.assign(region=region, start=start.astype(np.int64), end=end.astype(np.int64), split=name))
     return pd.concat(parts, ignore_index=True)
 
 

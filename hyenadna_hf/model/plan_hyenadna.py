@@ -118,7 +118,7 @@ def check_plan(plan, inputs, cached=False, continues=False, sharded=False):
     if plan.keeps_spectra and gradients:
         raise ValueError("plan.keeps_spectra=True: no gradient flows into kept spectra; set it to False.")
     if plan.keeps_spectra and inputs.device.type != "cpu":
-        raise ValueError(f"plan.keeps_spectra=True: spectra are kept on a CPU, not on {inputs.device}; set it to False.")
+        raise ValueError(f"plan.keeps_spectra=True: spectra are kept on a CPU, not {inputs.device}; set it to False.")
 
 
 def makes_a_graph():

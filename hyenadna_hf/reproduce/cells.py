@@ -49,7 +49,8 @@ class Step:
 
     def words(self, first_output=FIRST_OUTPUT):
         """As on a command line."""
-        module = ["hyenadna_hf.reproduce.probe"] if self.command == "probe" else ["hyenadna_hf", self.command]
+        is_ours = self.command in ("probe", "bits")  # commands that only tables have
+        module = [f"hyenadna_hf.reproduce.{self.command}"] if is_ours else ["hyenadna_hf", self.command]
         arguments = [first_output if word == FIRST_OUTPUT else word for word in self.arguments]
         return ["python", "-m", *module, *arguments]
 

@@ -204,7 +204,7 @@ def _steps(table, dataset, data, name, model, seed, epochs, rest):
     source = model.source_for(dataset)
     common = ("--dataset", data.argument, "--model", source, "--seed", str(seed), *model.arguments)
     passes = () if epochs is None else ("--num_train_epochs", f"{epochs:g}")
-    if table.kind in ("probe", "few-shot"):
+    if table.kind in ("probe", "few-shot", "bits"):
         return (Step(table.kind, (*common, *table.arguments, *rest)),)
     if table.kind == "soft-prompt":
         return (Step(table.kind, (*common, *passes, *rest)),)

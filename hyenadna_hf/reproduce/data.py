@@ -16,7 +16,8 @@ from ..data.files import FORMATS, split_paths
 from ..data.named import BENCHMARKS, load_labelled
 from ..data.species import load_species
 from ..errors import InputError
-from ..jobs import replace_file, write_text
+from ..jobs import replace_file, sha256, write_text
+from .bits import HELD_OUT_FILE, held_out_splits
 from .tables import WINDOW_LENGTHS
 
 SPLIT_SEED = 2222  # of what is held out and of what a limit leaves
@@ -57,7 +58,7 @@ def prepare(kind, name, source, folder, limit, work):
     Files that are whole are read where they are; of others a folder of Parquet files is made in `work`.
 
     Args:
-        kind (`str`): `labelled`, `species`, `biotypes` or `chromatin`.
+        kind (`str`): `labelled`, `species`, `biotypes`, `chromatin` or `genomes`.
         name (`str`): Of the data set.
         source (`str`, *optional*): Where it is; by default in `folder`, or without one on the Hub.
         folder (`str`, *optional*): Where local files lie.
@@ -79,6 +80,8 @@ def prepare(kind, name, source, folder, limit, work):
             return Data(where, where, split, _sizes(data), _bases(data), _fingerprint(data))
     elif where is None:
         raise InputError(f"{name}: these data are made from files; say where they lie by --data FOLDER.")
+    elif kind == "genomes":
+        return _genomes(where, limit)
     elif kind == "species":
         data = species_windows(where, WINDOW_LENGTHS[name], SPECIES_WINDOWS if limit is None else limit)
         limit, split = None, f"windows of {', '.join(data['train'].features['label'].names)}, not the published genomes"
@@ -161,6 +164,20 @@ def train_fasta(folder):
         text = "".join(f">window{number}\n{sequence}\n" for number, sequence in enumerate(sequences))
         write_text(path, text)
     return str(path)
+
+
+def _genomes(folder, limit):
+    if limit is not None:
+        raise InputError(f"--limit {limit}: held-out regions are scored whole; leave it out.")
+    genomes = fasta_files(folder)
+    splits = held_out_splits(folder, genomes)
+    bases = {
+        split: sum(piece.end - piece.start for stream in streams for piece in stream.regions)
+        for split, streams in splits.items()
+    }
+    files = [Path(folder) / HELD_OUT_FILE, *genomes]
+    fingerprint = hashlib.sha256("".join(path.name + sha256(path) for path in files).encode()).hexdigest()
+    return Data(folder, folder, f"regions of {HELD_OUT_FILE}; sizes in bases", bases, bases["train"], fingerprint)
 
 
 def _biotypes(folder):

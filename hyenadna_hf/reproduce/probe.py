@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
@@ -23,11 +23,12 @@ from ..inference.embed import embed
 from ..jobs import replace_file, write_text
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..training.classifier import ModelArguments, load_classifier, longest_input, words
-from ..training.metrics import classification_metrics
+from ..training.metrics import class_auroc, classification_metrics
 
 PROBES = {
     "linear": lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
     "boosted": lambda: HistGradientBoostingClassifier(random_state=0),
+    "forest": lambda: RandomForestClassifier(500, random_state=0, n_jobs=-1),
 }
 MAX_TOKENS = 16_384  # in a batch
 
@@ -62,8 +63,9 @@ def probe(args, model_args):
         args ([`ProbeArguments`]), model_args ([`ModelArguments`]): As on the command line.
 
     Returns:
-        `dict`: what `results.json` holds; `metrics` are `accuracy`, `mcc`, `f1` (macro) and `f1_weighted`, each with
-        `, all` or the number of training sequences, as in `accuracy, 16 a class`.
+        `dict`: what `results.json` holds. Its `metrics` are `accuracy`, `mcc`, `f1` (macro), `f1_weighted` and `auroc`
+        (of several classes, the mean of each against the others), each followed by `, all` or the number of training
+        sequences, as in `accuracy, 16 a class`.
 
     Raises:
         InputError: if the data, the model or an argument will not do.
@@ -124,9 +126,14 @@ def score(kind, embedded, labels, rows=slice(None)):
     Returns:
         `dict[str, float]`
     """
-    predicted = PROBES[kind]().fit(embedded["train"][rows], labels["train"][rows]).predict(embedded["test"])
-    weighted = f1_score(labels["test"], predicted, average="weighted", zero_division=0)
-    return {**classification_metrics(predicted, labels["test"]), "f1_weighted": float(weighted)}
+    classifier = PROBES[kind]().fit(embedded["train"][rows], labels["train"][rows])
+    probabilities = classifier.predict_proba(embedded["test"])
+    predicted = classifier.classes_[probabilities.argmax(1)]
+    return {
+        **classification_metrics(predicted, labels["test"]),
+        "f1_weighted": float(f1_score(labels["test"], predicted, average="weighted", zero_division=0)),
+        "auroc": class_auroc(probabilities, labels["test"], classifier.classes_),
+    }
 
 
 def drawn(labels, shots, draws, seed):

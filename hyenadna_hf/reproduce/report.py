@@ -32,7 +32,7 @@ def lines(table, rows, results):
                 runs = [result for result in of_row if result["model"] == model]
                 if runs:
                     published = table.published.get(row, {}).get(model)
-                    found.append({"row": shown, "model": model, **_line(runs, name, what.scale, published)})
+                    found.append({"row": shown, "model": model, **_line(runs, name, what, published)})
     return found
 
 
@@ -43,9 +43,9 @@ def _metrics(row, results):
     return several or [row.metric]
 
 
-def _line(runs, metric, scale, published):
+def _line(runs, metric, row, published):
     done = [run for run in runs if metric in run.get("metrics", ())]
-    values = [scale * run["metrics"][metric] for run in done]
+    values = [row.scale * run["metrics"][metric] for run in done]
     first = (done or runs)[0]
     reasons = dict.fromkeys(run.get("reason", f"it gave no {metric}") for run in runs if run not in done)
     return {
@@ -63,6 +63,7 @@ def _line(runs, metric, scale, published):
         "evaluated": first.get("evaluated", ""),
         "seconds": statistics.fmean(run["seconds"] for run in done) if done else None,
         "reason": "; ".join(reasons),
+        "digits": row.digits,
         "command": first.get("command", ""),
     }
 
@@ -132,11 +133,12 @@ def markdown(table, found, command):
 def _figure(line):
     if line is None:
         return ""
-    published = "" if line["published"] is None else f" [{line['published']:.1f}]"
+    digits = line["digits"]
+    published = "" if line["published"] is None else f" [{line['published']:.{digits}f}]"
     if not line["n"]:
         return f"-{published}"
-    spread = "" if line["sd"] is None else f" ± {line['sd']:.1f}"
-    return f"{line['mean']:.1f}{spread} ({line['n']}){published}"
+    spread = "" if line["sd"] is None else f" ± {line['sd']:.{digits}f}"
+    return f"{line['mean']:.{digits}f}{spread} ({line['n']}){published}"
 
 
 def _number(value):

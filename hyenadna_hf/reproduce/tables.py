@@ -34,6 +34,7 @@ class Row:
     dataset: str
     metric: str | None
     scale: float = 100.0  # figures are in percent
+    digits: int = 1  # behind the point
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Table:
 
     Attributes:
         title (`str`): What it shows.
-        kind (`str`): What a cell runs: `finetune`, `probe`, `soft-prompt`, `few-shot` or `warm-up`.
-        data (`str`): What its data sets are: `labelled`, `species`, `biotypes` or `chromatin`.
+        kind (`str`): What a cell runs: `finetune`, `probe`, `bits`, `soft-prompt`, `few-shot` or `warm-up`.
+        data (`str`): What its data sets are: `labelled`, `species`, `biotypes`, `chromatin` or `genomes`.
         rows (`dict[str, Row]`): By name; empty if the user names the data sets.
         models (`dict[str, Model]`): The columns.
         published (`dict[str, dict[str, float]]`): Figures by row and model.
@@ -129,6 +130,18 @@ _SPECIES = _figures("""
 _BIOTYPES = _figures("""
          dnabert nt-500m hyenadna-pretrained
 biotypes 64.6    66.5    72.0
+""")
+
+# AUROC, %, of a classifier on mean frozen hidden states; Nature Communications 16:10780 (2025), tables 1 to 3.
+_FROZEN = _figures("""
+                        dnabert-2 nt-v2 hyenadna-pretrained caduceus-ph grover
+prom_core_all           83.11     85.27 83.20               87.48       85.06
+tf_0                    83.82     83.15 83.01               87.96       86.18
+prom_300_tata           76.46     77.91 80.77               76.00       78.00
+human_nontata_promoters 92.97     89.05 92.80               94.26       93.95
+human_enhancers_cohn    82.23     78.94 77.54               82.10       81.61
+human_ocr_ensembl       72.53     71.83 71.91               76.50       74.55
+human_enhancers_ensembl 93.69     93.89 93.56               94.31       93.82
 """)
 
 # Encoders are fine-tuned at a lower rate than HyenaDNA, and count positions from the left.
@@ -261,6 +274,32 @@ TABLES = {
         {},
         _models("hyenadna", "hyenadna-pretrained"),
         arguments=("--shots", "4", "16", "64", "0"),
+    ),
+    "frozen": Table(
+        "Linear models on the mean embeddings of frozen models: AUROC",
+        "probe",
+        "labelled",
+        {name: Row(name, "auroc, all", digits=2) for name in _FROZEN},
+        {
+            "dnabert-2": Model("zhihan1996/DNABERT-2-117M", **_ENCODER),
+            "nt-v2": Model("InstaDeepAI/nucleotide-transformer-v2-500m-multi-species", **_ENCODER),
+            "hyenadna-pretrained": MODELS["hyenadna-pretrained"],
+            "caduceus-ph": Model("kuleshov-group/caduceus-ph_seqlen-131k_d_model-256_n_layer-16", **_ENCODER),
+            "grover": Model("PoetschLab/GROVER", **_ENCODER),
+        },
+        _FROZEN,
+        note="Which classifier the published figures are of is not said; --probe forest is a random forest.",
+    ),
+    "pretrained": Table(
+        "Language models on held-out regions: bits a base, and by the bases before it",
+        "bits",
+        "genomes",
+        {
+            "bits a base": Row("genomes", "bits", scale=1.0, digits=4),
+            "bits a base at position": Row("genomes", "bits at position", scale=1.0, digits=4),
+        },
+        {"markov-5": Model("markov-5"), "markov-11": Model("markov-11"), "chr20": Model("hyenadna-tiny-1k-chr20")},
+        note="Bits a base, not percent. A position P is the mean of the bases P to 2 P - 1 of a window, from 0.",
     ),
     "local": Table(
         "Data sets of one's own",

@@ -7,7 +7,6 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from datasets import DatasetDict, Sequence, Value
 from rich.console import Console
@@ -22,7 +21,6 @@ from transformers import (
     set_seed,
 )
 
-from ..baselines.kmer import kmer_classifier
 from ..data.chromatin import CHROMATIN_GROUPS
 from ..data.collators import ClassificationCollator
 from ..data.leakage import leakage_summary, split_by_similarity
@@ -36,6 +34,7 @@ from ..loading import is_baseline
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
 from .classifier import load_classifier, longest_input, tokenize, words
+from .comparison import compare, targets_of
 from .ema import EMACallback
 from .finetune_arguments import (
     RESULTS_FILE,
@@ -131,8 +130,8 @@ def finetune(model_args, data_args, training_args):
     started = time.monotonic()
     run = prepare(model_args, data_args, training_args)
     with writing(training_args.output_dir, training_args.process_index == 0):
-        train(run.trainer)
-        return report(run, started)
+        seconds = train(run.trainer)
+        return report(run, seconds, started)
 
 
 def prepare(model_args, data_args, training_args):
@@ -195,12 +194,13 @@ def prepare(model_args, data_args, training_args):
     return Run(model_args, data_args, console, data, names, groups, origin, max_length, tokens, trainer)
 
 
-def report(run, started):
+def report(run, seconds, started):
     """
     Evaluate a trained model on the test split, write results and model card, and load the checkpoint back.
 
     Args:
         run ([`Run`]): After training.
+        seconds (`float`): How long training took.
         started (`float`): When the command started, by `time.monotonic()`.
 
     Returns:
@@ -221,11 +221,13 @@ def report(run, started):
         "weights": f"best {args.metric_for_best_model} on validation" if args.load_best_model_at_end else "last epoch",
         "sequences": {name: len(split) for name, split in run.data.items()},
         "test": {"model": metrics_of_scores(_first(test.predictions), test.label_ids, run.groups)},
+        "fit_seconds": {"model": round(seconds, 1)},
     }
     if not trainer.is_world_process_zero():
         return results
     if run.data_args.baselines:
-        results["test"].update(baseline_metrics(run.data, run.groups))
+        for name, (metrics, took) in compare(run.data, args.device, args.seed, run.groups).items():
+            results["test"][name], results["fit_seconds"][name] = metrics, round(took, 1)
     results["seconds"] = round(time.monotonic() - started, 1)
     output_dir = Path(args.output_dir)
     write_text(output_dir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
@@ -247,31 +249,6 @@ def is_hyenadna(model):
     return model.config.model_type == HyenaDNAConfig.model_type
 
 
-def baseline_metrics(data, groups=None, k=6):
-    """
-    Test metrics of the majority class and of a linear model on k-mer counts.
-
-    Args:
-        data (`DatasetDict`): With columns `sequence` and `label`, or `labels`.
-        groups (`dict[str, list[int]]`, *optional*): Groups of labels.
-        k (`int`, defaults to 6): Length of the k-mers, in bases.
-
-    Returns:
-        `dict[str, dict[str, float]]`
-    """
-    train, test = _targets(data["train"]), _targets(data["test"])
-    multi_label = train.ndim > 1
-    majority = train.mean(0) - 0.5 if multi_label else np.bincount(train)  # the same scores for every row
-    kmers = kmer_classifier(k, multi_label).fit(list(data["train"]["sequence"]), train)
-    scores = kmers.decision_function(list(data["test"]["sequence"]))
-    if scores.ndim == 1:  # two classes have one score in scikit-learn
-        scores = scores[:, None] if multi_label else np.stack([-scores, scores], axis=1)
-    return {
-        "majority class": metrics_of_scores(np.tile(majority, (len(test), 1)), test, groups),
-        f"{k}-mer counts, linear": metrics_of_scores(scores, test, groups),
-    }
-
-
 def _load(args, seed):
     """The data set, with a column `label` or `labels`, and the names of the classes or labels."""
     fractions = (args.validation_fraction, args.test_fraction, seed)
@@ -280,11 +257,6 @@ def _load(args, seed):
         return load_multilabel_sequences(args.dataset, columns, args.sequence_column, *fractions)
     data = load_labelled(args.dataset, args.sequence_column, args.label_column, *fractions)
     return data, data["train"].features["label"].names
-
-
-def _targets(split):
-    """Its labels, of shape `(rows,)` or `(rows, labels)`."""
-    return np.asarray(split["labels" if "labels" in split.column_names else "label"])
 
 
 def _groups(source, names, multi_label):
@@ -341,7 +313,7 @@ def _loss(args, train, labels):
     """The loss with class weights and smoothing; `None` for the model's own."""
     if not args.class_weights and not args.label_smoothing_factor:
         return None
-    weights = balanced_weights(_targets(train), labels) if args.class_weights else None
+    weights = balanced_weights(targets_of(train), labels) if args.class_weights else None
     return WeightedLoss(weights, args.label_smoothing_factor)
 
 
@@ -378,9 +350,11 @@ def _results_table(results, model, size):
     metrics = [metric for metric, value in results["test"]["model"].items() if isinstance(value, float)]
     for metric in metrics:
         table.add_column({"mcc": "MCC", "f1": "macro F1", "auroc": "AUROC"}.get(metric, metric), justify="right")
+    table.add_column("trained in", justify="right")
     for name, found in sorted(results["test"].items(), key=lambda item: -item[1][metrics[0]]):
         label = f"{Path(model).name}, {results['start'].partition(';')[0]}" if name == "model" else name
-        table.add_row(escape(label), *(f"{found[metric]:.4f}" for metric in metrics))
+        figures = [f"{found[metric]:.4f}" for metric in metrics]
+        table.add_row(escape(label), *figures, f"{results['fit_seconds'][name]:,.0f} s")
     return table
 
 

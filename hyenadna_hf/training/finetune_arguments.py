@@ -92,7 +92,11 @@ class DataArguments:
         },
     )
     baselines: bool = field(
-        default=True, metadata={"help": "Also score the majority class and a linear model on 6-mer counts."}
+        default=True,
+        metadata={
+            "help": "Also train and score the majority class, a linear model on 6-mer counts, a position weight matrix "
+            "and the CNN of GenomicBenchmarks."
+        },
     )
 
 

@@ -71,6 +71,21 @@ def label_aurocs(scores, labels):
     return np.array([roc_auc_score(labels[:, i], scores[:, i]) if both[i] else np.nan for i in range(len(both))])
 
 
+def class_auroc(probabilities, labels, classes):
+    """
+    Area under the ROC curve of classes: the mean of that of each class against the others.
+
+    Args:
+        probabilities (`np.ndarray` of shape `(rows, classes)`): Scores of each class.
+        labels (`np.ndarray` of shape `(rows,)`): The true classes.
+        classes (`np.ndarray` of shape `(classes,)`): Which class each column is of.
+
+    Returns:
+        `float`, over the classes that are among `labels`.
+    """
+    return float(np.nanmean(label_aurocs(probabilities, np.asarray(labels)[:, None] == classes)))
+
+
 def auroc_by_group(scores, labels, groups):
     """
     Median area under the ROC curve over the labels of each group, as chromatin profiles are reported.

@@ -1,6 +1,7 @@
 """Arguments, checks, output folder and checkpoints that all training runs share."""
 
 import json
+import os
 import shutil
 import time
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from ..baselines.gpt import GPTConfig
 from ..errors import InputError
 from ..jobs import has_other_files, locked, naming
 from ..model.configuration_hyenadna import HyenaDNAConfig
-from ..processes import has_accelerator
+from ..processes import has_accelerator, has_fast_bfloat16
 
 # Arguments of transformers that the commands cannot honour: the values that they can, and why not the others.
 UNSUITABLE = {
@@ -31,8 +32,15 @@ OUR_TYPES = tuple(config_class.model_type for config_class in (HyenaDNAConfig, G
 
 @dataclass
 class RunArguments(TrainingArguments):
-    """Those of transformers, with a floor of the cosine schedule, and with `bf16` on machines without a GPU."""
+    """Those of transformers, with a floor of the cosine schedule, and `bf16` by default where that is faster."""
 
+    bf16: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Compute in bfloat16, keep weights in float32 (default: where the device is faster so, unless "
+            "--fp16, --deepspeed or a launcher such as accelerate says the precision)."
+        },
+    )
     lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "Learning rate schedule."})
     min_lr_rate: float = field(
         default=0.0, metadata={"help": "Where cosine_with_min_lr ends, as a share of the peak, 0 to 1."}
@@ -44,6 +52,9 @@ class RunArguments(TrainingArguments):
 
     def __post_init__(self):
         self.use_cpu = self.use_cpu or not has_accelerator()  # or else --bf16 is refused there
+        if self.bf16 is None:
+            is_said = self.fp16 or self.deepspeed or "ACCELERATE_MIXED_PRECISION" in os.environ
+            self.bf16 = not is_said and has_fast_bfloat16(self.use_cpu)
         if 0 < self.warmup_steps < 1 and hasattr(self, "warmup_ratio"):  # transformers 4
             self.warmup_ratio, self.warmup_steps = self.warmup_steps, 0
         if not 0 <= self.min_lr_rate <= 1:

@@ -278,7 +278,7 @@ def test_a_plan_that_cannot_be():
                 model(ids, past_key_values=cache, plan=plan)
     with pytest.raises(ValueError, match="path='fast': it must be transparent, whole, rows, pieces or in_place"):
         replace(WHOLE, path="fast")
-        with pytest.raises(ValueError, match="keeps_spectra=True: spectra are kept on a CPU, not on meta"):
+        with pytest.raises(ValueError, match="keeps_spectra=True: spectra are kept on a CPU, not meta"):
             model.to("meta")(ids.to("meta"), plan=replace(WHOLE, keeps_spectra=True))
 
 

@@ -28,7 +28,7 @@ def composition(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["linear", "boosted"])
+@pytest.mark.parametrize("kind", ["linear", "boosted", "forest"])
 def test_probe_of_a_frozen_model(kind, composition, tmp_path):
     model, out = tmp_path / "model", tmp_path / "out"
     HyenaDNAConfig(d_model=8, n_layer=1, filter_order=8, max_seq_len=64).save_pretrained(model)
@@ -45,7 +45,7 @@ def test_probe_of_a_frozen_model(kind, composition, tmp_path):
     [
         (["--shots", "31"], "the smallest class has 30"),
         (["--draws", "0"], "at least 1 draw"),
-        (["--probe", "forest"], "it is one of linear, boosted"),
+        (["--probe", "tree"], "it is one of linear, boosted, forest"),
     ],
 )
 def test_bad_arguments(arguments, message, composition, tmp_path):
