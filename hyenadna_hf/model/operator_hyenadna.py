@@ -53,9 +53,12 @@ class HyenaDNAOperator(nn.Module):
         if plan.path == "pieces" and plan.mixer_in_pieces:
             return self._in_pieces(hidden_states, plan, rows.valid)
         if plan.path == "rows":
-            x = self.convolve_shortly(self.project(hidden_states))  # order + 1 times [D, B, L]
+            projected = self.project(hidden_states)
+            # In float32 whatever autocast says: a CPU is slow to multiply bfloat16 by element.
+            wide = projected.to(torch.promote_types(projected.dtype, torch.float32))
+            x = self.convolve_shortly(wide)  # order + 1 times [D, B, L]
             y = self._recurrence(x, past.convolutions(self, hidden_states, plan), rows.valid)
-            return self._out(y)
+            return self._out(y.to(projected.dtype))
         x = rows.pack(self.in_proj(hidden_states)).transpose(1, 2)  # [B, (order+1) D, L]
         extended = past.extend(x)
         before = extended.shape[-1] - x.shape[-1]

@@ -29,9 +29,10 @@ def compare(
     """
     Train baselines on the train split and score them on the test split.
 
-    They are the majority class; a linear model on 6-mer counts; where all sequences are of one length of at most 1,000
-    bases and have one class each, a position weight matrix for each class; and up to 10,000 bases, the convolutional
-    network of GenomicBenchmarks (3 epochs, batches of 32, AdamW with a learning rate of 1e-3 that falls to 0).
+    They are the majority class; a linear model on 6-mer counts, if there are any; a position weight matrix for each
+    class, where all sequences are of one length of at most 1,000 bases and have one class each; and up to 10,000 bases,
+    the convolutional network of GenomicBenchmarks (3 epochs, batches of 32, AdamW with a learning rate of 1e-3 that
+    falls to 0).
 
     Args:
         data: With columns `sequence` and `label`, or `labels`.
@@ -44,10 +45,9 @@ def compare(
     """
     target = targets_of(data["test"])
     lengths = {len(sequence) for split in data.values() for sequence in split["sequence"]}
-    scorers = {
-        "majority class": partial(_majority_scores, data),
-        f"{K}-mer counts, linear": partial(_kmer_scores, data),
-    }
+    scorers = {"majority class": partial(_majority_scores, data)}
+    if max(map(len, data["train"]["sequence"])) >= K:
+        scorers[f"{K}-mer counts, linear"] = partial(_kmer_scores, data)
     if target.ndim == 1 and len(lengths) == 1 and max(lengths) <= LONGEST_FOR_MATRIX:
         scorers["position weight matrix"] = partial(_matrix_scores, data)
     if max(lengths) <= LONGEST_FOR_CNN:
@@ -94,8 +94,8 @@ def _cnn_scores(data, length, device, seed):
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = _trained_cnn(data["train"], length, device)
-    with torch.no_grad():
-        return np.concatenate([model(**batch).logits.cpu().numpy() for batch in _batches(data["test"], device)])
+        with torch.no_grad():
+            return np.concatenate([model(**batch).logits.cpu().numpy() for batch in _batches(data["test"], device)])
 
 
 def _trained_cnn(split, length, device):

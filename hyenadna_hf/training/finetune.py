@@ -35,7 +35,6 @@ from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
 from .classifier import load_classifier, longest_input, tokenize, words
 from .comparison import compare, targets_of
-from .ema import EMACallback
 from .finetune_arguments import (
     RESULTS_FILE,
     ClassifierArguments,
@@ -49,7 +48,7 @@ from .loss import WeightedLoss, balanced_weights
 from .metrics import metric_names, metrics_of_scores
 from .optimizer import optimizer_cls_and_kwargs
 from .recipes import RECIPES, print_recipes, recipe_of
-from .runs import check_model_arguments, checkpoint_to_resume, print_where, train, writing
+from .runs import averaging, check_model_arguments, print_where, train, writing
 
 LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
 
@@ -318,9 +317,7 @@ def _loss(args, train, labels):
 
 
 def _trainer(args, model, tokenizer, tokens, groups, collators, loss):
-    callbacks = []
-    if args.ema_decay is not None:
-        callbacks.append(EMACallback(args.ema_decay, checkpoint_to_resume(args)))
+    callbacks = averaging(args)
     if args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
     collator, train_collator = collators
@@ -335,7 +332,7 @@ def _trainer(args, model, tokenizer, tokens, groups, collators, loss):
         compute_metrics=lambda output: metrics_of_scores(_first(output.predictions), output.label_ids, groups),
         compute_loss_func=loss,
         callbacks=callbacks,
-        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args, args.filter_learning_rate),
+        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args, args.filter_learning_rate, args.muon),
     )
 
 

@@ -10,9 +10,8 @@ from ..errors import InputError
 from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS, HyenaDNAConfig
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
 from .classifier import ModelArguments
-from .ema import UNAVERAGED_FILE
 from .recipes import find_recipe, recipe_of
-from .runs import RunArguments, check_run_folder, check_trainer_arguments, checkpoint_to_resume
+from .runs import RunArguments, check_run_folder, check_trainer_arguments
 
 RESULTS_FILE = "results.json"
 
@@ -113,12 +112,6 @@ class FinetuneArguments(RunArguments):
         default=None, metadata={"help": "Peak learning rate of HyenaDNA's filters (default: --learning_rate)."}
     )
     weight_decay: float = field(default=0.1, metadata={"help": "Not of HyenaDNA's filters, nor of biases and norms."})
-    ema_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "Evaluate and save an average of the weights over the steps, with this decay (such as 0.999)."
-        },
-    )
     class_weights: str | None = field(
         default=None, metadata={"help": "balanced: weigh the loss so that every class counts the same."}
     )
@@ -213,15 +206,8 @@ def check_arguments(model_args, data_args, args):
         raise InputError(f"--class_weights {args.class_weights}: it is balanced, or left out.")
     if args.early_stopping_patience is not None and args.early_stopping_patience < 1:
         raise InputError(f"--early_stopping_patience {args.early_stopping_patience}: give 1 or more.")
-    if args.ema_decay is not None and not 0 < args.ema_decay < 1:
-        raise InputError(f"--ema_decay {args.ema_decay}: give a number between 0 and 1, such as 0.999.")
-    if args.ema_decay is not None and (args.fsdp or args.deepspeed):
-        raise InputError(f"--ema_decay {args.ema_decay}: sharded parameters cannot be averaged; leave it out.")
     check_trainer_arguments(args)
     check_run_folder(args, RESULTS_FILE)
-    checkpoint = checkpoint_to_resume(args)
-    if checkpoint and (Path(checkpoint) / UNAVERAGED_FILE).is_file() != (args.ema_decay is not None):
-        raise InputError(f"--resume_from_checkpoint {checkpoint}: give --ema_decay as the run began, or leave it out.")
 
 
 def check_metric(args, names):

@@ -36,6 +36,7 @@ from .loss import SmoothedCausalLoss
 from .optimizer import optimizer_cls_and_kwargs
 from .runs import (
     RunArguments,
+    averaging,
     check_model_arguments,
     check_run_folder,
     check_trainer_arguments,
@@ -228,7 +229,7 @@ def prepare(genome_args, model_args, training_args):
     windows_per_step = training_args.per_device_train_batch_size * batches_per_step
     if training_args.max_steps <= 0:  # a stream without end has no epochs
         training_args.max_steps = math.ceil(windows * training_args.num_train_epochs / windows_per_step)
-    callbacks = []
+    callbacks = averaging(training_args)
     if model_args.initial_length is not None:
         if genome_args.append_sep:
             raise InputError("--append_sep and --initial_length: cut windows have no [SEP]; leave out one of them.")
@@ -413,7 +414,7 @@ def _trainer(args, model, tokenizer, data, validation, callbacks):
         preprocess_logits_for_metrics=window_losses,
         compute_loss_func=SmoothedCausalLoss(smoothing) if smoothing else None,
         callbacks=callbacks,
-        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args),
+        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args, muon=args.muon),
     )
 
 

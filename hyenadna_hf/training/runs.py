@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..jobs import has_other_files, locked, naming
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..processes import has_accelerator, has_fast_bfloat16
+from .ema import UNAVERAGED_FILE, EMACallback
 
 # Arguments of transformers that the commands cannot honour: the values that they can, and why not the others.
 UNSUITABLE = {
@@ -46,6 +47,18 @@ class RunArguments(TrainingArguments):
         default=0.0, metadata={"help": "Where cosine_with_min_lr ends, as a share of the peak, 0 to 1."}
     )
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
+    muon: bool = field(
+        default=False,
+        metadata={
+            "help": "Update the weight matrices of the blocks by Muon, at the same learning rate; all else by --optim."
+        },
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate and save an average of the weights over the steps, with this decay (such as 0.999)."
+        },
+    )
     save_total_limit: int | None = field(default=1, metadata={"help": "How many checkpoints to keep."})
     report_to: str | None = field(default="none", metadata={"help": "Trackers to report to."})
     dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin memory for the GPU."})
@@ -68,6 +81,14 @@ def check_trainer_arguments(args):
     """Refuse, by an `InputError`, arguments of transformers with which a command would fail or mislead."""
     if not 0 <= args.label_smoothing_factor < 1:
         raise InputError(f"--label_smoothing_factor {args.label_smoothing_factor}: give at least 0 and less than 1.")
+    if args.ema_decay is not None and not 0 < args.ema_decay < 1:
+        raise InputError(f"--ema_decay {args.ema_decay}: give a number between 0 and 1, such as 0.999.")
+    if args.ema_decay is not None and (args.fsdp or args.deepspeed):
+        raise InputError(f"--ema_decay {args.ema_decay}: sharded parameters cannot be averaged; leave it out.")
+    if args.muon and (args.fsdp or args.deepspeed):
+        raise InputError(f"--muon {args.muon}: Muon needs whole matrices, which are sharded here; leave it out.")
+    if args.muon and not hasattr(torch.optim, "Muon"):
+        raise InputError(f"--muon {args.muon}: PyTorch {torch.__version__} has no Muon; update it (2.9 or later).")
     for name, (suitable, reason) in UNSUITABLE.items():
         value = getattr(args, name)
         if value not in suitable:
@@ -112,7 +133,7 @@ def check_output_folder(path, results_file):
 
 def check_run_folder(args, results_file):
     """
-    Refuse an output folder that contains other files than those of such a run, or lacks the checkpoint to resume from.
+    Refuse an output folder that contains other files than those of such a run, or a checkpoint that cannot be resumed.
 
     Args:
         args (`TrainingArguments`): Their `output_dir` and `resume_from_checkpoint` are checked.
@@ -122,8 +143,16 @@ def check_run_folder(args, results_file):
         InputError: if the folder or the checkpoint is not suitable.
     """
     check_output_folder(args.output_dir, results_file)
-    if args.resume_from_checkpoint and not checkpoint_to_resume(args):
+    checkpoint = checkpoint_to_resume(args)
+    if args.resume_from_checkpoint and not checkpoint:
         raise InputError(f"--resume_from_checkpoint {args.resume_from_checkpoint}: there is no such checkpoint.")
+    if checkpoint and (Path(checkpoint) / UNAVERAGED_FILE).is_file() != (args.ema_decay is not None):
+        raise InputError(f"--resume_from_checkpoint {checkpoint}: give --ema_decay as the run began, or leave it out.")
+
+
+def averaging(args):
+    """What a Trainer needs for `--ema_decay`, a list of callbacks."""
+    return [] if args.ema_decay is None else [EMACallback(args.ema_decay, checkpoint_to_resume(args))]
 
 
 @contextmanager

@@ -1,3 +1,6 @@
+import copy
+import re
+
 import torch
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
@@ -37,3 +40,54 @@ def test_frozen_parameters_are_left_out(tmp_path):
     _, kwargs = optimizer_cls_and_kwargs(model, args)
     trained = {id(p) for group in kwargs["params"] for p in group["params"]}
     assert trained == {id(p) for p in model.score.parameters()}
+
+
+def test_muon_updates_the_matrices_of_the_blocks(tmp_path):
+    """Step by step against Muon and AdamW that each know their own parameters alone."""
+    trainer = trainer_for(tmp_path, muon=True)
+    optimizer = trainer.create_optimizer()
+    model, twin = trainer.model, copy.deepcopy(trainer.model)
+    matrices = {name for name, parameter in model.named_parameters() if re.search("(in|out)_proj.weight|fc", name)}
+    matrices = {name for name in matrices if name.endswith("weight")}
+    assert len(matrices) == 8  # of two blocks
+    parameters = dict(twin.named_parameters())
+    decayed = [p for n, p in parameters.items() if p.ndim > 1 and "filter_fn" not in n and n not in matrices]
+    others = [p for n, p in parameters.items() if p.ndim == 1 or "filter_fn" in n]
+    expected = [
+        torch.optim.Muon([parameters[n] for n in matrices], 0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(decayed, 0.01, weight_decay=0.1),
+        torch.optim.AdamW(others, 0.01, weight_decay=0.0),
+    ]
+    ids = torch.arange(40).view(2, 20) % 4 + 7
+    for step in range(4):
+        for each, used in ((model, [optimizer]), (twin, expected)):
+            each.eval()(input_ids=ids, labels=torch.tensor([0, step % 3])).loss.backward()
+            for part in used:
+                part.step()
+                part.zero_grad()
+        if step == 1:  # as when a run is resumed
+            state = optimizer.state_dict()
+            optimizer = trainer_of(trainer, tmp_path).create_optimizer()
+            optimizer.load_state_dict(state)
+        for name, parameter in model.named_parameters():
+            # An update is 2e-3 large, and Muon rounds within to the 8 bits of bfloat16.
+            torch.testing.assert_close(parameter, parameters[name], rtol=0, atol=1e-4)
+
+
+def trainer_of(trainer, tmp_path):
+    """Another trainer of the same model, as of a process that begins anew."""
+    args = TrainingArguments(tmp_path, learning_rate=0.01, weight_decay=0.1, report_to="none")
+    return Trainer(
+        trainer.model, args, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(trainer.model, args, muon=True)
+    )
+
+
+def test_muon_follows_the_schedule(tmp_path):
+    trainer = trainer_for(tmp_path, muon=True)
+    optimizer = trainer.create_optimizer()
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
+    before = copy.deepcopy(trainer.model.state_dict())
+    trainer.model(input_ids=torch.arange(20)[None] % 4 + 7, labels=torch.tensor([0])).loss.backward()
+    optimizer.step()
+    for name, value in trainer.model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)

@@ -71,9 +71,10 @@ def test_it_learns_and_says_how_well(files, capsys):
     assert "bits a base" in (files / "out" / "README.md").read_text()
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(files):
+@pytest.mark.parametrize("more", [(), ("--ema_decay", "0.8", "--muon")], ids=["AdamW", "Muon, averaged"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(files, more):
     HyenaDNAConfig(d_model=16, filter_order=16, n_layer=1, max_seq_len=66).save_pretrained(files / "model")  # dropout
-    warmup = ("--initial_length", "8", "--length_warmup_steps", "8")
+    warmup = ("--initial_length", "8", "--length_warmup_steps", "8", *more)
     assert main(arguments(files, "whole", *warmup)) == 0
     assert main(arguments(files, "half", *warmup, "--save_total_limit", "2")) == 0
     shutil.rmtree(files / "half" / "checkpoint-12")
