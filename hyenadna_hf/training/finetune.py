@@ -332,7 +332,9 @@ def _trainer(args, model, tokenizer, tokens, groups, collators, loss):
         compute_metrics=lambda output: metrics_of_scores(_first(output.predictions), output.label_ids, groups),
         compute_loss_func=loss,
         callbacks=callbacks,
-        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args, args.filter_learning_rate, args.muon),
+        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(
+            model, args, args.filter_learning_rate, args.muon_learning_rate
+        ),
     )
 
 

@@ -12,7 +12,7 @@ class WithMuon(torch.optim.Optimizer):
     """
     Muon (Jordan et al. 2024) for some weight matrices, and another optimizer for all other parameters.
 
-    Muon's updates are made as large as AdamW's (Liu et al. 2025), so that one learning rate serves both.
+    Muon's updates are made as large as AdamW's (Liu et al. 2025), so that their learning rates compare.
 
     Args:
         params: Parameter groups. Those with `muon=True` have the matrices.
@@ -39,7 +39,10 @@ class WithMuon(torch.optim.Optimizer):
 
 
 def parameter_groups(
-    model: torch.nn.Module, weight_decay: float, filter_learning_rate: float | None = None, muon: bool = False
+    model: torch.nn.Module,
+    weight_decay: float,
+    filter_learning_rate: float | None = None,
+    muon_learning_rate: float | None = None,
 ) -> list[dict[str, Any]]:
     """
     Parameter groups for an optimizer: no weight decay for implicit filters, biases and norms.
@@ -50,8 +53,8 @@ def parameter_groups(
         model (`torch.nn.Module`): A HyenaDNA model, bare or wrapped (PEFT, DDP), or any other.
         weight_decay (`float`): For the weight matrices outside the filters.
         filter_learning_rate (`float`, *optional*): For the filters; that of the optimizer by default.
-        muon (`bool`, defaults to `False`): Mark the weight matrices of the blocks for [`WithMuon`], all but the
-            filters'. Embeddings and heads are not in a block.
+        muon_learning_rate (`float`, *optional*): Put the weight matrices of the blocks, all but the filters', into a
+            group for [`WithMuon`], with this learning rate. Embeddings and heads are not in a block.
 
     Returns:
         `list[dict]`: groups of the trainable parameters, without empty ones.
@@ -66,7 +69,7 @@ def parameter_groups(
             in_block = any(part.isdecimal() for part in parts)  # blocks have numbers
             if not FILTERS.isdisjoint(parts):
                 filters.append(parameter)
-            elif muon and in_block and parameter.ndim == 2:
+            elif muon_learning_rate is not None and in_block and parameter.ndim == 2:
                 matrices.append(parameter)
             else:
                 (decayed if parameter.ndim > 1 else exempt).append(parameter)
@@ -75,13 +78,16 @@ def parameter_groups(
         {"params": decayed, "weight_decay": weight_decay},
         {"params": exempt, "weight_decay": 0.0},
         {"params": filters, "weight_decay": 0.0, **rate},
-        {"params": matrices, "weight_decay": weight_decay, "muon": True},
+        {"params": matrices, "weight_decay": weight_decay, "lr": muon_learning_rate, "muon": True},
     ]
     return [group for group in groups if group["params"]]
 
 
 def optimizer_cls_and_kwargs(
-    model: torch.nn.Module, args: TrainingArguments, filter_learning_rate: float | None = None, muon: bool = False
+    model: torch.nn.Module,
+    args: TrainingArguments,
+    filter_learning_rate: float | None = None,
+    muon_learning_rate: float | None = None,
 ) -> tuple[type, dict[str, Any]]:
     """
     What a Trainer takes as `optimizer_cls_and_kwargs`: the optimizer of `args.optim` over [`parameter_groups`].
@@ -92,11 +98,11 @@ def optimizer_cls_and_kwargs(
         model (`torch.nn.Module`): What the Trainer gets.
         args (`TrainingArguments`): Gives `optim`, `learning_rate`, `weight_decay` and the like.
         filter_learning_rate (`float`, *optional*): Learning rate of the filters; `args.learning_rate` by default.
-        muon (`bool`, defaults to `False`): Update the weight matrices of the blocks by Muon (see [`WithMuon`]).
+        muon_learning_rate (`float`, *optional*): Update the weight matrices of the blocks by Muon, see [`WithMuon`].
 
     Returns:
         `tuple`: class and keyword arguments.
     """
     optimizer, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
-    kwargs["params"] = parameter_groups(model, args.weight_decay, filter_learning_rate, muon)
-    return (WithMuon, {**kwargs, "optimizer": optimizer}) if muon else (optimizer, kwargs)
+    kwargs["params"] = parameter_groups(model, args.weight_decay, filter_learning_rate, muon_learning_rate)
+    return (optimizer, kwargs) if muon_learning_rate is None else (WithMuon, {**kwargs, "optimizer": optimizer})

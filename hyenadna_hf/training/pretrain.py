@@ -414,7 +414,7 @@ def _trainer(args, model, tokenizer, data, validation, callbacks):
         preprocess_logits_for_metrics=window_losses,
         compute_loss_func=SmoothedCausalLoss(smoothing) if smoothing else None,
         callbacks=callbacks,
-        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args, muon=args.muon),
+        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args, muon_learning_rate=args.muon_learning_rate),
     )
 
 

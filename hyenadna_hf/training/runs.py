@@ -47,10 +47,11 @@ class RunArguments(TrainingArguments):
         default=0.0, metadata={"help": "Where cosine_with_min_lr ends, as a share of the peak, 0 to 1."}
     )
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
-    muon: bool = field(
-        default=False,
+    muon_learning_rate: float | None = field(
+        default=None,
         metadata={
-            "help": "Update the weight matrices of the blocks by Muon, at the same learning rate; all else by --optim."
+            "help": "Update the weight matrices of the blocks by Muon, with this peak learning rate (such as twice "
+            "--learning_rate), and all else by --optim (default: no Muon)."
         },
     )
     ema_decay: float | None = field(
@@ -85,14 +86,22 @@ def check_trainer_arguments(args):
         raise InputError(f"--ema_decay {args.ema_decay}: give a number between 0 and 1, such as 0.999.")
     if args.ema_decay is not None and (args.fsdp or args.deepspeed):
         raise InputError(f"--ema_decay {args.ema_decay}: sharded parameters cannot be averaged; leave it out.")
-    if args.muon and (args.fsdp or args.deepspeed):
-        raise InputError(f"--muon {args.muon}: Muon needs whole matrices, which are sharded here; leave it out.")
-    if args.muon and not hasattr(torch.optim, "Muon"):
-        raise InputError(f"--muon {args.muon}: PyTorch {torch.__version__} has no Muon; update it (2.9 or later).")
+    if args.muon_learning_rate is not None:
+        _check_muon(args)
     for name, (suitable, reason) in UNSUITABLE.items():
         value = getattr(args, name)
         if value not in suitable:
             raise InputError(f"--{name} {value}: {reason}; leave it out.")
+
+
+def _check_muon(args):
+    given = f"--muon_learning_rate {args.muon_learning_rate}"
+    if not args.muon_learning_rate >= 0:
+        raise InputError(f"{given}: give 0 or more.")
+    if args.fsdp or args.deepspeed:
+        raise InputError(f"{given}: Muon needs whole matrices, which are sharded here; leave it out.")
+    if not hasattr(torch.optim, "Muon"):
+        raise InputError(f"{given}: PyTorch {torch.__version__} has no Muon; update it (2.9 or later).")
 
 
 def check_model_arguments(args, model):

@@ -167,9 +167,7 @@ def test_coordinates_from_a_table_are_text():
     intervals = {"region": ["chr1"], "start": ["5"], "end": ["10"]}
     data = DatasetDict({name: Dataset.from_dict({"sequence": ["ACGTA"], **intervals}) for name in SPLITS})
     assert DistinctSequences(data).leakage()["train", "test"]["overlapping"] == 1
-    data["test"] = Dataset.from_dict(
-        {"sequence": ["ACGTA"], **intervals, "region": ["1"]}
-    )  # by Ensembl
+    data["test"] = Dataset.from_dict({"sequence": ["ACGTA"], **intervals, "region": ["1"]})  # by Ensembl
     assert DistinctSequences(data).leakage()["train", "test"]["overlapping"] == 1
     for column, wrong in (("start", "x"), ("start", "-1"), ("end", "5"), ("end", "7.5"), ("end", "")):
         data["test"] = Dataset.from_dict({"sequence": ["ACGTA"], **intervals, column: [wrong]})

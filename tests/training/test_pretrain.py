@@ -71,7 +71,9 @@ def test_it_learns_and_says_how_well(files, capsys):
     assert "bits a base" in (files / "out" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("more", [(), ("--ema_decay", "0.8", "--muon")], ids=["AdamW", "Muon, averaged"])
+@pytest.mark.parametrize(
+    "more", [(), ("--ema_decay", "0.8", "--muon_learning_rate", "0.02")], ids=["AdamW", "Muon, averaged"]
+)
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(files, more):
     HyenaDNAConfig(d_model=16, filter_order=16, n_layer=1, max_seq_len=66).save_pretrained(files / "model")  # dropout
     warmup = ("--initial_length", "8", "--length_warmup_steps", "8", *more)
