@@ -104,7 +104,7 @@ class FinetuneArguments(RunArguments):
     """Those of transformers, with defaults for HyenaDNA. (DNABERT and the like need a learning rate near 3e-5.)"""
 
     output_dir: str = field(default="hyenadna-finetuned", metadata={"help": "Where the checkpoint goes."})
-    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training split."})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the training split."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Sequences a step and device."})
     per_device_eval_batch_size: int = field(default=128, metadata={"help": "Sequences a step and device, evaluating."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})

@@ -202,10 +202,13 @@ class TestTrainingInPieces:
     def test_autocast(self, plan):
         model = model_of().float()
         ids = torch.randint(7, 11, (2, 40))
+        expected = self.gradients(model, ids, TRANSPARENT)
         with torch.autocast("cpu", torch.bfloat16):
-            pieces, expected = (self.gradients(model, ids, plan) for plan in (plan, TRANSPARENT))
-        for mine, other in zip(pieces, expected):
-            assert (mine - other).abs().max() <= 0.03 * other.abs().max()  # both round to bfloat16
+            found = self.gradients(model, ids, plan)
+            if plan is not ROWS:  # which rounds less: nothing but the linear layers is in bfloat16
+                expected = self.gradients(model, ids, TRANSPARENT)
+        for mine, other in zip(found, expected):
+            assert (mine - other).abs().max() <= 0.03 * other.abs().max()
 
     @torch.no_grad()
     @pytest.mark.parametrize("plan", [WHOLE, replace(PIECES, mixer_in_pieces=False)], ids=str)
