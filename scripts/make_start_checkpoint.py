@@ -20,8 +20,9 @@ def main():
     args = parser.parse_args()
 
     convert(args.weights, args.out, special_tokens_mode="cls_sep")
-    labels = {"id2label": {0: "other", 1: "eukaryote"}, "label2id": {"other": 0, "eukaryote": 1}}
-    AutoConfig.from_pretrained(args.out, problem_type="single_label_classification", **labels).save_pretrained(args.out)
+    fields = {"id2label": {0: "other", 1: "eukaryote"}, "label2id": {"other": 0, "eukaryote": 1}}
+    fields |= {"problem_type": "single_label_classification", "embed_dropout": 0.0}
+    AutoConfig.from_pretrained(args.out, **fields).save_pretrained(args.out)
     link_code(args.out)
     for name in ("README.md", "generation_config.json"):  # README.md and LICENSE are written by hand
         (Path(args.out) / name).unlink()

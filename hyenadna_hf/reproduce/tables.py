@@ -298,7 +298,8 @@ TABLES = {
             "bits a base": Row("genomes", "bits", scale=1.0, digits=4),
             "bits a base at position": Row("genomes", "bits at position", scale=1.0, digits=4),
         },
-        {"markov-5": Model("markov-5"), "markov-11": Model("markov-11"), "chr20": Model("hyenadna-tiny-1k-chr20")},
+        {"markov-5": Model("markov-5"), "markov-11": Model("markov-11")}
+        | {name.rpartition("-")[2]: Model(name) for name in ("hyenadna-tiny-1k-chr20", "hyenadna-tiny-1k-human")},
         note="Bits a base, not percent. A position P is the mean of the bases P to 2 P - 1 of a window, from 0.",
     ),
     "local": Table(
