@@ -135,7 +135,8 @@ def test_options_have_no_dashes_and_only_shared_ones_are_listed():
     found = options()
     assert not [name for name in found if "-" in name.removeprefix("--")]
     shared = {next(iter(actions.values())).dest for actions in found.values() if len(actions) > 1}
-    assert shared - OF_TRANSFORMERS - MEANINGS.keys() == {"min_lr_rate"}  # of both training commands, one dataclass
+    of_training = {"min_lr_rate", "ema_decay", "muon_learning_rate"}  # of both training commands, one dataclass
+    assert shared - OF_TRANSFORMERS - MEANINGS.keys() == of_training
     assert MEANINGS.keys() <= shared
 
 
