@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -162,10 +163,16 @@ def locked(folder, name):
     path = folder / LOCK_FILE
     made = not folder.is_dir()
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        # The run that held the lock may remove the folder at any moment.
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             file = path.open("a", encoding="utf-8")
-        except FileNotFoundError:  # the run that held the lock has removed the folder
+        except FileNotFoundError:
+            continue
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if not stat.S_ISDIR(folder.lstat().st_mode):
+                    raise
             continue
         with file:
             try:

@@ -203,7 +203,7 @@ def test_only_one_process_has_a_lock_at_a_time(tmp_path):
     ]
     times = sum(run.communicate()[0].count(b"1") for run in runs)
     assert all(run.returncode == 0 for run in runs)
-    assert int((tmp_path / "counter").read_text()) == times >= 200
+    assert int((tmp_path / "counter").read_text()) == times > 0  # how many depends on what else the machine does
     assert not list(tmp_path.glob("folder/*"))  # the folder stays if its maker was not the last to leave it
 
 
