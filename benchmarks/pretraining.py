@@ -18,16 +18,13 @@ from report import write_table
 from transformers import HfArgumentParser
 
 from hyenadna_hf.baselines.markov import MarkovModel
-from hyenadna_hf.data.fasta import Fasta
+from hyenadna_hf.reproduce.bits import region_texts
 from hyenadna_hf.training.pretrain import GenomeArguments, genome_splits
 
 
-def sequences(streams, fasta):
+def sequences(streams):
     """The regions of a split, each as a `str`."""
-    with Fasta(fasta) as genome:
-        for stream in streams:
-            for piece in stream.regions:
-                yield genome.fetch(piece.name, piece.start, piece.end)
+    return (text for _, text in region_texts(streams))
 
 
 def main():
@@ -46,8 +43,8 @@ def main():
     splits = genome_splits(genome_args, length=1024, seed=0)
     rows = []
     for order in args.orders:
-        model = MarkovModel(order).fit(sequences(splits["train"], args.fasta))
-        bits = {name: model.bits_per_base(sequences(splits[name], args.fasta))[0] for name in ("validation", "test")}
+        model = MarkovModel(order).fit(sequences(splits["train"]))
+        bits = {name: model.bits_per_base(sequences(splits[name]))[0] for name in ("validation", "test")}
         rows.append({"model": f"Markov, order {order}", "bases seen": "all, once", **_row(bits)})
     bits = {name: found["bits_per_base"] for name, found in run["splits"].items()}
     rows.append({"model": Path(args.checkpoint).name, "bases seen": f"{run['bases_seen']:,}", **_row(bits)})

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from hyenadna_hf.data.labelled import load_labelled_sequences
 from hyenadna_hf.data.sequence import BASES, NUCLEOTIDE_IDS, token_ids
+from hyenadna_hf.inference.likelihood import sequence_log_likelihood
 from hyenadna_hf.loading import load_trained
 
 matplotlib.use("Agg")
@@ -40,8 +41,12 @@ def main():
     split = load_labelled_sequences("splice_sites_chr20")["test"]
     names, labels = split.features["label"].names, np.array(split["label"])
     ids = torch.from_numpy(np.stack([token_ids(text) for text in split["sequence"]]))
-    bits = bits_by_position(load_trained(AutoModelForCausalLM, args.model)[0], ids)
-    logos = attributions(load_trained(AutoModelForSequenceClassification, args.classifier)[0], ids, labels)
+    likelihoods = sequence_log_likelihood(
+        *load_trained(AutoModelForCausalLM, args.model), split["sequence"], per_base=True
+    )
+    bits = -np.stack([found.per_base for found in likelihoods]) / math.log(2)  # NaN at the first base
+    classifier, _ = load_trained(AutoModelForSequenceClassification, args.classifier)
+    logos = attributions(classifier, ids, labels)
 
     middle = ids.shape[1] // 2
     window = slice(middle - SHOWN, middle + SHOWN)
@@ -59,18 +64,6 @@ def main():
         for part in panel:
             part.axvline(-0.5, color="#c9d1d8", zorder=0)
     figure.savefig(args.out, dpi=150, metadata={"Software": None})
-
-
-def bits_by_position(model, ids):
-    """Bits of each base given those before it, `(windows, length)`; NaN at the first."""
-    found = np.full(ids.shape, np.nan)
-    first = NUCLEOTIDE_IDS[0]
-    with torch.no_grad():
-        for start in range(0, len(ids), BATCH):
-            rows = ids[start : start + BATCH]
-            scores = model(rows).logits[:, :-1, first : first + len(BASES)].log_softmax(-1)
-            found[start : start + BATCH, 1:] = -scores.gather(-1, rows[:, 1:, None] - first)[..., 0] / math.log(2)
-    return found
 
 
 def attributions(model, ids, labels):

@@ -185,11 +185,13 @@ from pathlib import Path
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.jobs import locked
 folder, counter = Path(sys.argv[1]) / "folder", Path(sys.argv[1]) / "counter"
-for _ in range(200):
+had = 0
+while had < 70:
     try:
         with locked(folder, "it"):
             counter.write_text(str(int(counter.read_text()) + 1))
             print(1)
+        had += 1
     except InputError:
         pass
 """
@@ -203,7 +205,7 @@ def test_only_one_process_has_a_lock_at_a_time(tmp_path):
     ]
     times = sum(run.communicate()[0].count(b"1") for run in runs)
     assert all(run.returncode == 0 for run in runs)
-    assert int((tmp_path / "counter").read_text()) == times > 0  # how many depends on what else the machine does
+    assert int((tmp_path / "counter").read_text()) == times >= 200
     assert not list(tmp_path.glob("folder/*"))  # the folder stays if its maker was not the last to leave it
 
 

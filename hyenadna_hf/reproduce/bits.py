@@ -2,21 +2,20 @@
 
 import json
 import math
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from transformers import HfArgumentParser
 
 from ..baselines.markov import MarkovModel
-from ..data.fasta import fasta_files
+from ..data.fasta import fasta_files, fasta_stem
 from ..errors import InputError
 from ..inference.likelihood import sequence_log_likelihood
 from ..jobs import write_text
 from ..loading import InferenceArguments, load_language_model
 from ..training.pretrain import GenomeArguments, genome_splits
+from . import steps
 
 HELD_OUT_FILE = "held_out.txt"
 MARKOV = "markov-"
@@ -38,11 +37,7 @@ class BitsArguments(InferenceArguments):
 
 def main(argv):
     """Run `python -m hyenadna_hf.reproduce.bits` with the arguments `argv` (a list of `str`)."""
-    parser = HfArgumentParser(BitsArguments, prog="hyenadna_hf.reproduce.bits", description=__doc__)
-    args, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    if unknown:
-        raise InputError(f"unknown argument {unknown[0]}; --help lists them all.")
-    bits(args)
+    bits(*steps.parse("bits", __doc__, BitsArguments, argv))
 
 
 def bits(args):
@@ -60,13 +55,12 @@ def bits(args):
         `bits at position, P`: the mean over all regions of the bases P to 2 P - 1 of a window, counted from 0.
 
     Raises:
-        InputError: if genomes, regions, the model or an argument will not do.
+        InputError: if a genome, a region, the model or an argument is invalid.
     """
     started = time.monotonic()
-    genomes = fasta_files(args.dataset)
-    splits = held_out_splits(args.dataset, genomes, args.window)
+    splits = held_out_splits(args.dataset, args.window)
     if args.model.startswith(MARKOV):
-        metrics, origin = _markov_bits(args, genomes, splits), "counted"
+        metrics, origin = _markov_bits(args, splits), "counted"
     else:
         model, tokenizer = load_language_model(args)
         metrics, origin = window_bits(model, tokenizer, splits["test"], args.window), "pretrained"
@@ -83,13 +77,12 @@ def bits(args):
     return results
 
 
-def held_out_splits(folder, genomes, window=1024):
+def held_out_splits(folder, window=1024):
     """
     What is held out of genomes, and the rest.
 
     Args:
-        folder (`str` or `Path`): Has the file of held-out regions.
-        genomes (`list[Path]`): Its FASTA files.
+        folder (`str` or `Path`): Has FASTA files, and the file of held-out regions.
         window (`int`, defaults to 1024): Bases in a window.
 
     Returns:
@@ -98,7 +91,7 @@ def held_out_splits(folder, genomes, window=1024):
     Raises:
         InputError: if there is no such file, or a region in it is not one of the genomes.
     """
-    path = Path(folder) / HELD_OUT_FILE
+    genomes, path = fasta_files(folder), Path(folder) / HELD_OUT_FILE
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; write a held-out region a line into it (chr7:1-5,000,000).")
     regions = path.read_text(encoding="utf-8").split()
@@ -146,25 +139,18 @@ def region_texts(streams):
             yield name, stream.fasta.fetch(piece.name, piece.start, piece.end)
 
 
-def _markov_bits(args, genomes, splits):
+def _markov_bits(args, splits):
     order = args.model.removeprefix(MARKOV)
     if not order.isdecimal() or not 0 <= int(order) <= 12:
         raise InputError(f"--model {args.model}: give {MARKOV}0 to {MARKOV}12.")
-    counted = {genome.name.partition(".")[0]: genome for genome in genomes}
-    unknown = next((name for name in args.markov_genomes if name not in counted), None)
+    genomes = {fasta_stem(stream.fasta.path): stream for stream in splits["train"]}
+    unknown = next((name for name in args.markov_genomes if name not in genomes), None)
     if unknown is not None:
-        raise InputError(f"--markov_genomes {unknown}: there are {', '.join(counted)}.")
-    paths = {counted[name] for name in args.markov_genomes or counted}
-    model = MarkovModel(int(order))
-    for stream in splits["train"]:
-        if Path(stream.fasta.path) in paths:
-            model.fit(text for _, text in region_texts([stream]))
+        raise InputError(f"--markov_genomes {unknown}: there are {', '.join(genomes)}.")
+    counted = [genomes[name] for name in args.markov_genomes or genomes]
+    model = MarkovModel(int(order)).fit(text for _, text in region_texts(counted))
     return {f"bits, {name}": model.bits_per_base([text])[0] for name, text in region_texts(splits["test"])}
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        print(f"hyenadna_hf.reproduce.bits: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    steps.run("bits", main)

@@ -169,13 +169,12 @@ def train_fasta(folder):
 def _genomes(folder, limit):
     if limit is not None:
         raise InputError(f"--limit {limit}: held-out regions are scored whole; leave it out.")
-    genomes = fasta_files(folder)
-    splits = held_out_splits(folder, genomes)
+    splits = held_out_splits(folder)
     bases = {
         split: sum(piece.end - piece.start for stream in streams for piece in stream.regions)
         for split, streams in splits.items()
     }
-    files = [Path(folder) / HELD_OUT_FILE, *genomes]
+    files = [Path(folder) / HELD_OUT_FILE, *fasta_files(folder)]
     fingerprint = hashlib.sha256("".join(path.name + sha256(path) for path in files).encode()).hexdigest()
     return Data(folder, folder, f"regions of {HELD_OUT_FILE}; sizes in bases", bases, bases["train"], fingerprint)
 

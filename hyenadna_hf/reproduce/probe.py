@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from transformers import HfArgumentParser, set_seed
+from transformers import set_seed
 
 from ..data.named import load_labelled
 from ..errors import InputError
@@ -24,6 +23,7 @@ from ..jobs import replace_file, write_text
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..training.classifier import ModelArguments, load_classifier, longest_input, words
 from ..training.metrics import class_auroc, classification_metrics
+from . import steps
 
 PROBES = {
     "linear": lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
@@ -48,11 +48,7 @@ class ProbeArguments:
 
 def main(argv):
     """Run `python -m hyenadna_hf.reproduce.probe` with the arguments `argv` (a list of `str`)."""
-    parser = HfArgumentParser((ProbeArguments, ModelArguments), prog="hyenadna_hf.reproduce.probe", description=__doc__)
-    args, model_args, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    if unknown:
-        raise InputError(f"unknown argument {unknown[0]}; --help lists them all.")
-    probe(args, model_args)
+    probe(*steps.parse("probe", __doc__, (ProbeArguments, ModelArguments), argv))
 
 
 def probe(args, model_args):
@@ -217,8 +213,4 @@ def picture(embedded, labels, path, seed=0, title="mean embeddings of the test s
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        print(f"hyenadna_hf.reproduce.probe: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    steps.run("probe", main)

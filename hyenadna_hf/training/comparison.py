@@ -1,4 +1,4 @@
-"""What a fine-tuned classifier is compared with, trained and tested on the same sequences."""
+"""Baselines for a fine-tuned classifier, trained and tested on the same sequences."""
 
 import time
 from functools import partial
@@ -95,7 +95,7 @@ def _cnn_scores(data, length, device, seed):
         torch.manual_seed(seed)
         model = _trained_cnn(data["train"], length, device)
         with torch.no_grad():
-            return np.concatenate([model(**batch).logits.cpu().numpy() for batch in _batches(data["test"], device)])
+            return np.concatenate([model(**_on(device, batch)).logits.cpu().numpy() for batch in _loader(data["test"])])
 
 
 def _trained_cnn(split, length, device):
@@ -107,21 +107,25 @@ def _trained_cnn(split, length, device):
     optimizer = torch.optim.AdamW(parameter_groups(model, CNN_WEIGHT_DECAY), lr=CNN_LEARNING_RATE)
     steps = CNN_EPOCHS * -(-len(split) // CNN_BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+    loader = _loader(split, shuffle=True)
     for _ in range(CNN_EPOCHS):
-        for batch in _batches(split, device, shuffle=True):
-            model(**batch).loss.backward()
+        for batch in loader:
+            model(**_on(device, batch)).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
     return model.eval()
 
 
-def _batches(split, device, shuffle=False):
-    """Batches of token ids, masks and labels, on a device."""
+def _loader(split, shuffle=False):
+    """Batches of token ids, masks and labels."""
     rows = [
         {"input_ids": token_ids(sequence), "labels": target}
         for sequence, target in zip(split["sequence"], targets_of(split))
     ]
     collator = ClassificationCollator(baseline_tokenizer("cnn"))
-    for batch in DataLoader(rows, CNN_BATCH_SIZE, shuffle=shuffle, collate_fn=collator):
-        yield {name: values.to(device) for name, values in batch.items()}
+    return DataLoader(rows, CNN_BATCH_SIZE, shuffle=shuffle, collate_fn=collator)
+
+
+def _on(device, batch):
+    return {name: values.to(device) for name, values in batch.items()}

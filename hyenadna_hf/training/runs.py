@@ -160,7 +160,7 @@ def check_run_folder(args, results_file):
 
 
 def averaging(args):
-    """What a Trainer needs for `--ema_decay`, a list of callbacks."""
+    """List the callbacks that `--ema_decay` needs: one, or none without it."""
     return [] if args.ema_decay is None else [EMACallback(args.ema_decay, checkpoint_to_resume(args))]
 
 

@@ -8,8 +8,9 @@ from hyenadna_hf import HyenaDNAConfig
 from hyenadna_hf.training.optimizer import optimizer_cls_and_kwargs
 
 
-def trainer_for(tmp_path, **kwargs):
-    model = AutoModelForSequenceClassification.from_config(HyenaDNAConfig(d_model=16, n_layer=2, num_labels=3))
+def trainer_for(tmp_path, model=None, **kwargs):
+    if model is None:
+        model = AutoModelForSequenceClassification.from_config(HyenaDNAConfig(d_model=16, n_layer=2, num_labels=3))
     args = TrainingArguments(tmp_path, learning_rate=0.01, weight_decay=0.1, report_to="none")
     return Trainer(model, args, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args, **kwargs))
 
@@ -67,21 +68,11 @@ def test_muon_updates_the_matrices_of_the_blocks(tmp_path):
                 part.zero_grad()
         if step == 1:  # as when a run is resumed
             state = optimizer.state_dict()
-            optimizer = trainer_of(trainer, tmp_path).create_optimizer()
+            optimizer = trainer_for(tmp_path, model, muon_learning_rate=0.02).create_optimizer()
             optimizer.load_state_dict(state)
         for name, parameter in model.named_parameters():
             # Muon makes rounding errors of gradients as large as the gradients, so nothing but equality will do.
             torch.testing.assert_close(parameter, parameters[name], rtol=0, atol=0)
-
-
-def trainer_of(trainer, tmp_path):
-    """Another trainer of the same model, as of a process that begins anew."""
-    args = TrainingArguments(tmp_path, learning_rate=0.01, weight_decay=0.1, report_to="none")
-    return Trainer(
-        trainer.model,
-        args,
-        optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(trainer.model, args, muon_learning_rate=0.02),
-    )
 
 
 def test_muon_follows_the_schedule(tmp_path):

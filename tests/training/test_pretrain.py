@@ -285,7 +285,7 @@ def test_a_checkpoint_that_was_cut_is_not_resumed_from(tmp_path, state):
 
 
 def test_a_folder_without_a_state_is_no_finished_run(files, capsys):
-    """What a Trainer says of it is what the user reads."""
+    """The user reads the Trainer's own error."""
     (files / "checkpoint-empty").mkdir()
     assert main(arguments(files, "out", "--resume_from_checkpoint", str(files / "checkpoint-empty"))) != 0
     assert "global_step" not in capsys.readouterr().err
