@@ -61,20 +61,26 @@ class Job:
     @contextmanager
     def _begun(self):
         identity = self.folder / IDENTITY_FILE
-        if self.folder.is_dir() and not identity.is_file() and has_other_files(self.folder):
-            raise InputError(f"{self.folder}: parts go here, but it holds something else; move it or change --out.")
-        with locked(self.folder, self.out):
-            try:
+        try:
+            with locked(self.folder, self.out):
                 for left in self.folder.glob(f"{UNFINISHED}*"):  # by a run that was killed
                     left.unlink()
                 if identity.is_file():
                     self._check_same(json.loads(identity.read_text(encoding="utf-8")))
+                elif has_other_files(self.folder):
+                    raise InputError(
+                        f"{self.folder}: parts go here, but it holds something else; move it or change --out."
+                    )
                 else:
                     write_text(identity, json.dumps(self.identity, indent=2) + "\n")
-                yield
-            finally:
-                if not any(self._parts()):
-                    shutil.rmtree(self.folder, ignore_errors=True)
+                try:
+                    yield
+                finally:
+                    if not any(self._parts()):
+                        identity.unlink(missing_ok=True)
+        finally:
+            with suppress(OSError):  # there are parts in it, or another run uses it
+                self.folder.rmdir()
 
     def _check_same(self, before):
         names = [name for name in {**before, **self.identity} if before.get(name) != self.identity.get(name)]

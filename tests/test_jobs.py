@@ -197,6 +197,30 @@ while had < 70:
 """
 
 
+JOBS = """
+import sys
+from pathlib import Path
+from accelerate import PartialState
+from hyenadna_hf.errors import InputError
+from hyenadna_hf.jobs import Job, write_text
+done = 0
+while done < 60:
+    try:
+        with Job(Path(sys.argv[1]) / "out", {}, PartialState()) as job:
+            job.run("ab", len, lambda part, path, advance: write_text(path, part), "parts", 2)
+            job.finish(lambda path: path.write_text("".join(job.part(i).read_text() for i in range(2))))
+        done += 1
+    except InputError as error:
+        assert "another run is writing it" in str(error), error
+"""
+
+
+def test_runs_of_one_job_that_start_while_another_ends(tmp_path):
+    runs = [subprocess.Popen([sys.executable, "-c", JOBS, str(tmp_path)], env=ENVIRONMENT) for _ in range(3)]
+    assert all(run.wait() == 0 for run in runs)
+    assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out").read_text() == "ab"
+
+
 def test_only_one_process_has_a_lock_at_a_time(tmp_path):
     (tmp_path / "counter").write_text("0")
     runs = [
