@@ -52,6 +52,12 @@ def reverse_complement(sequence: str) -> str:
     return sequence.translate(_COMPLEMENT)[::-1]
 
 
+def shared_prefix_length(sequences: list[str]) -> int:
+    """Return the number of characters with which all sequences begin."""
+    first, last = min(sequences), max(sequences)  # in alphabetical order, those between share what these two do
+    return next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), len(first))
+
+
 _TOKENS = token_table(ambiguous_as="N")
 _COMPLEMENTARY_TOKENS = COMPLEMENT_IDS.numpy()[_TOKENS]
 

@@ -8,21 +8,23 @@ as context but not scored.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data.sequence import BASES, NOT_A_NUCLEOTIDE, normalised, reverse_complement
+from ..data.sequence import BASES, NOT_A_NUCLEOTIDE, normalised, reverse_complement, shared_prefix_length
 from ..errors import InputError
 from ..loading import check_tokenizer
+from ..model.cache_hyenadna import HyenaDNACache
 from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
 from .tiling import tiles
 
 STRANDS = ("forward", "both")
 MAX_TOKENS = 16_384
+LEAST_SHARED = 64  # bases of a beginning that is worth a call of its own
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,9 @@ class BaseLikelihood:
         self.bos = bos
         self.max_tokens = max_tokens
         self.longest = model.config.max_seq_len - bos
+        # A learned prompt would stand before each call. On other devices than a CPU it has not been timed.
+        peft_config = getattr(model, "active_peft_config", None)
+        self._shares = model.device.type == "cpu" and not getattr(peft_config, "is_prompt_learning", False)
         self._bases = torch.tensor(tokenizer.convert_tokens_to_ids(list(BASES)))
 
     def tile_size(self, window=None, stride=None):
@@ -223,17 +228,65 @@ class BaseLikelihood:
             `tuple`: an item and the log-probability of each of its bases, in nats, float32, NaN where it is not
             scored; in the order of the items.
         """
+        for item, (values,) in self._stream(items, lambda item: [text(item)], self._score_groups):
+            yield item, values
+
+    def stream_groups(self, groups):
+        """
+        Score groups of sequences that begin alike, such as the haplotypes of a locus.
+
+        On a CPU the shared beginning of a group is read once.
+
+        Args:
+            groups (iterable of `list[str]`): Read lazily, as [`BaseLikelihood.stream`] does.
+
+        Yields:
+            `list[np.ndarray]`: for each sequence of a group the log-probability of each of its bases, in nats, float32,
+            NaN where it is not scored. Bases of a shared beginning may be NaN.
+        """
+        for _, values in self._stream(groups, list, self._score_from_first_difference):
+            yield values
+
+    def _stream(self, items, texts, score):
+        """Score lists of sequences, the `texts` of an item: yield items and their lists of values."""
 
         def length(item):
-            return len(text(item)) + self.bos
+            return sum(len(text) + self.bos for text in texts(item))
 
         for chunk in chunks_of(items, length, BATCHES_AHEAD * self.max_tokens):
             values = [None] * len(chunk)
             for batch in length_bucketed(chunk, length, self.max_tokens):
                 indices, members = zip(*batch)
-                for index, scored in zip(indices, self._score(map(text, members))):
+                for index, scored in zip(indices, score(list(map(texts, members)))):
                     values[index] = scored
             yield from zip(chunk, values)
+
+    def _score_groups(self, groups):
+        scored = iter(self._score([text for group in groups for text in group]))
+        return [list(islice(scored, len(group))) for group in groups]
+
+    def _score_from_first_difference(self, groups):
+        # Something of each is left to score.
+        shared = min(min(shared_prefix_length(group), min(map(len, group)) - 1) for group in groups)
+        if shared < LEAST_SHARED or not self._shares:
+            return self._score_groups(groups)
+        begin = [group[0][:shared] for group in groups]
+        rest = [text[shared:] for group in groups for text in group]
+        sizes = torch.tensor([len(group) for group in groups])
+        longest = max(map(len, rest))
+        ids = self._tokens(rest)
+        with inference_of(self.model):
+            cache = HyenaDNACache(self.model.config, shared + self.bos + longest)
+            first = self.model(input_ids=self._tokens(begin, self.bos), past_key_values=cache, logits_to_keep=1).logits
+            rows = torch.arange(len(groups)).repeat_interleave(sizes)
+            cache.batch_select_indices(rows)
+            logits = self.model(input_ids=ids, past_key_values=cache).logits
+            logits = torch.cat([first[rows.to(first.device)], logits[:, :-1]], dim=1)
+            values = self._log_probabilities(logits, ids)
+        scored = (
+            np.concatenate([np.full(shared, np.nan, np.float32), row[: len(text)]]) for row, text in zip(values, rest)
+        )
+        return [list(islice(scored, len(group))) for group in groups]
 
     def _score(self, sequences):
         sequences = list(sequences)

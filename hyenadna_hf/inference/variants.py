@@ -16,7 +16,7 @@ is scored before the first base that differs: a causal model gives what stands b
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice, tee
+from itertools import groupby, tee
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.fasta import Fasta
 from ..data.intervals import centred
-from ..data.sequence import BASES, normalised, reverse_complement
+from ..data.sequence import BASES, normalised, reverse_complement, shared_prefix_length
 from ..errors import InputError
 from .likelihood import MAX_TOKENS, BaseLikelihood, skipped_bases
 
@@ -128,10 +128,9 @@ def _score(likelihood, variants, fasta, window):
     by_locus = groupby(variants, key=lambda variant: (variant.contig, variant.start, variant.reference))
     loci = (_locus(list(alternates), fasta, window) for _, alternates in by_locus)
     read, write = tee(loci)  # the first as far ahead of the second as `stream` reads
-    haplotypes = (haplotype for locus in read for strand in locus.strands for haplotype in strand)
-    scored = likelihood.stream(haplotypes, str)
+    scored = likelihood.stream_groups(strand for locus in read for strand in locus.strands)
     for locus in write:
-        yield from _scores(locus, [list(islice(scored, len(strand))) for strand in locus.strands])
+        yield from _scores(locus, [list(zip(strand, next(scored))) for strand in locus.strands])
 
 
 class Locus(NamedTuple):
@@ -226,8 +225,7 @@ def _log_ratio(reference, alternate):
     """
     if reference[0] == alternate[0]:
         return 0.0
-    pairs = zip(reference[0], alternate[0])
-    shared = next((i for i, (one, other) in enumerate(pairs) if one != other), len(reference[0]))
+    shared = shared_prefix_length([reference[0], alternate[0]])
     reference, alternate = (values[shared:] for _, values in (reference, alternate))
     reference, alternate = (values[~np.isnan(values)] for values in (reference, alternate))
     common = min(len(reference), len(alternate))

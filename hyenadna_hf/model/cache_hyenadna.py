@@ -50,25 +50,29 @@ class Past:
         """Note that the new positions are in all long convolutions."""
 
     def horizon_of(self, length):
-        """Tell how many positions the long convolutions of a first call of `length` positions are to reach."""
+        """Tell how many positions, the `length` new ones first, long convolutions in place are to reach."""
         return length
 
     def begin_in_place(self, operator, norm, hidden_states, tuning):
         """
-        Begin a first call whose channels come some at a time, by the two methods below.
+        Begin a call whose channels come some at a time, by the two methods below.
 
         Args:
             operator ([`HyenaDNAOperator`]): Gives kernels, and the projections that the short convolution will read.
             norm (`nn.LayerNorm`): Of its input.
             hidden_states (`torch.Tensor` of shape `(rows, length, d_model)`): The residual stream.
             tuning ([`Tuning`]): Constants.
+
+        Returns:
+            `torch.Tensor` of shape `(rows, (hyena_order + 1) * d_model, reach)`, or `None`: the projections before the
+            new ones that the short convolution reads.
         """
 
     def keep_signal(self, i, rows, channels, signal):
         """Keep what long convolution i reads in some rows and channels (`slice`s), zeros where it is masked."""
 
     def keep_contributions(self, i, rows, channels, y):
-        """Keep what long convolution i makes of that, up to the horizon."""
+        """Keep what long convolution i makes of that, up to the horizon, and add what was there before to `y`."""
 
 
 NOTHING = Past()
@@ -104,10 +108,11 @@ class HyenaDNACache(Cache):
 
     Args:
         config ([`HyenaDNAConfig`]): Of the model.
+        expected_length (`int`, *optional*): Positions of a row in the end, for which the first call prepares.
     """
 
-    def __init__(self, config):
-        super().__init__(layers=[HyenaDNACacheLayer(config) for _ in range(config.n_layer)])
+    def __init__(self, config, expected_length=0):
+        super().__init__(layers=[HyenaDNACacheLayer(config, expected_length) for _ in range(config.n_layer)])
         self.seen = 0
         self.lengths = None
 
@@ -169,6 +174,10 @@ class HyenaDNACache(Cache):
         for layer in self.layers:
             layer.begin(width, valid, counts, total)
 
+    def is_stepping(self, width, valid=None):
+        """Tell whether the next `width` positions would be computed one by one, see [`HyenaDNACache.begin`]."""
+        return self.layers[0].is_stepping(width, valid)
+
     def reset(self):
         """Forget everything."""
         self.seen, self.lengths = 0, None
@@ -216,8 +225,8 @@ class HyenaDNACacheLayer(Past):
     is_sliding = False
     supports_early_init = False
 
-    def __init__(self, config):
-        self.max_length = config.max_seq_len
+    def __init__(self, config, expected_length=0):
+        self.max_length, self.expected_length = config.max_seq_len, expected_length
         self.d_model = config.d_model
         self.long_convolutions = config.hyena_order - 1
         self.reach = config.short_filter_order - 1  # how far the short convolution looks back
@@ -225,10 +234,14 @@ class HyenaDNACacheLayer(Past):
 
     def reset(self):
         self.length = self.anchor = self.horizon = 0
-        self.signal = self.filters = self.projections = None
+        self.signal = self.filters = self.projections = self.contributed = None
 
     def begin(self, width, valid, counts, total):
+        self.stepping = self.is_stepping(width, valid)
         self.width, self.valid, self.counts, self.total = width, valid, counts, total
+
+    def is_stepping(self, width, valid):
+        return self.length > 0 and width <= BLOCK and valid is None
 
     def select(self, rows):
         if self.signal is not None:
@@ -249,34 +262,40 @@ class HyenaDNACacheLayer(Past):
         return u
 
     def convolutions(self, operator, x, plan):
-        self.stepping = self.length > 0 and self.width <= BLOCK and self.valid is None
-        if self.length + self.width > self.horizon or not (self.stepping or self.length == self.anchor):
-            self._look_ahead(operator.filter_fn, x, plan.tuning)
-        if self.signal.is_inference() and not torch.is_inference_mode_enabled():
-            self.signal = self.signal.clone()
+        self._complete(operator.filter_fn, x, plan.tuning)
         convolve = self._convolve_step_by_step if self.stepping else self._convolve_at_once
         return [partial(convolve, plan.tuning, i) for i in range(self.long_convolutions)]
 
     def horizon_of(self, length):
-        return self.next_horizon()
+        return (self.next_horizon() if self._is_incomplete() else self.horizon) - self.length
 
     def begin_in_place(self, operator, norm, hidden_states, tuning):
-        self.stepping = False
-        self.horizon = self.next_horizon()
-        lags = min(max(self.horizon - self.total, BLOCK), self.horizon)  # as many as `_keep_filters` leaves
-        device = hidden_states.device
-        self.filters = operator.filter_fn(torch.arange(lags, device=device))
-        self.signal = self.filters.new_empty(self.long_convolutions, len(hidden_states), self.d_model, self.horizon)
-        last = (self.counts[:, None] + torch.arange(-self.reach, 0)).to(device)[..., None]  # [B, reach, 1]
-        read = hidden_states.take_along_dim(last.clamp(min=0), 1).to(norm.weight.dtype)
-        self.projections = operator.in_proj(norm(read)).masked_fill_(last < 0, 0).transpose(1, 2)
+        before, device = self.projections, hidden_states.device
+        last = (self.counts[:, None] + torch.arange(-self.reach, 0)).to(device)[:, None]  # [B, 1, reach]
+        read = hidden_states.take_along_dim(last.mT.clamp(min=0), 1).to(norm.weight.dtype)
+        projections = operator.in_proj(norm(read)).transpose(1, 2)
+        if self.signal is None:
+            self.horizon = self.next_horizon()
+            lags = min(max(self.horizon - self.total, BLOCK), self.horizon)  # as many as `_keep_filters` leaves
+            self.filters = operator.filter_fn(torch.arange(lags, device=device))
+            self.signal = self.filters.new_zeros(self.long_convolutions, len(hidden_states), self.d_model, self.horizon)
+            earlier = 0
+        else:
+            self._complete(operator.filter_fn, hidden_states, tuning)
+            earlier = before.take_along_dim((last + self.reach).clamp(max=self.reach - 1), 2)
+        self.projections = torch.where(last < 0, earlier, projections)
+        return before
 
     def keep_signal(self, i, rows, channels, signal):
-        self.signal[i, rows, channels, : self.width] = signal
+        now = self.signal[i, rows, channels, self.length : self.length + self.width]
+        self.contributed = now.clone()
+        now.copy_(signal)
 
     def keep_contributions(self, i, rows, channels, y):
-        now, to_come = self.signal[i, rows, channels].tensor_split([self.width], dim=-1)
-        to_come.copy_(y[..., self.width :])
+        y[..., : self.width] += self.contributed
+        self.contributed = None
+        now, to_come = self.signal[i, rows, channels, self.length : self.horizon].tensor_split([self.width], dim=-1)
+        to_come += y[..., self.width :]
         if self.valid is not None:  # as in `_convolve_at_once`
             now.copy_(torch.where(self.valid[rows, None].to(now.device), now, y[..., : self.width]))
 
@@ -288,6 +307,16 @@ class HyenaDNACacheLayer(Past):
             self._align()
         self.anchor = self.length
         self._keep_filters()
+
+    def _is_incomplete(self):
+        """Tell whether there are new positions to which not all earlier ones have contributed yet."""
+        return self.length + self.width > self.horizon or not (self.stepping or self.length == self.anchor)
+
+    def _complete(self, filter_fn, like, tuning):
+        if self._is_incomplete():
+            self._look_ahead(filter_fn, like, tuning)
+        if self.signal.is_inference() and not torch.is_inference_mode_enabled():
+            self.signal = self.signal.clone()
 
     @torch.no_grad()
     def _look_ahead(self, filter_fn, like, tuning):
@@ -307,7 +336,7 @@ class HyenaDNACacheLayer(Past):
         share = TUNING.cache_ahead
         ahead = max(self.width, share * BLOCK, self.length // share)
         if self.length == 0:
-            ahead = self.width + max(share * BLOCK, self.width // share)
+            ahead = max(self.width + max(share * BLOCK, self.width // share), self.expected_length)
         return min(self.length + ahead, self.max_length)
 
     def _keep_filters(self):

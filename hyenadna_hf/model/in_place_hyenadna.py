@@ -20,7 +20,7 @@ class InPlace:
         hidden_states (`torch.Tensor` of shape `(rows, length, d_model)`): The residual stream, float32 or float64.
         plan ([`Plan`]): Of the path "in_place".
         valid (`torch.BoolTensor` of shape `(rows, length)`, *optional*): Which positions exist.
-        past ([`Past`]): What came before; it has seen nothing yet.
+        past ([`Past`]): What came before the first block.
         causal (`bool`, defaults to `True`): Whether long convolutions only look back.
     """
 
@@ -58,7 +58,7 @@ class InPlace:
         mixer, width, convolutions = block.mixer, self.hidden.shape[-1], block.mixer.config.hyena_order - 1
         dtype = mixer.in_proj.weight.dtype
         spectra = self._spectra(mixer)
-        past.begin_in_place(mixer, block.norm1, self.hidden, self.plan.tuning)
+        before = past.begin_in_place(mixer, block.norm1, self.hidden, self.plan.tuning)
         mixed = self.space("mixed", (len(self.hidden), width, self.length), dtype)
         some = width
         if convolutions * mixed.numel() > self.plan.tuning.small_gates:
@@ -68,7 +68,7 @@ class InPlace:
         at_once = some == width
         for rows, positions in self._pieces():
             streams = slice(None) if at_once else slice(-2, None)
-            made = self._projected(block, streams, slice(None), rows, positions)
+            made = self._projected(block, before, streams, slice(None), rows, positions)
             mixed[rows, :, positions] = made[-1].mul_(made[-2]).transpose(0, 1)
             if at_once:
                 gates[rows, ..., positions] = made[:-2].movedim(2, 0)
@@ -77,7 +77,7 @@ class InPlace:
             count = channels.stop - channels.start
             if not at_once:
                 for rows, positions in self._pieces():
-                    made = self._projected(block, slice(-2), channels, rows, positions)
+                    made = self._projected(block, before, slice(-2), channels, rows, positions)
                     gates[rows, :, :count, positions] = made.movedim(2, 0)
             for start in range(0, count, self.transforms):
                 part = slice(start, min(start + self.transforms, count))
@@ -86,18 +86,26 @@ class InPlace:
         past.advance()
         return mixed
 
-    def _projected(self, block, streams, channels, rows, positions):
+    def _projected(self, block, before, streams, channels, rows, positions):
         """Compute some (`slice`s) of what the short convolution gives: `(streams, channels, rows, positions)`."""
         mixer, wide = block.mixer, self.hidden.dtype
-        begin = max(positions.start - mixer.config.short_filter_order + 1, 0)  # what the short convolution reads
+        reach = mixer.config.short_filter_order - 1
+        begin = max(positions.start - reach, 0)  # what the short convolution reads
         normed = block.norm1(self.hidden[rows, begin : positions.stop].to(block.norm1.weight.dtype))
         widths = len(range(mixer.config.hyena_order + 1)[streams]), len(range(mixer.d_model)[channels])
-        shape = *widths, *normed.shape[:2]
-        x = mixer.project(normed, streams, channels, out=self.space("projected", shape, normed.dtype))
-        if x.dtype != wide:
-            x = self.space("projected, wide", shape, wide).copy_(x)
+        x = mixer.project(
+            normed, streams, channels, out=self.space("projected", (*widths, *normed.shape[:2]), normed.dtype)
+        )
+        missing = 0 if before is None else max(reach - positions.start, 0)
+        shape = *x.shape[:-1], missing + x.shape[-1]
+        if missing or x.dtype != wide:
+            narrow, x = x, self.space("projected, wide", shape, wide)
+            x[..., missing:] = narrow
+        if missing:
+            earlier = before[rows].unflatten(1, (-1, mixer.d_model))[:, streams, channels, -missing:]
+            x[..., :missing] = earlier.movedim(0, 2)
         short = mixer.convolve_shortly(x, streams, channels, out=self.space("short", shape, wide))
-        return short[..., positions.start - begin :]
+        return short[..., positions.start - begin + missing :]
 
     def _spectra(self, mixer):
         """Give a function of the number of a long filter and of channels (a `slice`): their spectra."""

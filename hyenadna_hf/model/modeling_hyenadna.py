@@ -186,7 +186,9 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         inputs = inputs_embeds if input_ids is None else input_ids
         if past_key_values is None and use_cache:
             past_key_values = HyenaDNACache(self.config)
-        return choose_plan(model.backbone, inputs, MODULES, **model._past(past_key_values))
+        mask = None if attention_mask is None else attention_mask[:, -inputs.shape[1] :]
+        valid = rows_of(self.config, mask, None).valid
+        return choose_plan(model.backbone, inputs, MODULES, **model._past(past_key_values, inputs, valid))
 
     def _check_kwargs(self, kwargs, *known):
         """Raise `TypeError` for keyword arguments that are neither `known` nor passed to any model."""
@@ -298,11 +300,11 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
                 "Sequences that share a row have neither a cache nor shards; pass each in a row of its own."
             )
         rows = rows_of(self.config, attention_mask, starts)
-        if plan is None:
-            plan = choose_plan(self.backbone, inputs, MODULES, **self._past(cache))
-        else:
-            check_plan(plan, inputs, **self._past(cache))
         valid = rows.valid
+        if plan is None:
+            plan = choose_plan(self.backbone, inputs, MODULES, **self._past(cache, inputs, valid))
+        else:
+            check_plan(plan, inputs, **self._past(cache, inputs, valid))
         self.check_length(columns if valid is None else valid.shape[1])
         if cache is not None:
             count, width = inputs.shape[:2] if valid is None else valid.shape
@@ -327,10 +329,11 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
             states = (*map(restore, states[:-1]), last)
         return BaseModelOutputWithPast(last_hidden_state=last, past_key_values=cache, hidden_states=states)
 
-    def _past(self, cache):
+    def _past(self, cache, inputs, valid):
         """Tell `choose_plan` what came before."""
         cached = isinstance(cache, HyenaDNACache)
-        return {"cached": cached, "continues": cached and cache.seen > 0, "sharded": self.sharding is not None}
+        steps = cached and cache.is_stepping(inputs.shape[1], valid)
+        return {"cached": cached, "steps": steps, "sharded": self.sharding is not None}
 
     def check_length(self, positions):
         """Raise `ValueError` if a row of so many real positions is more than this model reads."""

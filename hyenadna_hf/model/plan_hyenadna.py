@@ -59,7 +59,7 @@ class Plan:
 TRANSPARENT = Plan("transparent", "a module is called by itself", native=True)
 
 
-def choose_plan(backbone, inputs, modules, cached=False, continues=False, sharded=False, tuning=TUNING):
+def choose_plan(backbone, inputs, modules, cached=False, steps=False, sharded=False, tuning=TUNING):
     """
     Decide how a call is computed: the one place that does.
 
@@ -67,7 +67,8 @@ def choose_plan(backbone, inputs, modules, cached=False, continues=False, sharde
         backbone (`nn.Module`): What holds all that is computed.
         inputs (`torch.Tensor` of shape `(batch, length, ...)`): Token ids or embeddings.
         modules (`frozenset[type]`): Types of the model's own modules.
-        cached (`bool`): Whether there is a cache. continues (`bool`): Whether there is something in it.
+        cached (`bool`): Whether there is a cache.
+        steps (`bool`): Whether a cache computes the positions one by one.
         sharded (`bool`): Whether the sequence is shared by several ranks.
         tuning ([`Tuning`]): Constants.
 
@@ -94,7 +95,7 @@ def choose_plan(backbone, inputs, modules, cached=False, continues=False, sharde
     infers, alone = not gradients and not active, not (cached or sharded)
     keeps_spectra = infers and on_cpu and alone and _spectra_stay(backbone, length, tuning)
     parts = on_cpu and positions >= tuning.whole_below
-    plain = infers and not (continues or sharded) and not torch.is_autocast_enabled(inputs.device.type)
+    plain = infers and not (steps or sharded) and not torch.is_autocast_enabled(inputs.device.type)
     if plain and (low or parts):
         return Plan("in_place", size, keeps_spectra, tuning=tuning)
     graph = positions * config.d_model * config.n_layer
@@ -106,11 +107,14 @@ def choose_plan(backbone, inputs, modules, cached=False, continues=False, sharde
     return Plan("whole", size, keeps_spectra, tuning=tuning)
 
 
-def check_plan(plan, inputs, cached=False, continues=False, sharded=False):
+def check_plan(plan, inputs, cached=False, steps=False, sharded=False):
     """Raise `ValueError` if a plan that was asked for cannot be followed; the arguments are those of `choose_plan`."""
     gradients = torch.is_grad_enabled()
-    if plan.path == "in_place" and (gradients or continues or sharded):
-        raise ValueError('plan="in_place" is for inference of whole sequences: call it under torch.no_grad().')
+    if plan.path == "in_place" and (gradients or steps or sharded):
+        raise ValueError(
+            'plan="in_place" is for inference, and neither for single steps of a cache nor for shards: call it under '
+            "torch.no_grad(), on more positions."
+        )
     if plan.path == "pieces" and plan.mixer_in_pieces and (cached or sharded):
         raise ValueError("plan.mixer_in_pieces=True: pieces fill no cache and know no shards; set it to False.")
     if plan.path == "rows" and (cached or sharded):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNATokenizer
-from hyenadna_hf.data.sequence import reverse_complement
+from hyenadna_hf.data.sequence import reverse_complement, shared_prefix_length
 from hyenadna_hf.errors import InputError
-from hyenadna_hf.inference.likelihood import sequence_log_likelihood
+from hyenadna_hf.inference.likelihood import BaseLikelihood, sequence_log_likelihood
 
 LETTERS = "ACGTNacgtnRU"
 TOKENIZER = HyenaDNATokenizer(special_tokens_mode="sep")
@@ -66,6 +66,31 @@ def test_both_strands(model, sequence, bos):
     for value, *strands in zip(both.per_base, forward.per_base, other.per_base[::-1]):
         there = [strand for strand in strands if np.isfinite(strand)]
         assert value == pytest.approx(np.mean(there), abs=1e-4) if there else np.isnan(value)
+
+
+GROUP = st.tuples(
+    st.integers(60, 150).flatmap(lambda n: st.text("ACGTN", min_size=n, max_size=n)),
+    st.lists(st.text("ACGTN", max_size=60), min_size=1, max_size=4),
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(GROUP, min_size=1, max_size=4), st.booleans(), st.sampled_from([300, 2000]), st.booleans())
+def test_a_shared_beginning_is_read_once(groups, bos, max_tokens, prompted):
+    """From the first difference on, the values are those of each sequence alone."""
+    torch.manual_seed(0)
+    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=240, filter_order=16)
+    model = reference.randomise(HyenaDNAForCausalLM(config)).double()
+    if prompted:  # stands before each call of the model, so that a second call would be wrong
+        prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+        model = get_peft_model(model, prompt).double()
+    groups = [[begin + end for end in ends] for begin, ends in groups]
+    likelihood = BaseLikelihood(model, TOKENIZER, bos, max_tokens)
+    for group, found in itertools.zip_longest(groups, likelihood.stream_groups(groups)):
+        shared = min(shared_prefix_length(group), min(map(len, group)) - 1)
+        for (_, alone), values in itertools.zip_longest(likelihood.stream(group, str), found):
+            np.testing.assert_allclose(values[shared:], alone[shared:], atol=1e-6)
+            np.testing.assert_allclose(values[:shared], np.where(np.isnan(values), np.nan, alone)[:shared], atol=1e-6)
 
 
 @settings(deadline=None, max_examples=20)

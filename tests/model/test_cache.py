@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import IN_PLACE, WHOLE
 from reference import randomise
 from transformers import AutoModel, DynamicCache
 
@@ -88,6 +89,26 @@ def test_any_cut_of_any_mask_gives_the_same(data, order, short, memory):
     hidden, cache = in_pieces(model, ids, mask, sorted(cuts))
     torch.testing.assert_close(hidden, model(ids, mask).last_hidden_state, rtol=0, atol=1e-7)
     assert cache.lengths.tolist() == mask.sum(1).tolist()
+
+
+@torch.no_grad()
+@settings(deadline=None, max_examples=40)
+@given(st.data(), st.integers(2, 3), st.integers(1, 5), st.booleans(), st.sampled_from((0, 150)))
+def test_calls_in_place_continue(data, order, short, masked, expected_length):
+    """In pieces of rows, channels and positions."""
+    widths = data.draw(st.lists(st.integers(BLOCK + 1, 3 * BLOCK), min_size=2, max_size=4))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
+    length = sum(widths)
+    mask = torch.rand(3, length, generator=generator) < data.draw(st.sampled_from((0.02, 0.6))) if masked else None
+    model = model_of(order, short)
+    ids = torch.randint(0, 12, (3, length), generator=generator)
+    cache, hidden = HyenaDNACache(model.config, expected_length), []
+    for part in range(len(widths)):
+        columns = slice(sum(widths[:part]), sum(widths[: part + 1]))
+        part_mask = None if mask is None else mask[:, columns]
+        hidden.append(model(ids[:, columns], part_mask, past_key_values=cache, plan=IN_PLACE)[0])
+    whole = model(ids, mask, plan=WHOLE)[0]
+    torch.testing.assert_close(torch.cat(hidden, dim=1), whole, rtol=0, atol=1e-7)
 
 
 @torch.no_grad()

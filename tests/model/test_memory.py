@@ -237,8 +237,10 @@ def test_plans():
         model.backbone.layers[0].gradient_checkpointing = False
         model.eval()
         cache = model(torch.randint(7, 11, (1, 9)), use_cache=True).past_key_values
-        assert path(300, past_key_values=cache) == "whole"
-        assert path(300, use_cache=True) == "in_place"
+        assert path(300, past_key_values=cache) == path(300, use_cache=True) == "in_place"
+        assert path(32, rows=32, past_key_values=cache) == "whole"  # in single steps
+        assert path(32, "low", past_key_values=cache) == "pieces"
+        model.config.memory = "auto"
         kept = model.plan(torch.randint(7, 11, (1, 300)))
     assert str(kept) == (
         'in_place: inference of 300 positions on cpu, memory="auto"; spectra of the long filters are kept'
@@ -270,7 +272,7 @@ def test_a_plan_that_cannot_be():
     with torch.no_grad():
         cache = model(ids, use_cache=True).past_key_values
         for plan, reason in (
-            (IN_PLACE, "whole sequences"),
+            (IN_PLACE, "single steps of a cache"),
             (PIECES, "mixer_in_pieces=True: pieces fill no cache"),
             (ROWS, "without a cache or shards"),
         ):
