@@ -10,17 +10,12 @@ own, and the scores must be equal within 1e-4 nats where both give one: a score 
 import argparse
 import csv
 import gzip
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
+from earlier import ROOT, seconds_of, tree_of
 from report import write_table
-
-ROOT = Path(__file__).parents[1]
 
 
 def main():
@@ -32,20 +27,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", required=True, help="beginning of the names of the files to write")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tree_of(args.against) as earlier, tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         number = write_vcf(args.variants, folder / "variants.vcf")
-        subprocess.run(["git", "worktree", "add", "--detach", folder / "earlier", args.against], cwd=ROOT, check=True)
-        trees = {"now": ROOT, args.against: folder / "earlier"}
+        trees = {"now": ROOT, args.against: earlier}
         seconds, scores = {name: [] for name in trees}, {}
-        try:
-            for _ in range(args.rounds):
-                for name, tree in trees.items():
-                    took, scores[name] = score(args, tree, folder)
-                    seconds[name].append(took)
-                    print(name, f"{took:.1f} s", flush=True)
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", folder / "earlier"], cwd=ROOT, check=True)
+        for _ in range(args.rounds):
+            for name, tree in trees.items():
+                took, scores[name] = score(args, tree, folder)
+                seconds[name].append(took)
+                print(name, f"{took:.1f} s", flush=True)
     difference = largest_difference(*scores.values())
     if not difference <= 1e-4:
         raise SystemExit(f"the scores differ by {difference:.2g} nats")
@@ -79,16 +70,7 @@ def score(args, tree, folder):
     """Seconds of the command, and its rows."""
     out = folder / "scores.tsv"
     inputs = ["--vcf", folder / "variants.vcf", "--fasta", args.fasta.resolve()]
-    command = ["score-variants", *inputs, "--model", args.model]
-    started = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "hyenadna_hf", *map(str, command), "--out", str(out)],
-        env={**os.environ, "PYTHONPATH": str(tree)},
-        cwd=tree,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    took = time.perf_counter() - started
+    took = seconds_of(tree, "score-variants", *inputs, "--model", args.model, "--out", out)
     with out.open(encoding="utf-8") as file:
         return took, list(csv.DictReader(file, delimiter="\t"))
 
