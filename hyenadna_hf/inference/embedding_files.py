@@ -10,40 +10,41 @@ import importlib.util
 import json
 import warnings
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError, WorkError
-from ..jobs import folder_of_parts
+from ..jobs import parts_folder
 
 COLUMNS = ("name", "contig", "start", "end", "strand", "length")
 
 
-def check_output(path, pooling):
+def check_output(path: Path, pooling: str) -> None:
     """
     Make sure that a file of embeddings can be written, before there are any.
 
     Args:
-        path (`Path`): The file.
-        pooling (`str`): As in [`embed`].
+        path: The file.
+        pooling: As in [`embed`].
 
     Raises:
-        InputError: if the file is there already, the format has no room for an embedding of
-            every base, or the package that writes it is missing.
+        InputError: If the file is there already, the format has no room for an embedding of every base, or the package
+            that writes it is missing.
     """
     suffix = path.suffix
     if pooling == "none" and suffix != ".parquet":
         raise InputError(f"--out {path}: with pooling none every row has another length; write to .parquet.")
     if suffix == ".h5ad" and importlib.util.find_spec("anndata") is None:
         raise InputError(f"--out {path}: the package anndata is missing; pip install 'hyenadna_hf[h5ad]'.")
-    if folder_of_parts(path).is_dir():
+    if parts_folder(path).is_dir():
         return  # of a run that may have been killed once the files were there
     for file in (path, _names_file(path)) if suffix == ".npy" else (path,):
         if file.exists():
             raise InputError(f"--out {path}: {file} is there already; delete it, or give another name.")
 
 
-def write_parquet(path, parts, about):
+def write_parquet(path, parts, about) -> None:
     """
     One row a sequence and one row group a part: [`COLUMNS`], and `embedding`, a list of fixed length of float32; with
     pooling `"none"`, a list of such lists, one a base. `about` is in the metadata of the schema, as JSON.
@@ -68,7 +69,7 @@ def write_parquet(path, parts, about):
             writer.write_table(pa.table([*columns, embedding], schema=schema))
 
 
-def write_npy(path, parts, about):
+def write_npy(path, parts, about) -> None:
     """An array of shape `(sequences, width)`, float32; beside it, as `.tsv`, [`COLUMNS`] with a line for each row."""
     with open(path, "wb") as array, open(_names_file(path), "w") as names:
         shape = (sum(len(regions) for regions, _ in parts), _width(parts))
@@ -80,7 +81,7 @@ def write_npy(path, parts, about):
                 print(*(getattr(region, column) for column in COLUMNS), sep="\t", file=names)
 
 
-def write_h5ad(path, parts, about):
+def write_h5ad(path, parts, about) -> None:
     """An `AnnData` whose `X` is that of [`write_npy`], with [`COLUMNS`] in `obs` and `about` in `uns["hyenadna"]`."""
     import anndata
     import pandas as pd
@@ -102,12 +103,12 @@ def write_h5ad(path, parts, about):
 WRITERS = {".parquet": write_parquet, ".npy": write_npy, ".h5ad": write_h5ad}
 
 
-def write(path, parts, about):
+def write(path, parts, about) -> None:
     """
     Write a file of embeddings by its ending, and check that it holds a row for each region, in their order.
 
     Raises:
-        WorkError: if it does not.
+        WorkError: If it does not.
     """
     for regions, file in parts:
         rows = sum(region.length for region in regions) if about["pooling"] == "none" else len(regions)

@@ -4,18 +4,19 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from ..baselines.cnn import CNNConfig
 from ..baselines.gpt import GPTConfig
 from ..errors import InputError
-from ..jobs import has_other_files, locked, naming
+from ..jobs import errors_naming, has_other_files, locked
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..processes import has_accelerator, has_fast_bfloat16
 from .ema import UNAVERAGED_FILE, EMACallback
@@ -64,7 +65,7 @@ class RunArguments(TrainingArguments):
     report_to: str | None = field(default="none", metadata={"help": "Trackers to report to."})
     dataloader_pin_memory: bool = field(default=torch.cuda.is_available(), metadata={"help": "Pin memory for the GPU."})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.use_cpu = self.use_cpu or not has_accelerator()  # or else --bf16 is refused there
         if self.bf16 is None:
             is_said = self.fp16 or self.deepspeed or "ACCELERATE_MIXED_PRECISION" in os.environ
@@ -78,7 +79,7 @@ class RunArguments(TrainingArguments):
         super().__post_init__()
 
 
-def check_trainer_arguments(args):
+def check_trainer_arguments(args) -> None:
     """Refuse, by an `InputError`, arguments of transformers with which a command would fail or mislead."""
     if not 0 <= args.label_smoothing_factor < 1:
         raise InputError(f"--label_smoothing_factor {args.label_smoothing_factor}: give at least 0 and less than 1.")
@@ -94,7 +95,7 @@ def check_trainer_arguments(args):
             raise InputError(f"--{name} {value}: {reason}; leave it out.")
 
 
-def _check_muon(args):
+def _check_muon(args) -> None:
     given = f"--muon_learning_rate {args.muon_learning_rate}"
     if not args.muon_learning_rate >= 0:
         raise InputError(f"{given}: give 0 or more.")
@@ -104,7 +105,7 @@ def _check_muon(args):
         raise InputError(f"{given}: PyTorch {torch.__version__} has no Muon; update it (2.9 or later).")
 
 
-def check_model_arguments(args, model):
+def check_model_arguments(args, model: PreTrainedModel) -> None:
     """Refuse, by an `InputError`, arguments of transformers that would fail or do nothing with this model."""
     kind = model.config.model_type
     if args.use_liger_kernel and kind in OUR_TYPES:
@@ -121,16 +122,16 @@ def check_model_arguments(args, model):
             ) from error
 
 
-def check_output_folder(path, results_file):
+def check_output_folder(path: str | Path, results_file: str) -> None:
     """
     Refuse an output folder that contains other files than those of such a run.
 
     Args:
-        path (`str` or `Path`): The folder; it need not exist.
-        results_file (`str`): The file by which a folder of such a run is known; a checkpoint of a Trainer is enough.
+        path: The folder; it need not exist.
+        results_file: The file by which a folder of such a run is known; a checkpoint of a Trainer is enough.
 
     Raises:
-        InputError: if it is a file, or contains other files.
+        InputError: If it is a file, or contains other files.
     """
     path = Path(path)
     if path.is_file():
@@ -140,16 +141,16 @@ def check_output_folder(path, results_file):
         raise InputError(f"--output_dir {path}: the folder contains other files; name an empty or a new one.")
 
 
-def check_run_folder(args, results_file):
+def check_run_folder(args: TrainingArguments, results_file: str) -> None:
     """
     Refuse an output folder that contains other files than those of such a run, or a checkpoint that cannot be resumed.
 
     Args:
-        args (`TrainingArguments`): Their `output_dir` and `resume_from_checkpoint` are checked.
-        results_file (`str`): The file by which a folder of such a run is known.
+        args: Their `output_dir` and `resume_from_checkpoint` are checked.
+        results_file: The file by which a folder of such a run is known.
 
     Raises:
-        InputError: if the folder or the checkpoint is not suitable.
+        InputError: If the folder or the checkpoint is not suitable.
     """
     check_output_folder(args.output_dir, results_file)
     checkpoint = checkpoint_to_resume(args)
@@ -165,23 +166,23 @@ def averaging(args):
 
 
 @contextmanager
-def writing(folder, first=True):
+def writing(folder: str | Path, first: bool = True) -> Iterator[None]:
     """
     Train in an output folder, which a second run is refused meanwhile. After an error there is no cut checkpoint.
 
     Args:
-        folder (`str` or `Path`): The output folder, made if it is absent.
-        first (`bool`, defaults to `True`): Whether this is the first of the processes that train together.
+        folder: The output folder, made if it is absent.
+        first: Whether this is the first of the processes that train together.
 
     Raises:
-        InputError: if another run writes there.
-        OSError: naming the folder if it cannot be written.
+        InputError: If another run writes there.
+        OSError: Naming the folder if it cannot be written.
     """
     if not first:
         yield
         return
     folder = Path(folder)
-    with naming(folder), locked(folder, f"--output_dir {folder}"):
+    with errors_naming(folder), locked(folder, f"--output_dir {folder}"):
         try:
             yield
         except BaseException:
@@ -191,15 +192,15 @@ def writing(folder, first=True):
             raise
 
 
-def train(trainer):
+def train(trainer: Trainer) -> float:
     """
     Train from the beginning or from the checkpoint to resume, and save the model.
 
     Args:
-        trainer (`Trainer`): Ready to train.
+        trainer: Ready to train.
 
     Returns:
-        `float`: the seconds of training.
+        The seconds of training.
     """
     checkpoint, most = checkpoint_to_resume(trainer.args), trainer.args.max_steps
     if checkpoint is not None and 0 < most <= _state_of(checkpoint).get("global_step", 0):
@@ -219,7 +220,7 @@ def checkpoint_to_resume(args):
     return asked if Path(asked).is_dir() else None
 
 
-def last_whole_checkpoint(folder):
+def last_whole_checkpoint(folder: Path):
     """The last complete checkpoint of a Trainer in a folder, as `str`; `None` if there is none."""
     whole = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/") if _state_of(path)]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
@@ -233,7 +234,7 @@ def _state_of(checkpoint):
         return {}
 
 
-def print_where(console, folder, auto_class, started):
+def print_where(console, folder: Path, auto_class, started) -> None:
     """Print how long a command took, where its checkpoint is, and the line that loads it."""
     console.print(f"Took {time.monotonic() - started:.0f} s. The checkpoint is in {folder}/; to use it anywhere:")
     console.print(f'  {auto_class}.from_pretrained("{folder}", trust_remote_code=True)', soft_wrap=True)

@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_where_it_was(fasta, records, model_folder, tmp_pat
     kept = sum(len(np.load(file)) for file in parts)
 
     with pytest.raises(
-        InputError, match="out.parquet.partial: .*another pooling, layer left this; finish that run, delete"
+        InputError, match="out.parquet.partial: .*a different pooling, layer; finish that run, delete"
     ):
         main([*arguments, "--pooling", "last", "--layer", "0"])
     fasta.write_text(fasta.read_text() + ">new\nACGT\n")
@@ -247,13 +247,13 @@ def test_several_processes(fasta, model_folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--out", "x.csv"], r"the ending says the format; it must be one of .parquet, .npy, .h5ad"),
+        (["--out", "x.csv"], r"the suffix sets the format; it must be one of .parquet, .npy, .h5ad"),
         (["--pooling", "none", "--out", "x.npy"], "pooling none.*write to .parquet"),
         (["--out", "there.npy"], "there.tsv is there already"),
         (["--pooling", "max"], "pooling='max'"),
         (["--layer", "3"], "layer=3"),
         (["--window", "301"], "window=301"),
-        (["--dtype", "int8"], "--dtype int8: it is one of float32, bfloat16"),
+        (["--dtype", "int8"], "--dtype int8: choose one of float32, bfloat16"),
         (["--model", "no/such/model"], "--model no/such/model: cannot be loaded.*hyenadna-tiny-1k-remag ships"),
         (["--model", "size"], "--model size: it has no weights; train it first"),
         (["--bed", "long.bed"], r"long.bed, line 1: .*ends at 2, but a has 1 bases"),

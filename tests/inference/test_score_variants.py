@@ -236,8 +236,8 @@ def test_two_processes(folder, tmp_path, small_parts):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--out", "out.csv"], "--out out.csv: the ending says the format; it must be one of .tsv, .vcf, .vcf.gz"),
-        (["--out", "absent/out.tsv"], "there is no folder absent"),
+        (["--out", "out.csv"], "--out out.csv: the suffix sets the format; it must be one of .tsv, .vcf, .vcf.gz"),
+        (["--out", "absent/out.tsv"], "the folder absent does not exist"),
         (["--window", "67"], "window=67: give 2 to 66 bases"),
         (["--vcf", "absent.vcf"], "absent.vcf: there is no such file"),
         (["--vcf", "text.vcf"], "text.vcf: this is not a readable VCF or BCF file"),
