@@ -2,8 +2,12 @@
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import DatasetDict
 
 from ..errors import InputError
+from .fasta import Fasta
 from .files import read_hub
 from .labelled import checked, class_names, read_labelled, split_dataset
 
@@ -14,13 +18,14 @@ class Benchmark:
     A published data set for classification.
 
     Attributes:
-        classes (`tuple[str, ...]`): Their names, in the order of their numbers.
-        train, test (`int`): Published numbers of sequences.
-        length (`int`): Median length, in bases.
-        metric (`str`): What is reported: `accuracy`, `mcc` or `f1` (macro-averaged).
-        repository (`str`): Its id on the Hub.
-        configuration (`str`, *optional*): Its configuration there.
-        task (`str`, *optional*): Its value in the column `task` there.
+        classes: Their names, in the order of their numbers.
+        train: Published numbers of sequences.
+        test: Published numbers of sequences.
+        length: Median length, in bases.
+        metric: What is reported: `accuracy`, `mcc` or `f1` (macro-averaged).
+        repository: Its id on the Hub.
+        configuration: Its configuration there.
+        task: Its value in the column `task` there.
     """
 
     classes: tuple[str, ...]
@@ -33,7 +38,14 @@ class Benchmark:
     task: str | None = None
 
 
-def load_benchmark(name, benchmark, source=None, reference=None, validation_fraction=0.1, seed=42):
+def load_benchmark(
+    name: str,
+    benchmark: Benchmark,
+    source: str | None = None,
+    reference: str | Path | Fasta | None = None,
+    validation_fraction: float = 0.1,
+    seed: int = 42,
+) -> DatasetDict:
     """
     Load a published data set from the Hub or from files.
 
@@ -41,19 +53,19 @@ def load_benchmark(name, benchmark, source=None, reference=None, validation_frac
     another size than the published one. Validation is held out of train, stratified by class, unless the source has it.
 
     Args:
-        name (`str`): What it is called.
-        benchmark ([`Benchmark`]): What is known of it.
-        source (`str`, *optional*): Files, as for `load_labelled_sequences`; the Hub by default.
-        reference (`str`, `Path` or `Fasta`, *optional*): FASTA file that tables of intervals belong to.
-        validation_fraction (`float`, defaults to 0.1): Share of train to hold out.
-        seed (`int`, defaults to 42): Of what is held out.
+        name: What it is called.
+        benchmark: What is known of it.
+        source: Files, as for `load_labelled_sequences`; the Hub by default.
+        reference: FASTA file that tables of intervals belong to.
+        validation_fraction: Share of train to hold out.
+        seed: Of what is held out.
 
     Returns:
         `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `label`
         (`ClassLabel`).
 
     Raises:
-        InputError: if the source lacks train, test or a class, or has other classes, or cannot be read.
+        InputError: If the source lacks train, test or a class, or has other classes, or cannot be read.
     """
     tables = _from_hub(name, benchmark) if source is None else read_labelled(source, reference=reference)
     where = f"{name} ({source or benchmark.repository})"
@@ -78,14 +90,14 @@ def load_benchmark(name, benchmark, source=None, reference=None, validation_frac
     return split_dataset(where, tables, list(benchmark.classes), validation_fraction, seed=seed)
 
 
-def find(name, benchmarks, kind):
+def find(name: str, benchmarks, kind):
     """The entry of that name, or an `InputError` that says which there are."""
     if name not in benchmarks:
         raise InputError(f"{name}: there is no {kind} of this name; there are {', '.join(benchmarks)}.")
     return benchmarks[name]
 
 
-def _from_hub(name, benchmark):
+def _from_hub(name: str, benchmark):
     try:
         tables = read_hub(benchmark.repository, benchmark.configuration)
     except InputError as error:
@@ -97,7 +109,7 @@ def _from_hub(name, benchmark):
     return {split: checked(f"{benchmark.repository} ({split})", table) for split, table in tables.items()}
 
 
-def _class(where, split, benchmark, label):
+def _class(where: str, split, benchmark, label: str):
     if label in benchmark.classes:
         return label
     if label.isdecimal() and int(label) < len(benchmark.classes):

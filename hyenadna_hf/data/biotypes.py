@@ -50,13 +50,13 @@ def load_biotypes(
     `biotype`; without one, the second column of GTF or the feature type of GFF3.
 
     Args:
-        gtf (`str` or `Path`): The annotation, plain, gzip or bgzip, or `-` for standard input. The format is told from
-            the attributes.
-        fasta (`str`, `Path` or [`Fasta`]): The genome that it belongs to.
-        biotypes (`list[str]`, *optional*): Which to take. All that have `min_genes` by default.
-        min_genes (`int`, defaults to 10): Biotypes with fewer genes are left out, with a warning that counts them.
-        validation_fraction, test_fraction (`float`, default to 0.1 and 0.2): Share of each biotype to hold out.
-        seed (`int`, defaults to 42): Of what is held out.
+        gtf: The annotation, plain, gzip or bgzip, or `-` for standard input. The format is told from the attributes.
+        fasta: The genome that it belongs to.
+        biotypes: Which to take. All that have `min_genes` by default.
+        min_genes: Biotypes with fewer genes are left out, with a warning that counts them.
+        validation_fraction: Share of each biotype to hold out.
+        test_fraction: Share of each biotype to hold out.
+        seed: Of what is held out.
 
     Returns:
         `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`, read in the
@@ -64,7 +64,7 @@ def load_biotypes(
         `name`, `start`, `end` (0-based, half-open) and `strand`.
 
     Raises:
-        InputError: naming the line, if a row is malformed or not in the genome; if the annotation is that of another
+        InputError: Naming the line, if a row is malformed or not in the genome; if the annotation is that of another
             genome, as its start codons tell; or if fewer than two biotypes are left.
     """
     fasta = fasta if isinstance(fasta, Fasta) else Fasta(fasta)
@@ -102,7 +102,7 @@ def load_biotypes(
     return DatasetDict({"train": held["train"], "validation": held["test"], "test": rest["test"]})
 
 
-def _row(gene, fasta):
+def _row(gene, fasta: Fasta):
     sequence = fasta.fetch(gene.name, gene.start, gene.end)
     return {
         "sequence": reverse_complement(sequence) if gene.strand == "-" else sequence,
@@ -148,7 +148,7 @@ def _read_genes(gtf: Path, fasta: Fasta) -> list[_Gene]:
     return list((genes or spans).values())
 
 
-def _parse(where, line):
+def _parse(where: str, line: str):
     """The columns of a row, its attributes, and whether they are those of GFF3."""
     columns = line.rstrip("\r\n").split("\t")
     if (
@@ -166,7 +166,7 @@ def _parse(where, line):
     return columns, {name.strip(): unquote(value.strip()) for name, _, value in pairs}, True
 
 
-def _gene(where, columns, attributes, is_gff3, fasta):
+def _gene(where: str, columns: list[str], attributes, is_gff3, fasta: Fasta):
     """A row as a gene, or as a piece of one."""
     gene_id = attributes.get("gene_id") or re.sub("^gene[:-]", "", attributes.get("ID", ""))
     if not gene_id and (GENE.fullmatch(columns[2]) or not is_gff3):
@@ -193,13 +193,13 @@ def _reading_order(coding):
     return -row.end if row.strand == "-" else row.start
 
 
-def _first_codons(coding, fasta):
+def _first_codons(coding, fasta: Fasta):
     """The first codons of transcripts, from the first CDS row and its phase of each; incomplete ones are left out."""
     complete = (row for row, phase in coding if phase == "0" and row.end - row.start >= 3)
     return Counter(normalised(_row(row, fasta)["sequence"][:3]) for row in complete)
 
 
-def _check_start_codons(gtf, fasta, codons):
+def _check_start_codons(gtf, fasta: Fasta, codons) -> None:
     total, atg = sum(codons.values()), codons["ATG"]
     if total < 10 or atg >= USUAL_ATG * total:
         return

@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, DatasetDict, Features, Sequence, Value
 
 from ..errors import InputError
@@ -28,16 +30,16 @@ def load_chromatin_mat(folder: str | Path, bases: str = "AGCT", cache_dir: str |
     Every second half of these files is the reverse complement of the first. train.mat needs the package h5py.
 
     Args:
-        folder (`str` or `Path`): Where the three files are.
-        bases (`str`, defaults to `"AGCT"`): Order of the four channels.
-        cache_dir (`str` or `Path`, *optional*): Where `datasets` keeps the tables that are made of them.
+        folder: Where the three files are.
+        bases: Order of the four channels.
+        cache_dir: Where `datasets` keeps the tables that are made of them.
 
     Returns:
-        `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `labels`
-        (list of 0 and 1; `CHROMATIN_GROUPS` has the columns of each group).
+        `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `labels` (list
+        of 0 and 1; `CHROMATIN_GROUPS` has the columns of each group).
 
     Raises:
-        InputError: if a file is absent or has not the arrays xdata and data.
+        InputError: If a file is absent or has not the arrays xdata and data.
     """
     files = {split: Path(folder).expanduser() / f"{name}.mat" for name, split in _MAT_SPLITS.items()}
     for file in files.values():
@@ -57,16 +59,15 @@ def chromatin_from_arrays(sequences: list[str] | np.ndarray, labels: np.ndarray,
     A data set of sequences with many labels, from arrays.
 
     Args:
-        sequences (`list[str]` or `np.ndarray`): Of shape `(rows,)`, or one-hot of shape `(rows, 4, length)`, where a
-            position without 1 is N.
-        labels (`np.ndarray` of shape `(rows, labels)`): 0 and 1.
-        bases (`str`, defaults to `"ACGT"`): Order of the four channels.
+        sequences: Of shape `(rows,)`, or one-hot of shape `(rows, 4, length)`, where a position without 1 is N.
+        labels: 0 and 1, shape `(rows, labels)`.
+        bases: Order of the four channels.
 
     Returns:
         `Dataset` with columns `sequence` (`string`) and `labels` (list of 0 and 1).
 
     Raises:
-        InputError: if shapes or values will not do.
+        InputError: If shapes or values will not do.
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
@@ -95,21 +96,22 @@ def chromatin_from_peaks(
     leaves the chromosome, it is filled with N. Splits are regions of the genome: a bin is where its centre is.
 
     Args:
-        peaks (`dict[str, str or Path]`): BED file of the peaks of each label, in the order of the labels.
-        fasta (`str`, `Path` or [`Fasta`]): The genome.
-        context (`int`, defaults to 1000): Bases of a sequence, an even number (1,000 and 8,000 in the HyenaDNA paper).
-        must_have (`list[str]`, *optional*): Labels of which a bin has at least one: the transcription factors, for
-            DeepSEA. All by default.
-        validation, test (`tuple[str, ...]`): Regions of these splits, from 1, both ends included; by default
-            those of DeepSEA. Everything else is train.
-        cache_dir (`str` or `Path`, *optional*): Where `datasets` keeps the tables.
+        peaks: BED file of the peaks of each label, in the order of the labels.
+        fasta: The genome.
+        context: Bases of a sequence, an even number (1,000 and 8,000 in the HyenaDNA paper).
+        must_have: Labels of which a bin has at least one: the transcription factors, for DeepSEA. All by default.
+        validation: Regions of these splits, from 1, both ends included; by default those of DeepSEA. Everything else is
+            train.
+        test: Regions of these splits, from 1, both ends included; by default those of DeepSEA. Everything else is
+            train.
+        cache_dir: Where `datasets` keeps the tables.
 
     Returns:
-        `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`), `labels` (list
-        of 0 and 1), `name`, `start` and `end` (of the bin, 0-based, half-open).
+        `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`), `labels` (list of
+        0 and 1), `name`, `start` and `end` (of the bin, 0-based, half-open).
 
     Raises:
-        InputError: if a file will not do, a label has no peak, or a split has no bin.
+        InputError: If a file will not do, a label has no peak, or a split has no bin.
     """
     fasta = fasta if isinstance(fasta, Fasta) else Fasta(fasta)
     if context < BIN or context % 2:
@@ -156,16 +158,16 @@ def chromatin_from_peaks(
     return DatasetDict(data)
 
 
-def _features(labels, more=None):
+def _features(labels: torch.Tensor, more=None):
     return Features({"sequence": Value("string"), "labels": Sequence(Value("uint8"), length=labels), **(more or {})})
 
 
-def _generated(rows, labels, cache_dir, more=None, **arguments):
+def _generated(rows, labels: torch.Tensor, cache_dir, more=None, **arguments: Any):
     cache_dir = None if cache_dir is None else str(cache_dir)
     return Dataset.from_generator(rows, _features(labels, more), cache_dir, gen_kwargs=arguments)
 
 
-def _changed(file):
+def _changed(file: Path):
     """What tells two versions of a file apart, so that no table of an older one is taken for its own."""
     state = Path(file).stat()
     return f"{state.st_size} {state.st_mtime_ns}"  # not a list: `datasets` would take one for shards
@@ -182,7 +184,7 @@ def _letters(one_hot, bases):
     return [row.tobytes().decode() for row in letters]
 
 
-def _mat_chunks(file):
+def _mat_chunks(file: Path):
     """One-hot arrays of shape `(rows, 4, length)` and labels of shape `(rows, labels)`, some rows at a time."""
     with open(file, "rb") as start:
         is_hdf5 = b"MATLAB 7.3" in start.read(128) or start.seek(0) or start.read(8) == b"\x89HDF\r\n\x1a\n"
@@ -206,7 +208,7 @@ def _mat_chunks(file):
         yield x[first : first + _CHUNK], y[first : first + _CHUNK]
 
 
-def _named(file, arrays):
+def _named(file: Path, arrays):
     x = next((name for name in arrays if name.endswith("xdata")), None)
     y = next((name for name in arrays if name.endswith("data") and name != x), None)
     if x is None or y is None:
@@ -214,13 +216,13 @@ def _named(file, arrays):
     return arrays[x], arrays[y]
 
 
-def _mat_rows(file, bases, changed):
+def _mat_rows(file: Path, bases, changed):
     for one_hot, labels in _mat_chunks(file):
         for sequence, row in zip(_letters(one_hot, bases), labels.astype(np.uint8)):
             yield {"sequence": sequence, "labels": row}
 
 
-def _labelled_bins(peaks, fasta, firsts):
+def _labelled_bins(peaks, fasta: Fasta, firsts):
     """Numbers of bins and of the labels that they have, as two arrays of one length."""
     bins, columns = [], []
     for number, (label, file) in enumerate(peaks.items()):
@@ -250,7 +252,7 @@ def _covered_bins(pieces):
     return touched[np.bincount(place, overlap) > BIN / 2]
 
 
-def _splits(bins, names, firsts, held_out):
+def _splits(bins, names: list[str], firsts, held_out):
     sequence = np.searchsorted(firsts, bins, side="right") - 1
     centre = (bins - firsts[sequence]) * BIN + BIN // 2
     split = np.full(len(bins), "train", dtype="<U10")
@@ -261,7 +263,7 @@ def _splits(bins, names, firsts, held_out):
     return split
 
 
-def _bin_rows(fasta, changed, firsts, bins, ends, columns, count, context):
+def _bin_rows(fasta: Fasta, changed, firsts, bins, ends, columns: list[str], count: int, context):
     names, first_column = list(fasta.lengths), 0
     for number, last_column in zip(bins.tolist(), ends.tolist()):
         place = int(np.searchsorted(firsts, number, side="right")) - 1

@@ -17,10 +17,10 @@ class PaddingCollator:
     What the collators of this module have in common.
 
     Args:
-        tokenizer ([`HyenaDNATokenizer`]): Its padding token and side are used.
-        pad_to_multiple_of (`int`, *optional*): Pad to the next multiple of this many tokens.
-        reverse_complement (`float`, defaults to 0): Probability with which a sequence is replaced by its other strand;
-            for training only. Special tokens around it stay in their places.
+        tokenizer: Its padding token and side are used.
+        pad_to_multiple_of: Pad to the next multiple of this many tokens.
+        reverse_complement: Probability with which a sequence is replaced by its other strand; for training only.
+            Special tokens around it stay in their places.
     """
 
     tokenizer: object
@@ -63,7 +63,9 @@ class ClassificationCollator(PaddingCollator):
     `(batch, length)`, and `labels` of shape `(batch,)` or `(batch, labels)`.
 
     Args:
-        tokenizer, pad_to_multiple_of, reverse_complement: As those of [`PaddingCollator`].
+        tokenizer: As those of [`PaddingCollator`].
+        pad_to_multiple_of: As those of [`PaddingCollator`].
+        reverse_complement: As those of [`PaddingCollator`].
     """
 
     def __call__(self, examples):
@@ -87,8 +89,10 @@ class CausalCollator(PaddingCollator):
     against the padding before it.
 
     Args:
-        tokenizer, pad_to_multiple_of, reverse_complement: As those of [`PaddingCollator`].
-        ignore_n (`bool`, defaults to `True`): Leave N out of the labels; `False`: predict it like a base.
+        tokenizer: As those of [`PaddingCollator`].
+        pad_to_multiple_of: As those of [`PaddingCollator`].
+        reverse_complement: As those of [`PaddingCollator`].
+        ignore_n: Leave N out of the labels; `False`: predict it like a base.
     """
 
     ignore_n: bool = True
@@ -119,8 +123,10 @@ class MaskedCollator(PaddingCollator):
     `attention_mask` and `labels` (-100 where nothing is to be predicted), all of shape `(batch, length)`.
 
     Args:
-        tokenizer, pad_to_multiple_of, reverse_complement: As those of [`PaddingCollator`].
-        probability (`float`, defaults to 0.15): Share of the bases to predict.
+        tokenizer: As those of [`PaddingCollator`].
+        pad_to_multiple_of: As those of [`PaddingCollator`].
+        reverse_complement: As those of [`PaddingCollator`].
+        probability: Share of the bases to predict.
     """
 
     probability: float = 0.15

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 import weakref
 from pathlib import Path
+from typing import Self
 
 import pysam
 
@@ -30,14 +31,14 @@ class Fasta:
     An object can be pickled and used after a fork: every process opens the file for itself. Not thread-safe.
 
     Args:
-        path (`str` or `Path`): The file, or `-` for standard input; its packing is told from its content.
+        path: The file, or `-` for standard input; its packing is told from its content.
 
     Attributes:
-        path (`Path`): The file.
-        lengths (`dict[str, int]`): Bases of each sequence by its name (the header up to white space), in file order.
+        path: The file.
+        lengths: Bases of each sequence by its name (the header up to white space), in file order.
 
     Raises:
-        InputError: if the file is absent, empty, damaged, no FASTA, has two records of a name, a record without
+        InputError: If the file is absent, empty, damaged, no FASTA, has two records of a name, a record without
             sequence, lines of unequal length within a record, or other characters than IUPAC nucleotide codes.
 
     Example:
@@ -56,18 +57,18 @@ class Fasta:
         file = self._open()
         self._set_lengths(dict(zip(file.references, file.lengths)))
 
-    def resolve(self, name):
+    def resolve(self, name: str) -> str:
         """
         The file's own name of a sequence, whether it is called `chr20` or `20`, `chrM`, `M` or `MT`.
 
         Args:
-            name (`str`): As another file has it.
+            name: As another file has it.
 
         Returns:
-            `str`: a key of `lengths`.
+            A key of `lengths`.
 
         Raises:
-            InputError: if there is no such sequence, or more than one that could be meant.
+            InputError: If there is no such sequence, or more than one that could be meant.
         """
         if name in self.lengths:
             return name
@@ -78,20 +79,20 @@ class Fasta:
             raise InputError(f"{self.path}: there is no sequence {name!r}; there are {self._some_names()}.")
         return same[0]
 
-    def fetch(self, name, start=0, end=None):
+    def fetch(self, name: str, start: int = 0, end: int | None = None) -> str:
         """
         A piece of a sequence, letters as in the file (soft-masked ones in lower case).
 
         Args:
-            name (`str`): Which sequence, by any name that `resolve` knows.
-            start (`int`, defaults to 0): First base, from 0.
-            end (`int`, *optional*): Base after the last one. Defaults to the end of the sequence.
+            name: Which sequence, by any name that `resolve` knows.
+            start: First base, from 0.
+            end: Base after the last one. Defaults to the end of the sequence.
 
         Returns:
             `str` of `end - start` letters.
 
         Raises:
-            InputError: if there is no such sequence or piece, or it holds other characters than nucleotide codes.
+            InputError: If there is no such sequence or piece, or it holds other characters than nucleotide codes.
         """
         name = self.resolve(name)
         length = self.lengths[name]
@@ -117,17 +118,17 @@ class Fasta:
             )
         return sequence
 
-    def close(self):
+    def close(self) -> None:
         """Close the file and remove a temporary index; the object cannot be used any more."""
         self._closed = True
         self._handle = None
         if self._cleanup is not None:
             self._cleanup()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __getstate__(self):
@@ -139,11 +140,11 @@ class Fasta:
         for name in lengths:
             self._names.setdefault(bare_name(name), []).append(name)
 
-    def _some_names(self, shown=6):
+    def _some_names(self, shown: int = 6):
         names = list(self.lengths)
         return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         """See to a file with random access and its index."""
         self._handle = self._process = self._cleanup = None
         self._random_access = regular_file(self.path, FASTA)
@@ -159,7 +160,7 @@ class Fasta:
             self.close()
             raise
 
-    def _set_indices(self, folder, packing):
+    def _set_indices(self, folder: Path, packing) -> None:
         suffixes = (".fai", ".gzi") if packing == "bgzip" else (".fai",)
         self._indices = {suffix: folder / f"{self._random_access.name}{suffix}" for suffix in suffixes}
 
@@ -167,7 +168,7 @@ class Fasta:
         time = self._random_access.stat().st_mtime_ns
         return all(index.is_file() and index.stat().st_mtime_ns >= time for index in self._indices.values())
 
-    def _make_index(self):
+    def _make_index(self) -> None:
         # Under another name first: several processes may do this at the same time, and any may be killed.
         with tempfile.TemporaryDirectory(dir=self._indices[".fai"].parent, prefix=".index-") as unfinished:
             made = {suffix: Path(unfinished) / f"index{suffix}" for suffix in self._indices}
@@ -207,10 +208,10 @@ class FastaFolder(Fasta):
     The FASTA files of a folder (one a chromosome, say) as if they were one file.
 
     Args:
-        path (`str` or `Path`): The folder; files that end in .fa, .fasta or .fna, also with .gz or .bgz.
+        path: The folder; files that end in .fa, .fasta or .fna, also with .gz or .bgz.
 
     Raises:
-        InputError: if there is no such file, one of them is invalid, or two have a sequence of the same name.
+        InputError: If there is no such file, one of them is invalid, or two have a sequence of the same name.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -227,16 +228,16 @@ class FastaFolder(Fasta):
             raise InputError(f"{self.path}: there is no FASTA file in this folder ({', '.join(ENDINGS)}).")
         self._set_lengths(lengths)
 
-    def fetch(self, name, start=0, end=None):
+    def fetch(self, name: str, start: int = 0, end: int | None = None):
         name = self.resolve(name)
         return self._files[name].fetch(name, start, end)
 
-    def close(self):
+    def close(self) -> None:
         for file in self._files.values():
             file.close()
 
 
-def fasta_files(folder):
+def fasta_files(folder: Path):
     """The FASTA files in a folder by their endings, as a sorted `list[Path]`; an `InputError` if it is no folder."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -250,7 +251,7 @@ def fasta_stem(path):
     return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), None)
 
 
-def bare_name(name):
+def bare_name(name: str):
     """A name without what differs between Ensembl and UCSC."""
     bare = re.sub("^chr", "", name, flags=re.IGNORECASE)
     return "M" if bare == "MT" else bare
@@ -301,13 +302,13 @@ def _check(file: Path, path: Path) -> None:
         warnings.warn(f"{path}: {windows_ends:,} lines end as on Windows; that is read over.", stacklevel=5)
 
 
-def _name_in(header, where):
+def _name_in(header: str, where: str):
     words = header[1:].split(None, 1)
     if not words or header[1:2].isspace():
         raise InputError(f"{where}: the header has no name directly after >.")
     return words[0].decode(errors="replace")
 
 
-def _check_has_sequence(path, first_lines, name, shape):
+def _check_has_sequence(path, first_lines, name: str, shape) -> None:
     if name is not None and not (shape and shape[0]):
         raise InputError(f"{path}, line {first_lines[name]:,}: the record {name!r} has no sequence; remove it.")

@@ -106,13 +106,13 @@ def read_file(path: Path) -> pd.DataFrame:
     Parquet, Arrow, or FASTA whose headers end in `|label`.
 
     Args:
-        path (`Path`): The file, or `-` for standard input. The format is told from the content.
+        path: The file, or `-` for standard input. The format is told from the content.
 
     Returns:
         `DataFrame` of strings. Rows have numbers from 0, those of FASTA their headers.
 
     Raises:
-        InputError: if the file cannot be read.
+        InputError: If the file cannot be read.
     """
     file = regular_file(path, TABLE, unpack=False)
     with open_packed(file) as content:
@@ -126,13 +126,13 @@ def read_file(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: this is not a readable {kind} file ({_reason(error)}).") from error
 
 
-def read_hub(repository, configuration=None):
+def read_hub(repository: str, configuration: str | None = None) -> dict[str, pd.DataFrame]:
     """
     The splits of a data set on the Hub, class numbers as their names.
 
     Args:
-        repository (`str`): Its id.
-        configuration (`str`, *optional*): Which part of it.
+        repository: Its id.
+        configuration: Which part of it.
 
     Returns:
         `dict[str, DataFrame]` of strings.
@@ -144,26 +144,26 @@ def read_hub(repository, configuration=None):
         raise InputError(f"the Hub does not give the data set {repository} ({_reason(error)}).") from error
 
 
-def column_name(name):
+def column_name(name: str):
     """The name of a column without blanks around it, and in lower case if it is one that readers look for."""
     name = str(name).strip()
     return name.lower() if name.lower() in _KNOWN_COLUMNS else name
 
 
-def cut_out(where, table, reference):
+def cut_out(where: str | Path, table: pd.DataFrame, reference: str | Path | Fasta | None) -> list[str]:
     """
     The sequences of the intervals of a table.
 
     Args:
-        where (`str` or `Path`): What the table is called in errors.
-        table (`DataFrame`): With columns `region`, `start` and `end` (0-based, half-open), and perhaps `strand`.
-        reference (`str`, `Path` or [`Fasta`], *optional*): The genome.
+        where: What the table is called in errors.
+        table: With columns `region`, `start` and `end` (0-based, half-open), and perhaps `strand`.
+        reference: The genome.
 
     Returns:
-        `list[str]`: each read in the direction of its strand.
+        Each read in the direction of its strand.
 
     Raises:
-        InputError: if there is no reference, or an interval is not one of the reference.
+        InputError: If there is no reference, or an interval is not one of the reference.
     """
     if reference is None:
         raise InputError(f"{where}: it has intervals but no sequences; give the reference FASTA that they belong to.")
@@ -199,7 +199,7 @@ def _as_text(table):
     return table.astype(object).where(table.notna(), "").astype(str).apply(lambda column: column.str.strip())
 
 
-def _reason(error):
+def _reason(error: Exception):
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -244,7 +244,7 @@ def _read_arrow_stream(path):
         return _of_arrow(pa.ipc.open_stream(file).read_all())
 
 
-def _read_json(path, lines=False):
+def _read_json(path, lines: bool = False):
     with open_packed(path) as file:
         return pd.read_json(file, lines=lines, dtype=False)
 

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from ..errors import InputError
 from ..model.tokenization_hyenadna import VOCABULARY
 from .fasta import Fasta
 from .files import SPLITS
-from .intervals import centred, parse_region, read_bed
+from .intervals import Interval, centred, parse_region, read_bed
 from .sequence import IGNORED, token_ids
 from .streams import WindowStream, mix
 
@@ -34,56 +35,54 @@ class GenomeDataset(WindowStream):
     to unpack 64 kB for each.
 
     Args:
-        fasta (`str`, `Path` or [`Fasta`]): The genome.
-        bed (`str` or `Path`, *optional*):
-            BED file. If its fourth column has the names of splits (`train`, `valid` or `validation`, `test`), the
+        fasta: The genome.
+        bed: BED file. If its fourth column has the names of splits (`train`, `valid` or `validation`, `test`), the
             intervals of `split` are taken, else all of them.
-        split (`str`, defaults to `"train"`): `train`, `validation` or `test`. Training shuffles and augments.
-        max_length (`int`, defaults to 1024): Bases in a window.
-        regions (`list[str]` or `list[Interval]`, *optional*):
-            Without BED file: the sequences (`chr7`) or pieces of them (`chr7:1-5000000`) to lay windows over. The whole
-            genome by default, whatever the split.
-        reverse_complement (`bool`, defaults to `False`): In training, read the other strand of every second window.
-        shift (`int`, defaults to 0): In training, move each window by up to this many bases either way, inside its
-            region.
-        n_policy (`str`, defaults to `"keep"`):
-            What to do about N and other ambiguous bases. `keep`: they are tokens like others; `mask`: they are not
-            predicted (label -100); `drop`: windows with more than `max_n` of them are left out.
-        max_n (`float`, defaults to 0): Largest share of N in a window that is not dropped.
-        append_sep (`bool`, defaults to `False`): End each window with [SEP], one token more than `max_length`.
-        shuffle (`bool`, *optional*): In training by default.
-        seed, rank, world_size: As those of [`WindowStream`].
+        split: `train`, `validation` or `test`. Training shuffles and augments.
+        max_length: Bases in a window.
+        regions: Without BED file: the sequences (`chr7`) or pieces of them (`chr7:1-5000000`) to lay windows over. The
+            whole genome by default, whatever the split.
+        reverse_complement: In training, read the other strand of every second window.
+        shift: In training, move each window by up to this many bases either way, inside its region.
+        n_policy: What to do about N and other ambiguous bases. `keep`: they are tokens like others; `mask`: they are
+            not predicted (label -100); `drop`: windows with more than `max_n` of them are left out.
+        max_n: Largest share of N in a window that is not dropped.
+        append_sep: End each window with [SEP], one token more than `max_length`.
+        shuffle: In training by default.
+        seed: As those of [`WindowStream`].
+        rank: As those of [`WindowStream`].
+        world_size: As those of [`WindowStream`].
 
     Attributes:
-        features (`datasets.Features`): Of an example.
-        regions (`list[Interval]`): What the windows are laid over; `None` with a BED file.
+        features: Of an example.
+        regions: What the windows are laid over; `None` with a BED file.
 
     Yields:
         `dict` with `input_ids` and `labels`, both `torch.LongTensor` of shape `(length,)`. Labels are the ids that
         stand at the same place; models shift them.
 
     Raises:
-        InputError: if an argument, the genome or the BED file will not do.
+        InputError: If an argument, the genome or the BED file will not do.
     """
 
     def __init__(
         self,
-        fasta,
-        bed=None,
-        split="train",
-        max_length=1024,
+        fasta: str | Path | Fasta,
+        bed: str | Path | None = None,
+        split: str = "train",
+        max_length: int = 1024,
         *,
-        regions=None,
-        reverse_complement=False,
-        shift=0,
-        n_policy="keep",
-        max_n=0.0,
-        append_sep=False,
-        shuffle=None,
-        seed=0,
-        rank=None,
-        world_size=None,
-    ):
+        regions: list[Interval] | None = None,
+        reverse_complement: bool = False,
+        shift: int = 0,
+        n_policy: str = "keep",
+        max_n: float = 0.0,
+        append_sep: bool = False,
+        shuffle: bool | None = None,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         if split not in SPLITS:
             raise InputError(f"split={split!r}: it is train, validation or test.")
         if n_policy not in N_POLICIES:
@@ -115,12 +114,12 @@ class GenomeDataset(WindowStream):
     def size(self):
         return len(self._windows)
 
-    def __len__(self):
+    def __len__(self) -> int:
         if self.n_policy == "drop":
             raise TypeError("how many windows are left out is known only when they have been read")
         return super().__len__()
 
-    def window(self, index):
+    def window(self, index: int):
         """Name, start, end (0-based, half-open) and whether the other strand is read, of the window of that number."""
         name, start, end, lowest, highest = self._windows.at(index, mix(self.seed, self.epoch))
         chance = mix(self.seed, self.epoch, index) if self.reverse_complement or self.shift else 0
@@ -130,7 +129,7 @@ class GenomeDataset(WindowStream):
             start, end = start + moved, end + moved
         return name, start, end, self.reverse_complement and bool(chance >> 63)
 
-    def example(self, index):
+    def example(self, index: int):
         name, start, end, other_strand = self.window(index)
         ids = token_ids(self.fasta.fetch(name, start, end), other_strand)
         labels = ids.copy()  # by numpy: torch would ask its threads for that, which costs more than it saves
@@ -148,7 +147,7 @@ class GenomeDataset(WindowStream):
 class _Intervals:
     """Windows around the intervals of one split of a BED file, which are held as an array."""
 
-    def __init__(self, bed, split, fasta, length):
+    def __init__(self, bed, split, fasta: Fasta, length: int) -> None:
         self._names, self._limits, self._length = list(fasta.lengths), list(fasta.lengths.values()), length
         numbers = {name: number for number, name in enumerate(self._names)}
         has_splits, rows, seen = None, [], set()
@@ -169,10 +168,10 @@ class _Intervals:
             raise InputError(f"{bed}: there is no interval of the split {split} in it{splits}.")
         self._rows = np.array(rows)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._rows)
 
-    def at(self, index, key):
+    def at(self, index: int, key):
         """Name, start and end of a window, and the first and last place that it may be moved to."""
         number, start, end = self._rows[index].tolist()
         limit = self._limits[number]
@@ -182,17 +181,17 @@ class _Intervals:
 class _Tiles:
     """Windows side by side over pieces of a genome."""
 
-    def __init__(self, pieces, length, at_random):
+    def __init__(self, pieces, length: int, at_random) -> None:
         self._pieces, self._length, self._at_random = pieces, length, at_random
         sizes = (piece.end - piece.start for piece in pieces)
         # At random, one window fewer than there is room for, so that every offset up to a window's length can be had.
         counts = [max(1, size // length - 1) if at_random else -(-size // length) for size in sizes]
         self._firsts = [0, *accumulate(counts)]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._firsts[-1]
 
-    def at(self, index, key):
+    def at(self, index: int, key):
         """As that of `_Intervals`; a window stays in its piece."""
         number = bisect_right(self._firsts, index) - 1
         name, lowest, highest, _ = self._pieces[number]

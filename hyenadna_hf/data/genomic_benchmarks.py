@@ -40,22 +40,21 @@ def load_genomic_benchmark(
     Load one of GenomicBenchmarks (Gresova et al. 2023); `GENOMIC_BENCHMARKS` has what is known of each.
 
     Args:
-        name (`str`): A key of `GENOMIC_BENCHMARKS`.
-        source (`str`, *optional*):
-            The Hub by default (`katarinagresova/Genomic_Benchmarks_NAME`). Else the folder that the package
+        name: A key of `GENOMIC_BENCHMARKS`.
+        source: The Hub by default (`katarinagresova/Genomic_Benchmarks_NAME`). Else the folder that the package
             genomic-benchmarks leaves in its cache (`train/CLASS/ID.txt`), its interval tables (`train/CLASS.csv.gz`
             with columns `id`, `region`, `start`, `end`, `strand`) together with `reference`, or tables with sequences
             (.csv, .tsv, .parquet) in any layout of `load_labelled_sequences`.
-        reference (`str`, `Path` or `Fasta`, *optional*): FASTA file that interval tables belong to.
-        validation_fraction (`float`, defaults to 0.1): Share of train to hold out for validation.
-        seed (`int`, defaults to 42): Of what is held out.
+        reference: FASTA file that interval tables belong to.
+        validation_fraction: Share of train to hold out for validation.
+        seed: Of what is held out.
 
     Returns:
         `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `label`
         (`ClassLabel`, numbered as in `GENOMIC_BENCHMARKS`). A warning says if sizes are not the published ones.
 
     Raises:
-        InputError: if there is no set of this name, or its source will not do.
+        InputError: If there is no set of this name, or its source will not do.
     """
     benchmark = find(name, GENOMIC_BENCHMARKS, "GenomicBenchmarks set")
     return load_benchmark(name, benchmark, source, reference, validation_fraction, seed)

@@ -4,7 +4,9 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
+from datasets import DatasetDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -52,7 +54,7 @@ def parser():
     return parser
 
 
-def main(argv):
+def main(argv: list[str]) -> dict[str, Any]:
     """Run `hyenadna data` with the arguments `argv` (a list of `str`)."""
     arguments, asked = parser().parse(argv)
     for name in ("rows", "width"):
@@ -73,16 +75,16 @@ def main(argv):
     return _print_info(console, asked.name, data)
 
 
-def describe(data):
+def describe(data: DatasetDict) -> dict:
     """
     Compute sizes, classes, lengths, GC, duplicates and leakage of labelled sequences.
 
     Args:
-        data (`DatasetDict`): With columns `sequence` and `label`, and perhaps `region`, `start` and `end`.
+        data: With columns `sequence` and `label`, and perhaps `region`, `start` and `end`.
 
     Returns:
-        `dict`: for each of `splits`, `sequences`, `classes` (number of sequences by name), `lengths` (a `list`, in
-        bases), `gc` (share of G and C among A, C, G and T), `duplicates` and `reverse_complements` (see
+        For each of `splits`, `sequences`, `classes` (number of sequences by name), `lengths` (a `list`, in bases), `gc`
+        (share of G and C among A, C, G and T), `duplicates` and `reverse_complements` (see
         [`DistinctSequences.duplicates`]); and `leakage` (see [`DistinctSequences.leakage`]).
     """
     distinct = DistinctSequences(data)
@@ -106,7 +108,7 @@ def describe(data):
     return {"splits": splits, "leakage": distinct.leakage()}
 
 
-def _load(name, arguments):
+def _load(name: str, arguments):
     benchmark = BENCHMARKS.get(name) if arguments.source else benchmark_of(name)
     if benchmark is not None:
         return load_benchmark(name, benchmark, arguments.source, arguments.fasta)
@@ -134,7 +136,7 @@ def _print_published(console):
     return {**{collection: list(sets) for collection, sets in collections.items()}, "bundled": list(BUNDLED)}
 
 
-def _print_info(console, name, data):
+def _print_info(console, name: str, data):
     found = describe(data)
     splits = found["splits"]
     table = Table(title=escape(name))
@@ -176,21 +178,21 @@ def _leakage_table(leakage, splits):
     return table
 
 
-def _share(count, total):
+def _share(count: int, total):
     return "unknown" if count is None else f"{count:,} ({count / total:.1%})"
 
 
-def histogram(values, bins=12, width=40):
+def histogram(values: list[int], bins: int = 12, width: int = 40) -> list[str]:
     """
     A picture of a distribution, as lines of text.
 
     Args:
-        values (`list[int]`): One at least.
-        bins (`int`, defaults to 12): How many classes of equal width.
-        width (`int`, defaults to 40): Characters of the longest bar.
+        values: One at least.
+        bins: How many classes of equal width.
+        width: Characters of the longest bar.
 
     Returns:
-        `list[str]`: a line for each class: from, to, a bar and the number of values.
+        A line for each class: from, to, a bar and the number of values.
     """
     low, high = min(values), max(values)
     step = max(1, -(-(high - low + 1) // bins))

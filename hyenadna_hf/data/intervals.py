@@ -1,9 +1,12 @@
 """Intervals of a genome: BED files, regions, and windows around a centre."""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
+from .fasta import Fasta
 from .source import BED, DAMAGED_GZIP, open_packed, regular_file
 
 # Lines for genome browsers. A sequence may be called track, or have a name that begins so.
@@ -20,20 +23,20 @@ class Interval(NamedTuple):
     rest: tuple[str, ...] = ()
 
 
-def read_bed(path, fasta):
+def read_bed(path: str | Path, fasta: Fasta) -> Iterator[Interval]:
     """
     Read a BED file, checked against the genome that it belongs to.
 
     Args:
-        path (`str` or `Path`): The file, plain, gzip or bgzip, or `-` for standard input; tabs or blanks between
-            columns. Comments and lines that begin with the word `browser` or `track` are skipped.
-        fasta ([`Fasta`]): The genome.
+        path: The file, plain, gzip or bgzip, or `-` for standard input; tabs or blanks between columns. Comments and
+            lines that begin with the word `browser` or `track` are skipped.
+        fasta: The genome.
 
     Yields:
         [`Interval`] with the name that the genome has for it, and the columns after the third.
 
     Raises:
-        InputError: naming the line, if there are fewer than three columns, an interval begins before 0, is empty or
+        InputError: Naming the line, if there are fewer than three columns, an interval begins before 0, is empty or
             ends after its sequence, or the genome has no such sequence.
     """
     try:
@@ -47,7 +50,7 @@ def read_bed(path, fasta):
         raise InputError(f"{path}: this is not a readable BED file ({error}).") from error
 
 
-def _interval(where, columns, fasta):
+def _interval(where: str, columns: list[str], fasta: Fasta):
     if len(columns) < 3 or not all(re.fullmatch(r"-?\d{1,18}", column) for column in columns[1:3]):
         raise InputError(f"{where}: BED has a sequence, a start and an end in every line; here is {columns[:3]}.")
     name, start, end = columns[0], int(columns[1]), int(columns[2])
@@ -67,20 +70,20 @@ def _interval(where, columns, fasta):
     return Interval(name, start, end, tuple(columns[3:]))
 
 
-def parse_region(region, fasta):
+def parse_region(region: str, fasta: Fasta) -> Interval:
     """
     The interval of a region string.
 
     Args:
-        region (`str`): A whole sequence (`chr7`), or a piece of it in positions from 1, both of which belong to it
+        region: A whole sequence (`chr7`), or a piece of it in positions from 1, both of which belong to it
             (`chr7:30,508,751-35,296,850`).
-        fasta ([`Fasta`]): The genome.
+        fasta: The genome.
 
     Returns:
         [`Interval`], from 0 and half-open.
 
     Raises:
-        InputError: if the genome has no such region.
+        InputError: If the genome has no such region.
     """
     if region in fasta.lengths:  # a name may have a colon in it
         return Interval(region, 0, fasta.lengths[region])
@@ -96,17 +99,18 @@ def parse_region(region, fasta):
     return Interval(name, start, end)
 
 
-def centred(start, end, length, limit):
+def centred(start: int, end: int, length: int, limit: int) -> tuple[int, int]:
     """
     The window of a length around the centre of an interval, moved where it would leave the sequence.
 
     Args:
-        start, end (`int`): The interval, from 0 and half-open.
-        length (`int`): Of the window, in bases.
-        limit (`int`): Bases of the sequence.
+        start: The interval, from 0 and half-open.
+        end: The interval, from 0 and half-open.
+        length: Of the window, in bases.
+        limit: Bases of the sequence.
 
     Returns:
-        `tuple[int, int]`: start and end of the window; the whole sequence if that is shorter than `length`.
+        Start and end of the window; the whole sequence if that is shorter than `length`.
     """
     first = (start + end) // 2 - length // 2
     first = max(0, min(first, limit - length))

@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ..errors import InputError
@@ -48,21 +50,19 @@ def load_labelled_sequences(
     is the same in every split.
 
     Args:
-        source (`str`):
-            A folder with files `train`, `validation` (or `valid`, `val`, `dev`) and `test`; the common beginning of
-            such files (`data/human_ocr_ensembl` for `data/human_ocr_ensembl_train.csv.gz` and its siblings); one
-            file, or `-` for standard input; a folder that `save_to_disk` made; the bundled set `splice_sites_chr20`; or
-            the id of a data set on the Hub. Files are .csv or .tsv (with commas, semicolons or tabs), .jsonl or .json,
+        source: A folder with files `train`, `validation` (or `valid`, `val`, `dev`) and `test`; the common beginning of
+            such files (`data/human_ocr_ensembl` for `data/human_ocr_ensembl_train.csv.gz` and its siblings); one file,
+            or `-` for standard input; a folder that `save_to_disk` made; the bundled set `splice_sites_chr20`; or the
+            id of a data set on the Hub. Files are .csv or .tsv (with commas, semicolons or tabs), .jsonl or .json,
             .parquet, .arrow, or FASTA (.fa, .fasta, .fna), where the label is what follows the last `|` of a header;
             all also with .gz. In place of a file there may be a folder with one folder of .txt files, or one file, for
             each class (`train/CLASS/ID.txt`, `train/CLASS.csv.gz`, `train/CLASS.fa`).
-        sequence_column (`str`, *optional*): Defaults to `sequence`, `seq` or `dna`, in any case.
-        label_column (`str`, *optional*): Defaults to `label`, `class` or `target`, in any case.
-        validation_fraction (`float`, defaults to 0.1): Share of train to hold out where there is no validation split.
-        test_fraction (`float`, defaults to 0.2): Share of train to hold out where there is no test split.
-        seed (`int`, defaults to 42): Of what is held out.
-        reference (`str`, `Path` or [`Fasta`], *optional*):
-            FASTA file to cut sequences out of, for tables with `region`, `start`, `end` (0-based, half-open) and
+        sequence_column: Defaults to `sequence`, `seq` or `dna`, in any case.
+        label_column: Defaults to `label`, `class` or `target`, in any case.
+        validation_fraction: Share of train to hold out where there is no validation split.
+        test_fraction: Share of train to hold out where there is no test split.
+        seed: Of what is held out.
+        reference: FASTA file to cut sequences out of, for tables with `region`, `start`, `end` (0-based, half-open) and
             perhaps `strand` in place of sequences.
 
     Returns:
@@ -70,7 +70,7 @@ def load_labelled_sequences(
         (`ClassLabel`); of tables of intervals also `region`, `start` and `end`.
 
     Raises:
-        InputError: if a file cannot be read or is empty, a column is unknown, labels are missing (empty, `NA`, `NaN`,
+        InputError: If a file cannot be read or is empty, a column is unknown, labels are missing (empty, `NA`, `NaN`,
             `None`, `null` and the like), a sequence holds other characters than IUPAC nucleotide codes, an interval is
             not in the reference, or a class occurs in another split but not in train.
     """
@@ -78,14 +78,16 @@ def load_labelled_sequences(
     return split_dataset(source, tables, class_names(source, tables), validation_fraction, test_fraction, seed)
 
 
-def read_labelled(source, sequence_column=None, label_column=None, reference=None):
+def read_labelled(
+    source: str, sequence_column=None, label_column=None, reference=None
+) -> dict[str, dict[str, list[str]]]:
     """
     The splits that a source has, checked.
 
     Args: as those of [`load_labelled_sequences`].
 
     Returns:
-        `dict[str, dict[str, list[str]]]`: for each split, `sequence` and `label`.
+        For each split, `sequence` and `label`.
     """
     path = Path(BUNDLED.get(source, source)).expanduser()
     paths = split_paths(path)
@@ -96,18 +98,21 @@ def read_labelled(source, sequence_column=None, label_column=None, reference=Non
     }
 
 
-def checked(where, table, sequence_column=None, label_column=None, reference=None):
+def checked(
+    where: str | Path, table: pd.DataFrame, sequence_column=None, label_column=None, reference=None
+) -> dict[str, list[str]]:
     """
     The checked sequences and class names of one split.
 
     Args:
-        where (`str` or `Path`): What the table is called in errors.
-        table (`DataFrame`): Of strings.
-        sequence_column, label_column, reference: As those of [`load_labelled_sequences`].
+        where: What the table is called in errors.
+        table: Of strings.
+        sequence_column: As those of [`load_labelled_sequences`].
+        label_column: As those of [`load_labelled_sequences`].
+        reference: As those of [`load_labelled_sequences`].
 
     Returns:
-        `dict[str, list[str]]`: `sequence` and `label`, of equal length; of a table of intervals also `region`, `start`
-        and `end`.
+        `sequence` and `label`, of equal length; of a table of intervals also `region`, `start` and `end`.
     """
     label_column = _choose(where, table, label_column, LABEL_COLUMNS, "label_column")
     if not len(table):
@@ -133,7 +138,7 @@ def checked(where, table, sequence_column=None, label_column=None, reference=Non
     return {"sequence": sequences, "label": labels, **coordinates}
 
 
-def _check_labels(where, rows, labels, shown=3):
+def _check_labels(where: str, rows, labels: torch.Tensor, shown: int = 3) -> None:
     missing = [(row, label) for row, label in zip(rows, labels) if label in MISSING]
     if missing:
         first = ", ".join(f"{row_name(row)} ({label!r})" for row, label in missing[:shown])
@@ -143,15 +148,24 @@ def _check_labels(where, rows, labels, shown=3):
         )
 
 
-def split_dataset(source, tables, names, validation_fraction=0.1, test_fraction=0.2, seed=42):
+def split_dataset(
+    source: str,
+    tables: dict[str, dict[str, list[str]]],
+    names: list[str],
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 42,
+) -> DatasetDict:
     """
     Data set of the splits that there are, the others held out of train, stratified by class.
 
     Args:
-        source (`str`): What the data are called in errors.
-        tables (`dict[str, dict[str, list[str]]]`): `sequence` and `label` of each split.
-        names (`list[str]`): Of the classes, in the order of their numbers.
-        validation_fraction, test_fraction, seed: As those of [`load_labelled_sequences`].
+        source: What the data are called in errors.
+        tables: `sequence` and `label` of each split.
+        names: Of the classes, in the order of their numbers.
+        validation_fraction: As those of [`load_labelled_sequences`].
+        test_fraction: As those of [`load_labelled_sequences`].
+        seed: As those of [`load_labelled_sequences`].
 
     Returns:
         `DatasetDict` with splits `train`, `validation` and `test`.
@@ -171,7 +185,7 @@ def split_dataset(source, tables, names, validation_fraction=0.1, test_fraction=
     return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})
 
 
-def class_names(source, tables):
+def class_names(source: str, tables):
     """The classes of the train split, in the order of their numbers, which follows from their names alone."""
     if "train" not in tables:
         raise InputError(f"{source}: there is no train split among {', '.join(tables)}; name one file train.")
@@ -191,7 +205,7 @@ def class_names(source, tables):
     return sorted(names)
 
 
-def _read_hub(source):
+def _read_hub(source: str):
     absent = f"{source}: there is no such file or folder, and no files {Path(source).name}_train"
     if not HUB_ID.fullmatch(source) or any(source.removesuffix(".gz").endswith(ending) for ending in FORMATS):
         raise InputError(f"{absent} and so on; check the path.")
@@ -201,7 +215,7 @@ def _read_hub(source):
         raise InputError(f"{absent}; it is no bundled set ({', '.join(BUNDLED)}); and {error}") from error
 
 
-def _choose(where, table, asked, usual, argument):
+def _choose(where: str, table, asked, usual, argument: str):
     columns = ", ".join(table.columns)
     if asked is not None:
         if column_name(asked) not in table.columns:

@@ -45,13 +45,13 @@ class DistinctSequences:
     others, but are still compared as a whole.
 
     Args:
-        data (`DatasetDict`): With a column `sequence`, and perhaps `region`, `start` and `end` (0-based, half-open).
+        data: With a column `sequence`, and perhaps `region`, `start` and `end` (0-based, half-open).
 
     Attributes:
-        splits (`dict[str, np.ndarray]`): The number of the distinct sequence of each row.
+        splits: The number of the distinct sequence of each row.
     """
 
-    def __init__(self, data: DatasetDict):
+    def __init__(self, data: DatasetDict) -> None:
         self._intervals = _intervals(data)
         self._rows = concatenate_datasets(
             [split.with_format(None).select_columns("sequence") for split in data.values()]
@@ -76,8 +76,8 @@ class DistinctSequences:
         Count the sequences of each split that occur before in the split.
 
         Returns:
-            `dict[str, dict[str, int]]`: `duplicates`, on either strand, and `reverse_complements`: those of them that
-            occur before only as reverse complement.
+            `duplicates`, on either strand, and `reverse_complements`: those of them that occur before only as reverse
+            complement.
         """
         counts = {}
         for name, numbers in self.splits.items():
@@ -91,10 +91,10 @@ class DistinctSequences:
         Count the sequences of a split that another one contains, for each pair of splits.
 
         Returns:
-            `dict[tuple[str, str], dict[str, int | None]]`: for each pair, how many sequences of the second split are in
-            the first as they are (`exact`), only as reverse complement (`reverse_complement`), or are near duplicates
-            of one there and neither of the former (`near_duplicate`); and how many intervals of the second overlap one
-            of the first (`overlapping`; `None` without coordinates).
+            For each pair, how many sequences of the second split are in the first as they are (`exact`), only as
+            reverse complement (`reverse_complement`), or are near duplicates of one there and neither of the former
+            (`near_duplicate`); and how many intervals of the second overlap one of the first (`overlapping`; `None`
+            without coordinates).
         """
         counts: dict[tuple[str, str], dict[str, int | None]] = {}
         for first, second in combinations(self.splits, 2):
@@ -120,7 +120,7 @@ class DistinctSequences:
         Group all rows, so that no sequence has a near duplicate, and no interval overlaps one, of another group.
 
         Returns:
-            `np.ndarray` of shape `(rows,)`: the number of the group of each row of all splits, one split after another.
+            The number of the group of each row of all splits, one split after another, shape `(rows,)`.
         """
         numbers = np.concatenate(list(self.splits.values()))
         everything = np.arange(len(self._first_rows))
@@ -179,7 +179,7 @@ def leakage_summary(data: DatasetDict) -> str | None:
     Say in one line which splits share sequences.
 
     Args:
-        data (`DatasetDict`): As for [`DistinctSequences`].
+        data: As for [`DistinctSequences`].
 
     Returns:
         `str`, or `None` if no two splits share anything.
@@ -203,18 +203,17 @@ def split_by_similarity(
     groups are placed first, each where it fits the wanted number of sequences of each class best.
 
     Args:
-        data (`DatasetDict`): As for [`DistinctSequences`], and perhaps with a column `label` (`ClassLabel`). All its
-            splits are merged.
-        validation_fraction (`float`, defaults to 0.1): Share of all sequences to validate on.
-        test_fraction (`float`, defaults to 0.2): Share of all sequences to test on.
-        seed (`int`, defaults to 42): Seed of the random choice among groups of the same size.
+        data: As for [`DistinctSequences`], and perhaps with a column `label` (`ClassLabel`). All its splits are merged.
+        validation_fraction: Share of all sequences to validate on.
+        test_fraction: Share of all sequences to test on.
+        seed: Seed of the random choice among groups of the same size.
 
     Returns:
-        `DatasetDict` with splits `train`, `validation` and `test`. A warning tells the shares reached if one of them
-        is not within 0.01 of the wanted one.
+        `DatasetDict` with splits `train`, `validation` and `test`. A warning tells the shares reached if one of them is
+        not within 0.01 of the wanted one.
 
     Raises:
-        InputError: if a fraction or their sum is not between 0 and 1, a group is larger than every split is to be, or
+        InputError: If a fraction or their sum is not between 0 and 1, a group is larger than every split is to be, or
             the groups leave a split, or a class of train, empty.
     """
     fractions = np.array([1 - validation_fraction - test_fraction, validation_fraction, test_fraction])
@@ -247,8 +246,8 @@ def _kmers(sequences: list[str], numbers: np.ndarray) -> np.ndarray:
     The distinct k-mers of each sequence, each as the smaller one of its two strands.
 
     Args:
-        sequences (`list[str]`): Of any characters; k-mers with others than A, C, G, T and U are left out.
-        numbers (`np.ndarray` of shape `(len(sequences),)`): What to call each sequence.
+        sequences: Of any characters; k-mers with others than A, C, G, T and U are left out.
+        numbers: What to call each sequence, shape `(len(sequences),)`.
 
     Returns:
         Sorted `np.ndarray` of `uint64`: the k-mer in the upper 32 bits, the number of its sequence in the lower ones.
@@ -282,10 +281,10 @@ def _candidates(
     Bayardo et al. 2007), and common repeats are not.
 
     Args:
-        kmers (`np.ndarray`): Those of the queries, from [`_kmers`].
-        queries (`np.ndarray`): The numbers of the queries, sorted.
-        is_indexed (`np.ndarray` of `bool`): Whether each query is one of the sequences of the index.
-        index (`np.ndarray`): The k-mers of the other sequences, sorted.
+        kmers: Those of the queries, from [`_kmers`].
+        queries: The numbers of the queries, sorted.
+        is_indexed: Whether each query is one of the sequences of the index, type `bool`.
+        index: The k-mers of the other sequences, sorted.
 
     Yields:
         Numbers of queries and of sequences of the index, as two `np.ndarray`.
@@ -394,12 +393,13 @@ def _placed(groups: np.ndarray, labels: np.ndarray, fractions: np.ndarray, rng: 
     Choose a split for each group.
 
     Args:
-        groups, labels (`np.ndarray` of shape `(rows,)`): The group and the class of each row.
-        fractions (`np.ndarray` of shape `(splits,)`): Wanted share of each split.
-        rng (`np.random.Generator`): Source of chance.
+        groups: The group and the class of each row, shape `(rows,)`.
+        labels: The group and the class of each row, shape `(rows,)`.
+        fractions: Wanted share of each split, shape `(splits,)`.
+        rng: Source of chance.
 
     Returns:
-        `np.ndarray` of shape `(rows,)`: the number of the split of each row.
+        The number of the split of each row, shape `(rows,)`.
     """
     rows = len(groups)
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)

@@ -12,12 +12,12 @@ from .files import column_name, read_hub, read_split, row_name, split_paths
 from .labelled import checked
 
 
-def is_saved_dataset(source):
+def is_saved_dataset(source: str) -> bool:
     """Whether `source` is a folder that `DatasetDict.save_to_disk` made, of sequences with several labels each."""
     return bool(_saved(source))
 
 
-def _saved(source):
+def _saved(source: str):
     """The data set of such a folder; `None` for everything else."""
     path = Path(source).expanduser()
     if not (path / "dataset_dict.json").is_file():
@@ -30,24 +30,31 @@ def _saved(source):
 
 
 def load_multilabel_sequences(
-    source, label_columns=(), sequence_column=None, validation_fraction=0.1, test_fraction=0.2, seed=42
-):
+    source: str,
+    label_columns: tuple[str, ...] = (),
+    sequence_column=None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 42,
+) -> tuple:
     """
     Load sequences with several labels each, in train, validation and test splits.
 
     Args:
-        source (`str`): Tables in any layout of `load_labelled_sequences`, or a folder with what
-            [`chromatin_from_peaks`] and its siblings give, saved by `save_to_disk`.
-        label_columns (`tuple[str, ...]`): In tables, the column of each label, with 0 and 1.
-        sequence_column, validation_fraction, test_fraction, seed: As those of `load_labelled_sequences`; what is held
-            out of train is a random choice.
+        source: Tables in any layout of `load_labelled_sequences`, or a folder with what [`chromatin_from_peaks`] and
+            its siblings give, saved by `save_to_disk`.
+        label_columns: In tables, the column of each label, with 0 and 1.
+        sequence_column: As those of `load_labelled_sequences`; what is held out of train is a random choice.
+        validation_fraction: As those of `load_labelled_sequences`; what is held out of train is a random choice.
+        test_fraction: As those of `load_labelled_sequences`; what is held out of train is a random choice.
+        seed: As those of `load_labelled_sequences`; what is held out of train is a random choice.
 
     Returns:
-        `tuple`: a `DatasetDict` with columns `sequence` (`string`) and `labels` (list of 0 and 1), and the names of the
-        labels (their numbers, for a saved data set).
+        A `DatasetDict` with columns `sequence` (`string`) and `labels` (list of 0 and 1), and the names of the labels
+        (their numbers, for a saved data set).
 
     Raises:
-        InputError: if a file cannot be read, a column is absent, or a label is neither 0 nor 1.
+        InputError: If a file cannot be read, a column is absent, or a label is neither 0 nor 1.
     """
     data = _saved(source)
     if data:
@@ -69,7 +76,7 @@ def load_multilabel_sequences(
     return _with_all_splits(source, data, {"test": test_fraction, "validation": validation_fraction}, seed), names
 
 
-def _dataset(where, table, names, sequence_column):
+def _dataset(where: str, table, names: list[str], sequence_column):
     labels = []
     for name, column in zip(names, map(column_name, names)):
         if column not in table.columns:
@@ -84,7 +91,7 @@ def _dataset(where, table, names, sequence_column):
     return chromatin_from_arrays(sequences, np.stack(labels, axis=1))
 
 
-def _with_all_splits(source, data, fractions, seed):
+def _with_all_splits(source: str, data, fractions, seed: int):
     if "train" not in data:
         raise InputError(f"{source}: there is no train split among {', '.join(data)}; name one file train.")
     splits = dict(data)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from datasets import DatasetDict
+
 from .benchmarks import load_benchmark
 from .genomic_benchmarks import GENOMIC_BENCHMARKS
 from .labelled import load_labelled_sequences
@@ -10,12 +12,19 @@ from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS
 BENCHMARKS = {**GENOMIC_BENCHMARKS, **NUCLEOTIDE_TRANSFORMER_TASKS, **GUE_TASKS}
 
 
-def benchmark_of(source):
+def benchmark_of(source: str):
     """The published data set of that name, a `Benchmark`; `None` for anything else and for what is a file or folder."""
     return None if Path(source).expanduser().exists() else BENCHMARKS.get(str(source))
 
 
-def load_labelled(source, sequence_column=None, label_column=None, validation_fraction=0.1, test_fraction=0.2, seed=42):
+def load_labelled(
+    source: str,
+    sequence_column=None,
+    label_column=None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 42,
+) -> DatasetDict:
     """
     Load a published data set by its name, from the Hub, or anything that [`load_labelled_sequences`] takes.
 

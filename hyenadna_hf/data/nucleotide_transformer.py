@@ -35,7 +35,7 @@ NUCLEOTIDE_TRANSFORMER_TASKS = {
 }
 
 
-def _gue(names, classes, length, metric="mcc", configuration="{}"):
+def _gue(names: list[str], classes, length: int, metric: str = "mcc", configuration: str = "{}"):
     return {
         name: Benchmark(
             tuple(map(str, range(classes))), None, None, length, metric, _GUE_REPOSITORY, configuration.format(name)
@@ -66,19 +66,18 @@ def load_nucleotide_transformer_task(
     `NUCLEOTIDE_TRANSFORMER_TASKS` and `GUE_TASKS` have the length, the metric and what else is known of each.
 
     Args:
-        name (`str`): A key of `NUCLEOTIDE_TRANSFORMER_TASKS` or `GUE_TASKS`.
-        source (`str`, *optional*):
-            The Hub by default. Else a folder with `train` and `test` (and `dev`), as FASTA with headers `>name|label`
-            or in any other format and layout of `load_labelled_sequences`.
-        validation_fraction (`float`, defaults to 0.1): Share of train to hold out where there is no validation split.
-        seed (`int`, defaults to 42): Of what is held out.
+        name: A key of `NUCLEOTIDE_TRANSFORMER_TASKS` or `GUE_TASKS`.
+        source: The Hub by default. Else a folder with `train` and `test` (and `dev`), as FASTA with headers
+            `>name|label` or in any other format and layout of `load_labelled_sequences`.
+        validation_fraction: Share of train to hold out where there is no validation split.
+        seed: Of what is held out.
 
     Returns:
         `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `label`
         (`ClassLabel` named by the published numbers). A warning says if sizes are not the published ones.
 
     Raises:
-        InputError: if there is no task of this name, or its source will not do.
+        InputError: If there is no task of this name, or its source will not do.
     """
     benchmark = find(name, {**NUCLEOTIDE_TRANSFORMER_TASKS, **GUE_TASKS}, "task")
     return load_benchmark(name, benchmark, source, None, validation_fraction, seed)

@@ -3,6 +3,7 @@
 import random
 from copy import copy
 from itertools import count
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
@@ -11,19 +12,19 @@ from transformers import TrainerCallback
 from ..errors import InputError
 from .collators import CausalCollator
 from .intervals import Interval
-from .streams import mix
+from .streams import WindowStream, mix
 
 
 class Windows(Dataset):
     """The examples of one [`WindowStream`] by number, for evaluation: each comes once, whatever the number of ranks."""
 
-    def __init__(self, stream):
+    def __init__(self, stream) -> None:
         self.stream = stream
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.stream.size()
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int):
         return self.stream.example(index)
 
 
@@ -35,12 +36,12 @@ class Mixture(IterableDataset):
     what it has read goes on exactly as it would have.
 
     Args:
-        streams (`list[WindowStream]`): With `rank=0, world_size=1`: Trainer and Accelerate share the mixture out.
-        weights (`list[float]`, *optional*): How often each is chosen; by default as its share of all windows.
-        seed (`int`, defaults to 0): Of the choice.
+        streams: With `rank=0, world_size=1`: Trainer and Accelerate share the mixture out.
+        weights: How often each is chosen; by default as its share of all windows.
+        seed: Of the choice.
     """
 
-    def __init__(self, streams, weights=None, seed=0):
+    def __init__(self, streams: list[WindowStream], weights: list[float] | None = None, seed: int = 0) -> None:
         weights = [stream.size() for stream in streams] if weights is None else weights
         if len(weights) != len(streams) or not all(weight > 0 for weight in weights):
             raise InputError(f"weights={weights}: give a number above 0 for each of the {len(streams)} genomes.")
@@ -76,15 +77,15 @@ class LengthWarmup(TrainerCallback):
     resumed runs see the same. As a callback of the Trainer it adds the `length` to every log entry.
 
     Args:
-        length (`int`): Of the last stage and of the windows, in tokens.
-        initial_length (`int`): Of the first stage; `length` is 2, 4, 8, ... times as much.
-        steps (`int`): Optimizer steps of all stages before the last one, which they share equally.
+        length: Of the last stage and of the windows, in tokens.
+        initial_length: Of the first stage; `length` is 2, 4, 8, ... times as much.
+        steps: Optimizer steps of all stages before the last one, which they share equally.
 
     Raises:
-        InputError: if doubling does not lead from `initial_length` to `length`.
+        InputError: If doubling does not lead from `initial_length` to `length`.
     """
 
-    def __init__(self, length, initial_length, steps):
+    def __init__(self, length: int, initial_length: int, steps: int) -> None:
         factor = length // max(initial_length, 1)
         if initial_length < 2 or initial_length * factor != length or factor & (factor - 1):
             raise InputError(
@@ -100,24 +101,24 @@ class LengthWarmup(TrainerCallback):
             return self.length
         return self.initial_length << step * self.stages // self.steps
 
-    def cut(self, stream, batch_size, batches_per_step):
+    def cut(self, stream: IterableDataset, batch_size: int, batches_per_step: int):
         """
         The examples of a stream, each cut as belongs to its step, for [`PretrainingCollator`].
 
         Args:
-            stream (`IterableDataset`): Gives examples of `length` tokens, without end.
-            batch_size (`int`): Examples that a dataloader takes at a time.
-            batches_per_step (`int`): Such batches in an optimizer step, over all processes.
+            stream: Gives examples of `length` tokens, without end.
+            batch_size: Examples that a dataloader takes at a time.
+            batches_per_step: Such batches in an optimizer step, over all processes.
         """
         return _Cut(self, stream, batch_size, batches_per_step)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args, state: dict[str, Any], control, logs=None, **kwargs: Any) -> None:
         if logs is not None and "loss" in logs:
             logs["length"] = state.log_history[-1]["length"] = self.at(state.global_step - 1)
 
 
 class _Cut(IterableDataset):
-    def __init__(self, warmup, stream, batch_size, batches_per_step):
+    def __init__(self, warmup, stream, batch_size: int, batches_per_step) -> None:
         self.warmup, self.stream = warmup, stream
         self.batch_size, self.batches_per_step = batch_size, batches_per_step
 
@@ -143,12 +144,13 @@ def _pieces(example):
     return [dict(zip(example, piece)) for piece in zip(*example.values())]
 
 
-def without(pieces, removed):
+def without(pieces: list[Interval], removed: list[Interval]) -> list[Interval]:
     """
     What is left of some intervals when others are taken out of them.
 
     Args:
-        pieces, removed (`list[Interval]`): In any order; they may overlap.
+        pieces: In any order; they may overlap.
+        removed: In any order; they may overlap.
 
     Returns:
         `list[Interval]`, in the order of `pieces`.

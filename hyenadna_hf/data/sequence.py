@@ -31,7 +31,7 @@ def normalised(sequence: str) -> str:
     The spelling by which sequences are compared: upper case, and T for U.
 
     Args:
-        sequence (`str`): IUPAC nucleotide codes in either case. Other characters stay as they are.
+        sequence: IUPAC nucleotide codes in either case. Other characters stay as they are.
 
     Returns:
         `str` of the same length.
@@ -44,7 +44,7 @@ def reverse_complement(sequence: str) -> str:
     The other strand of a sequence, read in its own direction.
 
     Args:
-        sequence (`str`): IUPAC nucleotide codes in either case; U is paired with A. Other characters stay as they are.
+        sequence: IUPAC nucleotide codes in either case; U is paired with A. Other characters stay as they are.
 
     Returns:
         `str` of the same length; every letter in the case of the one that it pairs with.
@@ -61,8 +61,8 @@ def token_ids(sequence: str, reverse_complemented: bool = False) -> np.ndarray:
     The token ids that `HyenaDNATokenizer` gives, without special tokens, for long sequences.
 
     Args:
-        sequence (`str`): ASCII letters.
-        reverse_complemented (`bool`, defaults to `False`): Read the other strand.
+        sequence: ASCII letters.
+        reverse_complemented: Read the other strand.
 
     Returns:
         `np.ndarray` of `int64`, of shape `(length,)`.
@@ -77,7 +77,7 @@ def reverse_complement_ids(ids: torch.Tensor) -> torch.Tensor:
     The token ids of the other strand; special tokens around the nucleotides stay in their places.
 
     Args:
-        ids (`torch.LongTensor` of shape `(length,)`): Of one sequence.
+        ids: Of one sequence, shape `(length,)`.
 
     Returns:
         `torch.LongTensor` of shape `(length,)`.

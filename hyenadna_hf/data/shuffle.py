@@ -13,8 +13,8 @@ def dinucleotide_shuffle(sequence: str, rng: random.Random) -> str:
     the result is a random Eulerian walk through it (Altschul & Erickson 1985).
 
     Args:
-        sequence (`str`): Any letters; upper and lower case are different ones.
-        rng (`random.Random`): Source of chance.
+        sequence: Any letters; upper and lower case are different ones.
+        rng: Source of chance.
 
     Returns:
         `str` of the same length.
@@ -40,7 +40,7 @@ def dinucleotide_shuffle(sequence: str, rng: random.Random) -> str:
     return "".join(shuffled)
 
 
-def _leads_to(end, letter, last):
+def _leads_to(end: int, letter, last):
     visited = set()
     while letter != end and letter not in visited:
         visited.add(letter)

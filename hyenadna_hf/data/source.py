@@ -55,17 +55,17 @@ def regular_file(path: str | Path, wanted: str, unpack: bool = True) -> Path:
     each input in a process; it is removed when that process ends. Other files are returned as they are.
 
     Args:
-        path (`str` or `Path`): The input; `-` or `/dev/stdin` for standard input.
-        wanted (`str`): The kind of file for error messages, such as `"a VCF or BCF file"`.
-        unpack (`bool`, defaults to `True`): Unpack gzip. Not needed by readers that call [`open_packed`].
+        path: The input; `-` or `/dev/stdin` for standard input.
+        wanted: The kind of file for error messages, such as `"a VCF or BCF file"`.
+        unpack: Unpack gzip. Not needed by readers that call [`open_packed`].
 
     Returns:
-        `Path`: the file itself, or its copy. Error messages should name `path`, not the copy.
+        The file itself, or its copy. Error messages should name `path`, not the copy.
 
     Raises:
-        InputError: if the input is absent, a folder, empty, unreadable, damaged gzip, or of another kind (see
+        InputError: If the input is absent, a folder, empty, unreadable, damaged gzip, or of another kind (see
             [`refuse_foreign`]).
-        OSError: if there is no room for a temporary file.
+        OSError: If there is no room for a temporary file.
     """
     path = Path(path).expanduser()
     source: Path | int = 0 if str(path) in STANDARD_INPUT else path
@@ -102,12 +102,12 @@ def refuse_foreign(path: str | Path, wanted: str, name: str | Path | None = None
     The kind is recognised from the first bytes, also inside gzip. PyTorch's zip files pass.
 
     Args:
-        path (`str` or `Path`): A regular file.
-        wanted (`str`): The kind of file that is wanted, such as `"a VCF or BCF file"`.
-        name (`str` or `Path`, *optional*): The file's name in error messages. Defaults to `path`.
+        path: A regular file.
+        wanted: The kind of file that is wanted, such as `"a VCF or BCF file"`.
+        name: The file's name in error messages. Defaults to `path`.
 
     Raises:
-        InputError: naming the kind of the file and the remedy, or if the file is unreadable or damaged gzip.
+        InputError: Naming the kind of the file and the remedy, or if the file is unreadable or damaged gzip.
     """
     path, name = Path(path), name or path
     start = _beginning(path, name).removeprefix(codecs.BOM_UTF8)
@@ -149,7 +149,7 @@ def remove_own(folder: str, process: int) -> None:
 
 
 @functools.cache
-def _copy(source, identity, unpack=False):
+def _copy(source: str, identity, unpack: bool = False):
     """A temporary copy, one in a process for each input by its identity, without byte-order mark."""
     folder = tempfile.mkdtemp(prefix="hyenadna-")
     copy = Path(folder) / "input"
@@ -171,7 +171,7 @@ def _copy(source, identity, unpack=False):
     return copy
 
 
-def _beginning(path, name):
+def _beginning(path, name: str):
     try:
         with open_packed(path) as file:
             return file.read(_START)
@@ -181,5 +181,5 @@ def _beginning(path, name):
         raise InputError(f"{name}: cannot be read ({error.strerror}).") from error
 
 
-def _damaged(name, error):
+def _damaged(name: str, error: Exception):
     return InputError(f"{name}: the gzip file is damaged ({error}); fetch it again.")

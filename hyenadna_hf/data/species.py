@@ -24,19 +24,27 @@ class SpeciesDataset(WindowStream):
     epoch. Everything else is as in [`GenomeDataset`].
 
     Args:
-        genomes (`dict[str, GenomeDataset]`): The windows of each species.
-        shuffle (`bool`): Whether their order is random.
-        seed, rank, world_size: As those of `WindowStream`.
+        genomes: The windows of each species.
+        shuffle: Whether their order is random.
+        seed: As those of `WindowStream`.
+        rank: As those of `WindowStream`.
+        world_size: As those of `WindowStream`.
 
     Attributes:
-        features (`datasets.Features`): `input_ids` and `label`, a `ClassLabel` numbered by the names of the species in
-            alphabetical order.
+        features: `input_ids` and `label`, a `ClassLabel` numbered by the names of the species in alphabetical order.
 
     Yields:
         `dict` with `input_ids`, a `torch.LongTensor` of shape `(length,)`, and `label` (`int`).
     """
 
-    def __init__(self, genomes, shuffle=True, seed=0, rank=None, world_size=None):
+    def __init__(
+        self,
+        genomes: dict[str, GenomeDataset],
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         super().__init__(shuffle, seed, rank, world_size)
         self.names = sorted(genomes)
         self._genomes = [genomes[name] for name in self.names]
@@ -45,22 +53,22 @@ class SpeciesDataset(WindowStream):
     def size(self):
         return len(self._genomes) * min(genome.size() for genome in self._genomes)
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
         for genome in self._genomes:
             genome.set_epoch(epoch)
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         for genome in self._genomes:
             genome.set_epoch(self.epoch)
 
-    def __len__(self):
+    def __len__(self) -> int:
         if any(genome.n_policy == "drop" for genome in self._genomes):
             raise TypeError("how many windows are left out is known only when they have been read")
         return super().__len__()
 
-    def example(self, index):
+    def example(self, index: int):
         number, label = divmod(index, len(self._genomes))
         genome = self._genomes[label]
         turned = mix(self.seed, self.epoch, label) if self.shuffle else 0
@@ -85,13 +93,14 @@ def load_species(
     validation, the end is test.
 
     Args:
-        folder (`str` or `Path`): With one FASTA file a species (`human.fa.gz`, ...), or one folder of FASTA files each.
-        max_length (`int`, defaults to 1024): Bases in a window, up to 1,000,000 and more.
-        held_out (`dict[str, dict[str, list[str]]]`, *optional*):
-            Regions by species and split, `{"human": {"validation": ["chr19"], "test": ["chr20", "chr21:1-5000000"]}}`;
-            train is every sequence without one of them. Species that are not named are split by the rule above.
-        validation_fraction, test_fraction (`float`, default to 0.1): Share of the bases of each genome.
-        seed (`int`, defaults to 0): Of the split and of the streams.
+        folder: With one FASTA file a species (`human.fa.gz`, ...), or one folder of FASTA files each.
+        max_length: Bases in a window, up to 1,000,000 and more.
+        held_out: Regions by species and split,
+            `{"human": {"validation": ["chr19"], "test": ["chr20", "chr21:1-5000000"]}}`; train is every sequence
+            without one of them. Species that are not named are split by the rule above.
+        validation_fraction: Share of the bases of each genome.
+        test_fraction: Share of the bases of each genome.
+        seed: Of the split and of the streams.
         kwargs: `reverse_complement`, `shift`, `n_policy`, `max_n`, `append_sep`, `rank` and `world_size` of
             [`GenomeDataset`].
 
@@ -99,7 +108,7 @@ def load_species(
         `dict[str, SpeciesDataset]` with `train`, `validation` and `test`.
 
     Raises:
-        InputError: if there are fewer than two species, or a file or region will not do.
+        InputError: If there are fewer than two species, or a file or region will not do.
     """
     folder = Path(folder).expanduser()
     for name, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
@@ -136,7 +145,7 @@ def load_species(
     }
 
 
-def _chosen(name, genome, held_out):
+def _chosen(name: str, genome, held_out):
     """Regions by split: those that the user named, and for train the sequences that none of them touches."""
     regions = {split: [parse_region(region, genome) for region in held_out.get(split, [])] for split in SPLITS[1:]}
     for split in SPLITS[1:]:
@@ -149,7 +158,7 @@ def _chosen(name, genome, held_out):
     return regions
 
 
-def _by_rule(genome, validation_fraction, test_fraction, seed):
+def _by_rule(genome, validation_fraction: float, test_fraction: float, seed: int):
     """Regions by split: whole sequences where there are three or more, else pieces of each."""
     wholes = _wholes(genome)
     if len(wholes) < 3:
@@ -164,7 +173,7 @@ def _by_rule(genome, validation_fraction, test_fraction, seed):
     return regions
 
 
-def _cut(wholes, validation_fraction, test_fraction):
+def _cut(wholes, validation_fraction: float, test_fraction: float):
     regions = {split: [] for split in SPLITS}
     for name, _, length, _ in wholes:
         first, second = round(length * (1 - validation_fraction - test_fraction)), round(length * (1 - test_fraction))

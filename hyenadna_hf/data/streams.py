@@ -26,14 +26,17 @@ class WindowStream(IterableDataset):
     workers each has a copy, which `StatefulDataLoader` (`use_stateful_dataloader` in Accelerate) asks for its state.
 
     Args:
-        shuffle (`bool`): Whether the order is random, and another one in each epoch (see `set_epoch`).
-        seed (`int`): Of everything that is random.
-        rank, world_size (`int`, *optional*):
-            Which share of how many. Those of the torch.distributed process group by default, else 0 of 1. Trainer and
+        shuffle: Whether the order is random, and another one in each epoch (see `set_epoch`).
+        seed: Of everything that is random.
+        rank: Which share of how many. Those of the torch.distributed process group by default, else 0 of 1. Trainer and
             Accelerate share out a stream themselves: give 0 and 1 there.
+        world_size: Which share of how many. Those of the torch.distributed process group by default, else 0 of 1.
+            Trainer and Accelerate share out a stream themselves: give 0 and 1 there.
     """
 
-    def __init__(self, shuffle=True, seed=0, rank=None, world_size=None):
+    def __init__(
+        self, shuffle: bool = True, seed: int = 0, rank: int | None = None, world_size: int | None = None
+    ) -> None:
         if (rank is None) != (world_size is None):
             raise InputError(f"rank={rank}, world_size={world_size}: give both or none of them.")
         if rank is not None and not 0 <= rank < world_size:
@@ -42,20 +45,20 @@ class WindowStream(IterableDataset):
         self._rank, self._world_size = rank, world_size
         self._start, self._done, self._shards_at_start = 0, 0, None
 
-    def size(self):
+    def size(self) -> None:
         """The number of examples in an epoch over all ranks, those that `example` leaves out included."""
         raise NotImplementedError
 
-    def example(self, index):
+    def example(self, index: int) -> None:
         """The example of that number in this epoch, or `None` to leave it out."""
         raise NotImplementedError
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (`int`, from 0) that the next iteration gives; call it before each."""
         if epoch != self.epoch:
             self.epoch, self._start, self._done, self._shards_at_start = epoch, 0, 0, None
 
-    def __len__(self):
+    def __len__(self) -> int:
         rank, world_size = self._share()
         return len(range(rank, self.size(), world_size))
 
@@ -77,13 +80,13 @@ class WindowStream(IterableDataset):
                 yield example
         self._shards_at_start = None
 
-    def to_datasets(self, shards=64):
+    def to_datasets(self, shards: int = 64) -> "IterableDataset":
         """
         This epoch as a `datasets.IterableDataset`, for what that can do: `map`, `with_format`, `state_dict`,
         `datasets.distributed.split_dataset_by_node`, and sharing out among dataloader workers.
 
         Args:
-            shards (`int`, defaults to 64): What ranks and workers together divide: best a multiple of their number.
+            shards: What ranks and workers together divide: best a multiple of their number.
 
         Returns:
             `datasets.IterableDataset` with the `features` of this stream; `rank` and `world_size` have no part in it.
@@ -104,15 +107,15 @@ class WindowStream(IterableDataset):
         shards = getattr(self, "_shards", None)
         return {"epoch": self.epoch, "done": self._done, "shards": shards, "size": self.size(), "seed": self.seed}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict) -> None:
         """
         Go on where another data set was; the next iteration does so.
 
         Args:
-            state (`dict`): From `state_dict()`.
+            state: From `state_dict()`.
 
         Raises:
-            InputError: if it is that of other data.
+            InputError: If it is that of other data.
         """
         for name, value in (("size", self.size()), ("seed", self.seed)):
             if state[name] != value:
@@ -156,16 +159,16 @@ def mix(*numbers):
     return state
 
 
-def permute(indices, size, key):
+def permute(indices: np.ndarray, size: int, key: int) -> np.ndarray:
     """
     Where a pseudo-random permutation of `range(size)` sends each index, without holding the permutation.
 
     A Feistel network on the next power of four, walked until it is back in range.
 
     Args:
-        indices (`np.ndarray` of `int64`): From 0 to `size - 1`.
-        size (`int`): Of the permutation.
-        key (`int`): Chooses the permutation.
+        indices: From 0 to `size - 1`, type `int64`.
+        size: Of the permutation.
+        key: Chooses the permutation.
 
     Returns:
         `np.ndarray` of `int64`, of the shape of `indices`.

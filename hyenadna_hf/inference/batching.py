@@ -1,16 +1,19 @@
 """Many sequences of many lengths through a model, in bounded memory."""
 
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 # Sequences are read ahead, to be sorted by length, until they make this many batches.
 BATCHES_AHEAD = 8
 
 
 @contextmanager
-def inference_of(model):
+def inference_of(model: PreTrainedModel) -> Iterator[None]:
     """The model in eval mode and without gradients; afterwards every module is in the mode that it was found in."""
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -22,7 +25,9 @@ def inference_of(model):
             module.training = True
 
 
-def length_bucketed(items, length, max_tokens, window=4096):
+def length_bucketed(
+    items: Iterable, length: Callable, max_tokens: int, window: int = 4096
+) -> Iterator[list[tuple[int, Any]]]:
     """
     Batches of items of like length, so that little of a batch is padding.
 
@@ -30,13 +35,13 @@ def length_bucketed(items, length, max_tokens, window=4096):
     comes with its index.
 
     Args:
-        items (iterable): What to batch.
-        length (`Callable`): Gives the number of tokens of an item.
-        max_tokens (`int`): Tokens in a batch, padding included. A single item that is longer is a batch by itself.
-        window (`int`, defaults to 4096): How many items to sort at a time.
+        items: What to batch.
+        length: Gives the number of tokens of an item.
+        max_tokens: Tokens in a batch, padding included. A single item that is longer is a batch by itself.
+        window: How many items to sort at a time.
 
     Yields:
-        `list[tuple[int, item]]`: the batch, each item with its index in `items`.
+        The batch, each item with its index in `items`.
     """
     numbered = enumerate(items)
     while ahead := list(islice(numbered, window)):
@@ -50,17 +55,17 @@ def length_bucketed(items, length, max_tokens, window=4096):
         yield batch
 
 
-def chunks_of(items, length, total):
+def chunks_of(items: Iterable, length: Callable, total: int) -> Iterator[list]:
     """
     Lists of consecutive items, each as short as it can be with `total` tokens: what to hold in memory at a time.
 
     Args:
-        items (iterable): What to divide; read no further than the list that is handed over.
-        length (`Callable`): Gives the number of tokens of an item.
-        total (`int`): Tokens at which a list is full.
+        items: What to divide; read no further than the list that is handed over.
+        length: Gives the number of tokens of an item.
+        total: Tokens at which a list is full.
 
     Yields:
-        `list`: of at least one item.
+        Of at least one item.
     """
     chunk, held = [], 0
     for item in items:

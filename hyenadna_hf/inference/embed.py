@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.sequence import NOT_A_NUCLEOTIDE
 from ..data.sequence import reverse_complement as opposite_strand
@@ -38,32 +38,28 @@ def embed(
     whenever an embedding is handed over.
 
     Args:
-        model ([`HyenaDNAModel`], or a model with a head, or either with PEFT adapters): Its base model is used.
-        tokenizer ([`HyenaDNATokenizer`]): The model's.
-        sequences (iterable of `str`):
-            DNA in IUPAC codes. Lower case (soft-masked) is read like upper case. Read lazily; a list or a tuple is
-            checked whole before any work.
-        pooling (`str`, defaults to `"mean"`):
-            `"mean"` over the bases, the `"last"` base, which alone has seen all the others, or `"none"`: every base.
-        layer (`int`, defaults to -1):
-            Which of the model's `n_layer + 1` hidden states: 0 is the token embeddings, i the output of block i, and
+        model: Its base model is used.
+        tokenizer: The model's.
+        sequences: DNA in IUPAC codes. Lower case (soft-masked) is read like upper case. Read lazily; a list or a tuple
+            is checked whole before any work.
+        pooling: `"mean"` over the bases, the `"last"` base, which alone has seen all the others, or `"none"`: every
+            base.
+        layer: Which of the model's `n_layer + 1` hidden states: 0 is the token embeddings, i the output of block i, and
             -1, or `n_layer`, that of the last block after the final norm.
-        reverse_complement (`bool`, defaults to `False`):
-            Mean of both strands. Without pooling, a base is averaged with its partner on the other strand; with
-            `"last"`, the last base of the sequence with the last of its reverse complement.
-        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included. A longer sequence is one by itself.
-        window (`int`, *optional*):
-            Read longer sequences as overlapping tiles of this many bases, stitched at the middle of the overlaps
+        reverse_complement: Mean of both strands. Without pooling, a base is averaged with its partner on the other
+            strand; with `"last"`, the last base of the sequence with the last of its reverse complement.
+        max_tokens: Tokens in a batch, padding included. A longer sequence is one by itself.
+        window: Read longer sequences as overlapping tiles of this many bases, stitched at the middle of the overlaps
             before pooling; see [`tiles`]. A base then sees no further back than its tile. Without it a sequence beyond
             the model's `max_seq_len` is an error.
-        stride (`int`, *optional*): Bases from one tile to the next; half of `window` by default.
+        stride: Bases from one tile to the next; half of `window` by default.
 
     Returns:
         iterator of `np.ndarray`, float32, in the order of `sequences`: of shape `(d_model,)`, or `(length, d_model)`
         with `pooling="none"`.
 
     Raises:
-        InputError: if an argument will not do, at once; if a sequence is empty, too long or no DNA, at once for a list
+        InputError: If an argument will not do, at once; if a sequence is empty, too long or no DNA, at once for a list
             or a tuple, else when it is read.
     """
     base = _base_model(model)
@@ -80,18 +76,18 @@ def embed(
     return _embed(base, tokenizer, checked, pooling, layer, bool(reverse_complement), max_tokens, cut)
 
 
-def check_arguments(config, pooling, layer, max_tokens, window, stride):
+def check_arguments(config: HyenaDNAConfig, pooling, layer, max_tokens: int, window, stride) -> tuple:
     """
     Refuse arguments of [`embed`] that do not fit each other or the model.
 
     Args:
-        config ([`HyenaDNAConfig`]): Of the model; the others as in [`embed`].
+        config: Of the model; the others as in [`embed`].
 
     Returns:
-        `tuple`: `layer`, counted from 0, `window` and `stride`; both `None` without a window.
+        `layer`, counted from 0, `window` and `stride`; both `None` without a window.
 
     Raises:
-        InputError: names the argument, its value and what will do.
+        InputError: Names the argument, its value and what will do.
     """
     if pooling not in POOLINGS:
         raise InputError(f"pooling={pooling!r}: it is one of {', '.join(POOLINGS)}.")
@@ -114,7 +110,7 @@ def check_arguments(config, pooling, layer, max_tokens, window, stride):
     return layer % (config.n_layer + 1), window, stride
 
 
-def _base_model(model):
+def _base_model(model: PreTrainedModel):
     if hasattr(model, "get_base_model"):  # PEFT: adapters are inside the layers, a prompt is not
         if model.active_peft_config.is_prompt_learning:
             raise InputError("the model has a soft prompt, which embed would leave out; give the model itself.")
@@ -124,7 +120,7 @@ def _base_model(model):
     return model.base_model
 
 
-def _checked(number, sequence, longest):
+def _checked(number: int, sequence: str, longest):
     if not isinstance(sequence, str) or not sequence:
         raise InputError(f"sequence {number:,} (from 0) is {sequence!r}; each is a string of at least one base.")
     if longest is not None and len(sequence) > longest:
@@ -141,7 +137,9 @@ def _checked(number, sequence, longest):
     return sequence
 
 
-def _embed(base, tokenizer, sequences, pooling, layer, both_strands, max_tokens, cut):
+def _embed(
+    base, tokenizer: PreTrainedTokenizerBase, sequences: list[str], pooling, layer, both_strands, max_tokens: int, cut
+):
     for chunk in chunks_of(sequences, len, BATCHES_AHEAD * max_tokens):
         with inference_of(base):  # left before anything is handed over
             embedded = _embed_chunk(base, tokenizer, chunk, pooling, layer, both_strands, max_tokens, cut)
@@ -149,7 +147,7 @@ def _embed(base, tokenizer, sequences, pooling, layer, both_strands, max_tokens,
         del embedded, chunk  # before the next ones are made
 
 
-def _embed_chunk(base, tokenizer, chunk, pooling, layer, both_strands, max_tokens, cut):
+def _embed_chunk(base, tokenizer: PreTrainedTokenizerBase, chunk, pooling, layer, both_strands, max_tokens: int, cut):
     """The embeddings of a list of sequences; `cut` is the window and stride of their tiles."""
     strands = [(sequence, opposite_strand(sequence)) if both_strands else (sequence,) for sequence in chunk]
     width = base.config.d_model
@@ -180,7 +178,7 @@ def _embed_chunk(base, tokenizer, chunk, pooling, layer, both_strands, max_token
     return embedded
 
 
-def _hidden_states(base, tokenizer, texts, layer):
+def _hidden_states(base, tokenizer: PreTrainedTokenizerBase, texts, layer):
     """Hidden states number `layer` of a batch, of shape `(batch, length, d_model)`, float32; padded on the right."""
     tokens = tokenizer(texts, add_special_tokens=False, padding=True, padding_side="right", return_tensors="pt")
     # A causal model never looks forward: what stands behind a sequence changes nothing in it, so it needs no mask.

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -111,13 +111,13 @@ def parser():
     )
 
 
-def main(argv):
+def main(argv: list[str]) -> dict[str, Any]:
     """Run `hyenadna embed` with the arguments `argv` (a list of `str`)."""
     arguments, _ = parser().parse(argv)
     return {"out": embed_fasta(arguments)}
 
 
-def embed_fasta(arguments):
+def embed_fasta(arguments: EmbedArguments) -> Path:
     """
     Embed the sequences of a FASTA file into a file.
 
@@ -126,14 +126,14 @@ def embed_fasta(arguments):
     larger) and what [`embed`] holds.
 
     Args:
-        arguments ([`EmbedArguments`]): As on the command line.
+        arguments: As on the command line.
 
     Returns:
-        `Path`: the file that was written.
+        The file that was written.
 
     Raises:
-        InputError: if an input or an argument is invalid, before anything is written.
-        OSError: if the file cannot be written.
+        InputError: If an input or an argument is invalid, before anything is written.
+        OSError: If the file cannot be written.
     """
     started = time.monotonic()
     state = processes(arguments.use_cpu)
@@ -166,7 +166,7 @@ def embed_fasta(arguments):
             options["max_tokens"] = arguments.max_tokens
             model.to(state.device)
 
-            def make(part, path, advance):
+            def make(part, path, advance) -> None:
                 embeddings = embed(model, tokenizer, (region.read(genome) for region in part), **options)
                 _write_part(path, part, embeddings, advance)
 
@@ -183,7 +183,7 @@ def _bases_of(regions):
     return sum(region.length for region in regions)
 
 
-def _write_part(path, part, embeddings, advance):
+def _write_part(path, part, embeddings, advance) -> None:
     rows = []
     for region, embedding in zip(part, embeddings, strict=True):
         rows.append(embedding.reshape(-1, embedding.shape[-1]))
@@ -207,7 +207,7 @@ def _regions(genome, bed):
     return regions
 
 
-def _check_lengths(source, regions, longest):
+def _check_lengths(source: str, regions, longest) -> None:
     too_long = [region for region in regions if region.length > longest]
     if too_long:
         raise InputError(
@@ -217,7 +217,7 @@ def _check_lengths(source, regions, longest):
         )
 
 
-def _divide(regions, width, pooling):
+def _divide(regions, width: int, pooling):
     """Lists of consecutive regions, a part each."""
 
     def share(region):

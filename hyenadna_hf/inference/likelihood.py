@@ -6,14 +6,14 @@ model without knowledge gives log(1/4) = -1.386 nats a base. Everything else (N 
 as context but not scored.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.sequence import BASES, NOT_A_NUCLEOTIDE, normalised, reverse_complement
 from ..errors import InputError
@@ -31,12 +31,12 @@ class SequenceLikelihood:
     What a language model makes of a sequence.
 
     Attributes:
-        log_likelihood (`float`): Sum of the log-probabilities of the scored bases, in nats; with both strands the mean
-            of the two sums.
-        scored (`float`): Number of scored bases; with both strands the mean of the two numbers.
-        skipped (`int`): Number of bases that are not A, C, G, T or U.
-        per_base (`np.ndarray` of shape `(length,)`, *optional*): Log-probability of each base, in nats, float32, NaN
-            where it is not scored; with both strands the mean over those that score it, on forward coordinates.
+        log_likelihood: Sum of the log-probabilities of the scored bases, in nats; with both strands the mean of the two
+            sums.
+        scored: Number of scored bases; with both strands the mean of the two numbers.
+        skipped: Number of bases that are not A, C, G, T or U.
+        per_base: Log-probability of each base, in nats, float32, NaN where it is not scored, shape `(length,)`; with
+            both strands the mean over those that score it, on forward coordinates.
     """
 
     log_likelihood: float
@@ -64,23 +64,22 @@ def sequence_log_likelihood(
     every base but those of the first tile has at least half an overlap, `(window - stride) // 2` bases, before it.
 
     Args:
-        model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model; its device and mode are left as
-            they are found.
-        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer; no special tokens are added.
-        sequences (iterable of `str`): IUPAC nucleotide codes in either case. Read lazily.
-        strands (`str`, defaults to `"forward"`): `"both"`: the mean over the sequence and its reverse complement.
-        bos (`bool`, defaults to `False`): Put [BOS] before each sequence, and score the first base after it.
-        per_base (`bool`, defaults to `False`): Give the value of each base too.
-        window (`int`, *optional*): Bases in a tile. Defaults to as many as the model takes.
-        stride (`int`, *optional*): From a tile to the next, in bases; less than `window` by at least 2, so that every
-            base has one before it (with `bos`, at most `window`). Defaults to half of `window`.
-        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included. A longer tile is a batch by itself.
+        model: The language model; its device and mode are left as they are found.
+        tokenizer: Its tokenizer; no special tokens are added.
+        sequences: IUPAC nucleotide codes in either case. Read lazily.
+        strands: `"both"`: the mean over the sequence and its reverse complement.
+        bos: Put [BOS] before each sequence, and score the first base after it.
+        per_base: Give the value of each base too.
+        window: Bases in a tile. Defaults to as many as the model takes.
+        stride: From a tile to the next, in bases; less than `window` by at least 2, so that every base has one before
+            it (with `bos`, at most `window`). Defaults to half of `window`.
+        max_tokens: Tokens in a batch, padding included. A longer tile is a batch by itself.
 
     Returns:
         iterator of [`SequenceLikelihood`], in the order of the sequences.
 
     Raises:
-        InputError: at once if an argument will not do; on the way if a sequence has other characters than IUPAC
+        InputError: At once if an argument will not do; on the way if a sequence has other characters than IUPAC
             nucleotide codes.
     """
     likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
@@ -96,13 +95,13 @@ def sequence_log_likelihood(
     return _sequence_likelihoods(tile_log_likelihoods(likelihood, pieces, strands), per_base)
 
 
-def check_strands(strands):
+def check_strands(strands) -> None:
     """Refuse, by an `InputError`, another value of `strands` than `"forward"` and `"both"`."""
     if strands not in STRANDS:
         raise InputError(f"strands={strands!r}: it must be one of {', '.join(STRANDS)}.")
 
 
-def _checked(sequence):
+def _checked(sequence: str):
     wrong = NOT_A_NUCLEOTIDE.search(sequence)
     if wrong:
         raise InputError(
@@ -127,17 +126,17 @@ def _sequence_likelihoods(scored_tiles, per_base):
         )
 
 
-def tile_log_likelihoods(likelihood, pieces, strands):
+def tile_log_likelihoods(likelihood: "BaseLikelihood", pieces: Iterable[tuple], strands: str) -> Iterator[tuple]:
     """
     Log-probabilities of the kept bases of many tiles, on each strand.
 
     Args:
-        likelihood ([`BaseLikelihood`]): What scores.
-        pieces (iterable of `tuple`): A name of any kind, what the model reads, and the slice of it that is kept.
-        strands (`str`): `"forward"` or `"both"`.
+        likelihood: What scores.
+        pieces: A name of any kind, what the model reads, and the slice of it that is kept.
+        strands: `"forward"` or `"both"`.
 
     Yields:
-        `tuple`: the name, the kept bases, and their values, on forward coordinates, of shape `(strands, kept)`.
+        The name, the kept bases, and their values, on forward coordinates, of shape `(strands, kept)`.
     """
     readings = (
         (text if forward else reverse_complement(text), name, text[kept], kept)
@@ -159,7 +158,7 @@ def mean_of_strands(values):
         return np.nansum(values, axis=0) / np.float32(np.count_nonzero(~np.isnan(values), axis=0))
 
 
-def skipped_bases(sequence):
+def skipped_bases(sequence: str):
     """How many of a sequence's characters are not A, C, G, T or U."""
     return len(sequence) - sum(map(normalised(sequence).count, BASES))
 
@@ -169,19 +168,25 @@ class BaseLikelihood:
     A language model as a function: from sequences to the log-probabilities of their bases.
 
     Args:
-        model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model.
-        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer.
-        bos (`bool`, defaults to `False`): Put [BOS] before each sequence, and score the first base after it.
-        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included.
+        model: The language model.
+        tokenizer: Its tokenizer.
+        bos: Put [BOS] before each sequence, and score the first base after it.
+        max_tokens: Tokens in a batch, padding included.
 
     Attributes:
-        longest (`int`): The most bases that go into the model at once.
+        longest: The most bases that go into the model at once.
 
     Raises:
-        InputError: if the model has no language-modelling head, or the tokenizer not one token a base.
+        InputError: If the model has no language-modelling head, or the tokenizer not one token a base.
     """
 
-    def __init__(self, model, tokenizer, bos=False, max_tokens=MAX_TOKENS):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        bos: bool = False,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
         if getattr(model.config, "model_type", None) != "hyenadna" or model.get_output_embeddings() is None:
             raise InputError(f"model: {type(model).__name__} is no HyenaDNA language model; give HyenaDNAForCausalLM.")
         check_tokenizer(tokenizer)
@@ -211,17 +216,17 @@ class BaseLikelihood:
             )
         return window, stride
 
-    def stream(self, items, text):
+    def stream(self, items: Iterable, text: Callable) -> Iterator[tuple]:
         """
         Score many sequences, in batches of like length.
 
         Args:
-            items (iterable): Read lazily; at a time, about `BATCHES_AHEAD * max_tokens` bases of them are held.
-            text (`Callable`): Gives the sequence of an item: a `str` of at most `longest` bases.
+            items: Read lazily; at a time, about `BATCHES_AHEAD * max_tokens` bases of them are held.
+            text: Gives the sequence of an item: a `str` of at most `longest` bases.
 
         Yields:
-            `tuple`: an item and the log-probability of each of its bases, in nats, float32, NaN where it is not
-            scored; in the order of the items.
+            An item and the log-probability of each of its bases, in nats, float32, NaN where it is not scored; in the
+            order of the items.
         """
 
         def length(item):
@@ -235,7 +240,7 @@ class BaseLikelihood:
                     values[index] = scored
             yield from zip(chunk, values)
 
-    def _score(self, sequences):
+    def _score(self, sequences: list[str]):
         sequences = list(sequences)
         if not any(sequences):
             return [np.empty(0, np.float32) for _ in sequences]
@@ -247,7 +252,7 @@ class BaseLikelihood:
             values = np.pad(values, ((0, 0), (1, 0)), constant_values=np.nan)
         return [row[: len(sequence)] for row, sequence in zip(values, sequences)]
 
-    def _tokens(self, sequences, bos=False):
+    def _tokens(self, sequences: list[str], bos: bool = False):
         """Token ids, `(batch, length)`. The model is causal: padding on the right is never seen and needs no mask."""
         tokens = self.tokenizer(
             [self.tokenizer.bos_token * bos + sequence for sequence in sequences],

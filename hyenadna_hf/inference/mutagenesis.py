@@ -1,7 +1,10 @@
 """`hyenadna mutagenesis`: every single-base change of a region, and what a language model makes of it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +44,7 @@ def parser():
     )
 
 
-def main(argv):
+def main(argv: list[str]) -> dict[str, Any]:
     """Run `hyenadna mutagenesis` with the arguments `argv` (a list of `str`)."""
     args, _ = parser().parse(argv)
     out = output_path("--out", args.out, (".tsv",))
@@ -72,33 +75,35 @@ def main(argv):
         return {**result, "plot": plot}
 
 
-def single_base_changes(fasta, contig, start, end):
+def single_base_changes(fasta: Fasta, contig: str, start: int, end: int) -> Iterator[Variant]:
     """
     Every change of one base to another in a region.
 
     Args:
-        fasta ([`~hyenadna_hf.data.fasta.Fasta`]): The genome.
-        contig (`str`): Its sequence.
-        start, end (`int`): The region, from 0, half-open.
+        fasta: The genome.
+        contig: Its sequence.
+        start: The region, from 0, half-open.
+        end: The region, from 0, half-open.
 
     Yields:
-        [`Variant`]: for each position its three alternates, in the order A, C, G, T.
+        For each position its three alternates, in the order A, C, G, T.
     """
     for position, reference in enumerate(normalised(fasta.fetch(contig, start, end)), start):
         for alternate in BASES.replace(reference, ""):
             yield Variant(contig, position, reference, alternate)
 
 
-def ratio_matrix(table, start, end):
+def ratio_matrix(table: Path, start: int, end: int) -> np.ndarray:
     """
     The column `llr` of a table of single-base changes as a matrix.
 
     Args:
-        table (`Path`): The table.
-        start, end (`int`): Its region, from 0, half-open.
+        table: The table.
+        start: Its region, from 0, half-open.
+        end: Its region, from 0, half-open.
 
     Returns:
-        `np.ndarray` of shape `(4, end - start)`: a row for each of A, C, G, T; NaN where there is no score.
+        A row for each of A, C, G, T, shape `(4, end - start)`; NaN where there is no score.
     """
     ratios = np.full((len(BASES), end - start), np.nan)
     with table.open(encoding="utf-8") as file:
@@ -110,15 +115,16 @@ def ratio_matrix(table, start, end):
     return ratios
 
 
-def draw(path, ratios, reference, contig, start):
+def draw(path: Path, ratios: np.ndarray, reference: str, contig: str, start: int) -> None:
     """
     Draw a heat map of single-base changes: blue where the alternate is less likely than the reference, red where more.
 
     Args:
-        path (`Path`): Picture to write; the ending says the format.
-        ratios (`np.ndarray` of shape `(4, length)`): As from `ratio_matrix`.
-        reference (`str`): Bases of the region, marked by dots, and written below where there is room.
-        contig (`str`), start (`int`): Where it is, from 0.
+        path: Picture to write; the ending says the format.
+        ratios: As from `ratio_matrix`, shape `(4, length)`.
+        reference: Bases of the region, marked by dots, and written below where there is room.
+        contig: Where it is, from 0.
+        start: Where it is, from 0.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

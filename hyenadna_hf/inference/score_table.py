@@ -1,7 +1,9 @@
 """Tables of variant scores."""
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 
 from ..errors import WorkError
 from ..jobs import Job, replace_file
@@ -29,38 +31,40 @@ def _text(field):
     return ABSENT if field is None else str(field)
 
 
-def write_tsv(path, rows):
+def write_tsv(path, rows) -> None:
     """Write rows below a line with the names of their columns."""
     with path.open("w", encoding="utf-8") as file:
         for row in (COLUMNS, *rows):
             file.write("\t".join(row) + "\n")
 
 
-def score_to_file(out, identity, variants, score, window, write=write_tsv):
+def score_to_file(
+    out: Path, identity: dict, variants: Callable, score: Callable, window: int, write: Callable | None = write_tsv
+) -> Counter:
     """
     Score variants in parts and write the rows to a file; see [`~hyenadna_hf.jobs.Job`].
 
     Args:
-        out (`Path`): The file to make.
-        identity (`dict`): All that the rows depend on, for JSON.
-        variants (`Callable`): Gives an iterator of [`Variant`], the same at every call.
-        score (`Callable`): Gives an iterator of [`VariantScore`] for one of [`Variant`].
-        window (`int`): Bases that are read for a variant.
-        write (`Callable`, *optional*): Writes an iterator of rows, as `to_row` makes them, to a path.
+        out: The file to make.
+        identity: All that the rows depend on, for JSON.
+        variants: Gives an iterator of [`Variant`], the same at every call.
+        score: Gives an iterator of [`VariantScore`] for one of [`Variant`].
+        window: Bases that are read for a variant.
+        write: Writes an iterator of rows, as `to_row` makes them, to a path.
 
     Returns:
-        `Counter`: how many rows there are of each reason, and of `None`: those with a score. In other processes than
-        the main one `None`.
+        How many rows there are of each reason, and of `None`: those with a score. In other processes than the main one
+        `None`.
 
     Raises:
-        InputError: as [`~hyenadna_hf.jobs.Job`].
-        WorkError: if the rows are not those of the variants, one each and in their order. Nothing is installed then.
+        InputError: As [`~hyenadna_hf.jobs.Job`].
+        WorkError: If the rows are not those of the variants, one each and in their order. Nothing is installed then.
     """
     state = processes()
     size = max(1, PART_BASES // window)
     reasons: Counter = Counter()
 
-    def make(part, path, advance):
+    def make(part, path, advance) -> None:
         _write_part(path, map(to_row, score(iter(part))), advance)
 
     def finish(path):
@@ -79,8 +83,8 @@ def _parts(variants, size):
         yield part
 
 
-def _write_part(path, rows, advance):
-    def write(temporary):
+def _write_part(path, rows, advance) -> None:
+    def write(temporary) -> None:
         with temporary.open("w", encoding="utf-8") as file:
             for row in rows:
                 file.write("\t".join(row) + "\n")
@@ -89,14 +93,14 @@ def _write_part(path, rows, advance):
     replace_file(path, write)
 
 
-def _rows(job, number):
+def _rows(job, number: int):
     for part in range(number):
         with job.part(part).open(encoding="utf-8") as file:
             for line in file:
                 yield line.removesuffix("\n").split("\t")
 
 
-def _checked(rows, variants, folder):
+def _checked(rows, variants, folder: Path):
     """The rows, if they are those of the variants."""
     remedy = f"delete {folder} and start anew"
     for row in rows:
@@ -114,16 +118,16 @@ def _counted(rows, reasons):
         yield row
 
 
-def summary(reasons, out):
+def summary(reasons: Counter, out: Path) -> dict:
     """
     Say in one sentence what is in a table.
 
     Args:
-        reasons (`Counter`): As from [`score_to_file`].
-        out (`Path`): The table.
+        reasons: As from [`score_to_file`].
+        out: The table.
 
     Returns:
-        `dict`: the same: `out`, how many `alleles` there are, `scored` ones, and `not_scored` ones by reason.
+        The same: `out`, how many `alleles` there are, `scored` ones, and `not_scored` ones by reason.
     """
     not_scored = {reason: number for reason, number in sorted(reasons.items(), key=str) if reason}
     without = ", ".join(f"{number:,} {reason}" for reason, number in not_scored.items())

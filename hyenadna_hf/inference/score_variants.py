@@ -1,9 +1,13 @@
 """`hyenadna score-variants`: the variants of a VCF file, each with its log-likelihood ratio or why there is none."""
 
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 from ..arguments import CommandParser
 from ..data.fasta import Fasta
@@ -47,25 +51,25 @@ def parser():
     )
 
 
-def main(argv):
+def main(argv: list[str]) -> dict[str, Any]:
     """Run `hyenadna score-variants` with the arguments `argv` (a list of `str`)."""
     args, _ = parser().parse(argv)
     reasons = score_vcf(args)
     return None if reasons is None else summary(reasons, args.out)
 
 
-def score_vcf(args):
+def score_vcf(args: ScoreVariantsArguments) -> Counter:
     """
     Score the variants of a VCF file.
 
     Args:
-        args ([`ScoreVariantsArguments`]): As on the command line.
+        args: As on the command line.
 
     Returns:
-        `Counter`: see [`~hyenadna_hf.inference.score_table.score_to_file`].
+        See [`~hyenadna_hf.inference.score_table.score_to_file`].
 
     Raises:
-        InputError: if an argument or a file will not do.
+        InputError: If an argument or a file will not do.
     """
     out = output_path("--out", args.out, (".tsv", ".vcf", ".vcf.gz"))
     with _open(args.vcf):
@@ -87,19 +91,19 @@ def score_vcf(args):
         return score_to_file(out, identity, variants, score, args.window, write)
 
 
-def read_vcf(path, quiet=False):
+def read_vcf(path: str | Path, quiet: bool = False):
     """
     The alternate alleles of a VCF or BCF file, in its order.
 
     Args:
-        path (`str` or `Path`): Plain, bgzip, gzip, or BCF; `-` for standard input.
-        quiet (`bool`, defaults to `False`): Leave out htslib's warnings, as at a second reading.
+        path: Plain, bgzip, gzip, or BCF; `-` for standard input.
+        quiet: Leave out htslib's warnings, as at a second reading.
 
     Yields:
         [`Variant`]; for a record without alternate one whose `alternate` is `None`.
 
     Raises:
-        InputError: if the file is absent or damaged.
+        InputError: If the file is absent or damaged.
     """
     with _open(path, quiet) as file:
         for record in _records(path, file):
@@ -107,14 +111,14 @@ def read_vcf(path, quiet=False):
                 yield Variant(record.contig, record.start, record.ref, alternate, record.id)
 
 
-def write_vcf(source, path, rows):
+def write_vcf(source: str | Path, path: Path, rows) -> None:
     """
     Write the records of a VCF file with what their rows say in INFO.
 
     Args:
-        source (`str` or `Path`): The file that the rows are of.
-        path (`Path`): What to write; compressed with bgzip if it ends in .gz.
-        rows (iterator of `list[str]`): One an alternate allele, with the fields of `COLUMNS`.
+        source: The file that the rows are of.
+        path: What to write; compressed with bgzip if it ends in .gz.
+        rows: One an alternate allele, with the fields of `COLUMNS`.
     """
     import pysam
 
@@ -164,7 +168,7 @@ def _read_back(path):
 
 
 @contextmanager
-def _open(path, quiet=False):
+def _open(path, quiet: bool = False) -> Iterator[None]:
     import pysam
 
     source = regular_file(path, VCF)
@@ -189,7 +193,7 @@ def _open(path, quiet=False):
         raise InputError(f"{unreadable} ({error}).") from error
 
 
-def _records(path, file):
+def _records(path, file: Path):
     position = "the first record"
     try:
         for record in file:

@@ -1,6 +1,9 @@
 """The options of commands that score with language models, and the identity of their jobs."""
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.source import FASTA, regular_file
 from ..jobs import sha256
@@ -18,17 +21,17 @@ class ScoringArguments(InferenceArguments):
     max_tokens: int = field(default=MAX_TOKENS, metadata={"help": "Tokens in a batch, padding included."})
 
 
-def identity_of(args, model, tokenizer, **more):
+def identity_of(
+    args: ScoringArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **more: Any
+) -> dict:
     """
     All that the scores of a command depend on, for JSON.
 
     Args:
-        args ([`ScoringArguments`]): Of the command.
-        model, tokenizer: The language model and its tokenizer: their content counts, not where they lie.
+        args: Of the command.
+        model: The language model and its tokenizer: their content counts, not where they lie.
+        tokenizer: The language model and its tokenizer: their content counts, not where they lie.
         more: Anything else.
-
-    Returns:
-        `dict`
     """
     settings = {
         "bos": args.bos,

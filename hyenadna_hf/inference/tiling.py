@@ -1,5 +1,6 @@
 """Sequences longer than a model reads at once, cut into overlapping tiles."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -17,7 +18,7 @@ class Tile(NamedTuple):
         return slice(self.keep_start - self.start, self.keep_end - self.start)
 
 
-def tiles(length, window, stride):
+def tiles(length: int, window: int, stride: int) -> Iterator[Tile]:
     """
     Tiles whose kept parts cover a sequence, each position once.
 
@@ -26,11 +27,9 @@ def tiles(length, window, stride):
     one tile.
 
     Args:
-        length (`int`): Of the sequence.
-        window (`int`): Length of a tile, at least 1.
-        stride (`int`): From the beginning of a tile to that of the next, 1 to `window`.
-
-    Yields:
+        length: Of the sequence.
+        window: Length of a tile, at least 1.
+        stride: From the beginning of a tile to that of the next, 1 to `window`.
         [`Tile`]
     """
     keep = 0

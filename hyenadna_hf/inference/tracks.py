@@ -4,7 +4,8 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def parser():
     )
 
 
-def main(argv):
+def main(argv: list[str]) -> dict[str, Any]:
     """Run `hyenadna track` with the arguments `argv` (a list of `str`)."""
     args, _ = parser().parse(argv)
     out = output_path("--out", args.out, (*BEDGRAPH, *BIGWIG))
@@ -71,10 +72,10 @@ def main(argv):
         def parts():
             return chunks_of(_pieces(fasta, regions, window, stride), _kept_bases, PART_BASES)
 
-        def make(part, path, advance):
+        def make(part, path, advance) -> None:
             _write_part(path, _scored(likelihood, fasta, part, args.strands), advance)
 
-        def finish(path):
+        def finish(path) -> None:
             write = write_bedgraph if path.suffix in BEDGRAPH else write_bigwig
             write(path, _of_parts(job, parts()), fasta.lengths)
 
@@ -87,7 +88,7 @@ def main(argv):
     return {"out": out, "bases": total, "regions": len(regions)}
 
 
-def _write_part(path, scored, advance):
+def _write_part(path, scored, advance) -> None:
     values = []
     for *_, of_piece in scored:
         values.append(of_piece)
@@ -125,21 +126,22 @@ def likelihood_track(
     as far behind it, so that its bases are read in no less context than those in the middle of a genome.
 
     Args:
-        model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model.
-        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer.
-        fasta ([`~hyenadna_hf.data.fasta.Fasta`]): The genome.
-        regions (iterable of `tuple`): Contig, start and end, from 0, half-open.
-        window, stride (`int`, *optional*): In bases; by default as many as the model takes, and half of that.
-        strands (`str`, defaults to `"both"`): `"both"`: the mean of both strands; or `"forward"`.
-        bos (`bool`, defaults to `False`): Put [BOS] before each window.
-        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included.
+        model: The language model.
+        tokenizer: Its tokenizer.
+        fasta: The genome.
+        regions: Contig, start and end, from 0, half-open.
+        window: In bases; by default as many as the model takes, and half of that.
+        stride: In bases; by default as many as the model takes, and half of that.
+        strands: `"both"`: the mean of both strands; or `"forward"`.
+        bos: Put [BOS] before each window.
+        max_tokens: Tokens in a batch, padding included.
 
     Returns:
         iterator of `tuple`: contig, start, and `np.ndarray` of shape `(length,)` with the log-probability of each base
         from there on, in nats, float32, NaN where it is not scored; in order and without gaps within a region.
 
     Raises:
-        InputError: at once if an argument will not do.
+        InputError: At once if an argument will not do.
     """
     likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
     window, stride = likelihood.tile_size(window, stride)
@@ -165,7 +167,7 @@ def _bases_of(part):
     return sum(map(_kept_bases, part))
 
 
-def _pieces(fasta, regions, window, stride):
+def _pieces(fasta: Fasta, regions, window, stride):
     """The pieces of regions, in order."""
     flank = (window - stride) // 2
     for contig, start, end in regions:
@@ -176,7 +178,7 @@ def _pieces(fasta, regions, window, stride):
                 yield Piece(contig, tile.start + first, tile.end + first, keep_start, keep_end)
 
 
-def _scored(likelihood, fasta, pieces, strands):
+def _scored(likelihood, fasta: Fasta, pieces, strands):
     """Contig, start and values of each piece."""
     texts = (
         (piece, fasta.fetch(*piece[:3]), slice(piece.keep_start - piece.start, piece.keep_end - piece.start))
@@ -186,14 +188,14 @@ def _scored(likelihood, fasta, pieces, strands):
         yield piece.contig, piece.keep_start, mean_of_strands(values)
 
 
-def write_bedgraph(path, pieces, lengths):
+def write_bedgraph(path: Path, pieces: Iterable[tuple], lengths: dict[str, int]) -> None:
     """
     Write a track as bedGraph: contig, start and end from 0, half-open, and the value; bases without value are left out.
 
     Args:
-        path (`Path`): The file to write.
-        pieces (iterable of `tuple`): As from [`likelihood_track`].
-        lengths (`dict[str, int]`): Of the contigs; not used here.
+        path: The file to write.
+        pieces: As from [`likelihood_track`].
+        lengths: Of the contigs; not used here.
     """
     with path.open("w", encoding="utf-8") as file:
         for contig, start, values in pieces:
@@ -202,14 +204,14 @@ def write_bedgraph(path, pieces, lengths):
                 file.write(f"{contig}\t{at}\t{at + 1}\t{values[position]:.4f}\n")
 
 
-def write_bigwig(path, pieces, lengths):
+def write_bigwig(path: Path, pieces: Iterable[tuple], lengths: dict[str, int]) -> None:
     """
     Write a track as bigWig; bases without value are left out.
 
     Args:
-        path (`Path`): The file to write.
-        pieces (iterable of `tuple`): As from [`likelihood_track`], in the order of `lengths`.
-        lengths (`dict[str, int]`): Of the contigs of the genome.
+        path: The file to write.
+        pieces: As from [`likelihood_track`], in the order of `lengths`.
+        lengths: Of the contigs of the genome.
     """
     import pyBigWig
 
@@ -250,13 +252,13 @@ def _read_back(path, lengths):
     return digest.hexdigest()
 
 
-def _add(digest, contig, positions, values):
+def _add(digest, contig, positions, values) -> None:
     if len(values):
         columns = [positions.astype(np.int64), values.astype(np.float32).view(np.int32).astype(np.int64)]
         digest.update(b"".join(contig.encode() + row.tobytes() for row in np.stack(columns, axis=1)))
 
 
-def _regions(args, fasta):
+def _regions(args, fasta: Fasta):
     """What is asked for, as `(contig, start, end)`: in the order of the genome, each base once."""
     if args.region is not None and args.bed is not None:
         raise InputError(f"--region {args.region} and --bed {args.bed}: give one of them.")

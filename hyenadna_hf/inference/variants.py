@@ -51,11 +51,11 @@ class Variant(NamedTuple):
     One alternate allele.
 
     Attributes:
-        contig (`str`): Sequence of the reference; `20` and `chr20` mean the same.
-        start (`int`): First base of the reference allele, from 0 (the POS of VCF, less 1).
-        reference (`str`): The bases that are replaced.
-        alternate (`str`, *optional*): What replaces them.
-        name (`str`, *optional*): As in VCF's ID.
+        contig: Sequence of the reference; `20` and `chr20` mean the same.
+        start: First base of the reference allele, from 0 (the POS of VCF, less 1).
+        reference: The bases that are replaced.
+        alternate: What replaces them.
+        name: As in VCF's ID.
     """
 
     contig: str
@@ -71,12 +71,14 @@ class VariantScore:
     The score of a variant, or why there is none.
 
     Attributes:
-        variant ([`Variant`]): What was scored.
-        llr (`float`, *optional*): Log-likelihood ratio, alternate against reference, in nats: the mean of the strands.
-        llr_forward, llr_reverse (`float`, *optional*): That of each strand; `None` where no base can be compared, as
-            after a deletion before a contig's end or a run of N.
-        skipped (`int`, *optional*): Bases of the reference window that are not A, C, G or T.
-        reason (`str`, *optional*): Why there is no score: a key of `REASONS`.
+        variant: What was scored.
+        llr: Log-likelihood ratio, alternate against reference, in nats: the mean of the strands.
+        llr_forward: That of each strand; `None` where no base can be compared, as after a deletion before a contig's
+            end or a run of N.
+        llr_reverse: That of each strand; `None` where no base can be compared, as after a deletion before a contig's
+            end or a run of N.
+        skipped: Bases of the reference window that are not A, C, G or T.
+        reason: Why there is no score: a key of `REASONS`.
     """
 
     variant: Variant
@@ -103,20 +105,19 @@ def score_variants(
     inwards. Variants in a row that differ in the alternate allele alone share the reference's side.
 
     Args:
-        model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model; its device and mode are left as
-            they are found.
-        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer; no special tokens are added.
-        variants (iterable of [`Variant`]): Read lazily.
-        fasta ([`~hyenadna_hf.data.fasta.Fasta`]): The reference.
-        window (`int`, defaults to 1024): Bases of the window.
-        bos (`bool`, defaults to `False`): Put [BOS] before each haplotype.
-        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included.
+        model: The language model; its device and mode are left as they are found.
+        tokenizer: Its tokenizer; no special tokens are added.
+        variants: Read lazily.
+        fasta: The reference.
+        window: Bases of the window.
+        bos: Put [BOS] before each haplotype.
+        max_tokens: Tokens in a batch, padding included.
 
     Returns:
         iterator of [`VariantScore`], one a variant, in their order.
 
     Raises:
-        InputError: at once, if an argument will not do.
+        InputError: At once, if an argument will not do.
     """
     likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
     if not 2 <= window <= likelihood.longest:
@@ -124,7 +125,7 @@ def score_variants(
     return _score(likelihood, variants, fasta, window)
 
 
-def _score(likelihood, variants, fasta, window):
+def _score(likelihood, variants, fasta: Fasta, window):
     by_locus = groupby(variants, key=lambda variant: (variant.contig, variant.start, variant.reference))
     loci = (_locus(list(alternates), fasta, window) for _, alternates in by_locus)
     read, write = tee(loci)  # the first as far ahead of the second as `stream` reads
@@ -139,11 +140,11 @@ class Locus(NamedTuple):
     Variants of one reference allele.
 
     Attributes:
-        variants (`list[Variant]`): They differ in the alternate.
-        reasons (`list`): For each, why it has no score, or `None`.
-        strands (`list[list[str]]`): The haplotypes on each strand: the reference's, then those of the variants with a
-            score. Empty if there are none.
-        skipped (`int`): Bases of the window that are not A, C, G or T.
+        variants: They differ in the alternate.
+        reasons: For each, why it has no score, or `None`.
+        strands: The haplotypes on each strand: the reference's, then those of the variants with a score. Empty if there
+            are none.
+        skipped: Bases of the window that are not A, C, G or T.
     """
 
     variants: list
@@ -152,7 +153,7 @@ class Locus(NamedTuple):
     skipped: int = 0
 
 
-def _locus(variants, fasta, window):
+def _locus(variants, fasta: Fasta, window):
     reasons = [_why_not(variant, fasta, window) for variant in variants]
     alternates = [normalised(variant.alternate) for variant, reason in zip(variants, reasons) if reason is None]
     if not alternates:
@@ -172,7 +173,7 @@ def _locus(variants, fasta, window):
     return Locus(variants, reasons, [forward, reverse], skipped)
 
 
-def _why_not(variant, fasta, window):
+def _why_not(variant, fasta: Fasta, window):
     """The reason why a variant cannot be scored, or `None`."""
     contig, start, reference, alternate, _ = variant
     try:
@@ -214,15 +215,16 @@ def _scores(locus, strands):
             yield VariantScore(variant, skipped=locus.skipped, reason="nothing_to_compare")
 
 
-def _log_ratio(reference, alternate):
+def _log_ratio(reference: tuple[str, np.ndarray], alternate: tuple[str, np.ndarray]) -> float | None:
     """
     Log-likelihood ratio of two haplotypes, over as many bases as are scored in both from the first difference on.
 
     Args:
-        reference, alternate (`tuple[str, np.ndarray]`): A haplotype and the log-probability of each of its bases.
+        reference: A haplotype and the log-probability of each of its bases.
+        alternate: A haplotype and the log-probability of each of its bases.
 
     Returns:
-        `float` or `None`: in nats; `None` if there is no such base. 0 for equal haplotypes.
+        In nats; `None` if there is no such base. 0 for equal haplotypes. [or None]
     """
     if reference[0] == alternate[0]:
         return 0.0

@@ -9,7 +9,7 @@ FEEDFORWARD_LAYERS = ("fc2",)
 NORMS = ("norm1", "norm2", "ln_f")
 
 
-def register_with_peft():
+def register_with_peft() -> None:
     """
     Tell PEFT what to adapt in HyenaDNA where a configuration does not say: `LoraConfig(task_type="SEQ_CLS")`.
 
@@ -25,6 +25,6 @@ def register_with_peft():
     _register(constants, "LNTUNING_TARGET", NORMS)
 
 
-def _register(constants, kind, layers):
+def _register(constants, kind, layers) -> None:
     mapping = getattr(constants, f"TRANSFORMERS_MODELS_TO_{kind}_MODULES_MAPPING")
     mapping[HyenaDNAConfig.model_type] = list(layers)

@@ -1,8 +1,10 @@
 """Sequence classifiers of any kind to fine-tune, with their tokenizers."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from transformers import AutoModelForSequenceClassification
+from datasets import DatasetDict
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from ..baselines.named import BASELINE_NAMES
 from ..errors import InputError
@@ -33,21 +35,23 @@ class ModelArguments(LoadingArguments):
     )
 
 
-def load_classifier(model_args, names, length=None, **config_fields):
+def load_classifier(
+    model_args: ModelArguments, names: list[str], length: int | None = None, **config_fields: Any
+) -> tuple:
     """
     Load the model and tokenizer of `--model`, with one output per class.
 
     Args:
-        model_args ([`ModelArguments`]): Names the model and the tokenizer.
-        names (`list[str]`): Names of the classes, in the order of their numbers.
-        length (`int`, *optional*): Longest sequence, in tokens, for baselines that are made for one length.
+        model_args: Names the model and the tokenizer.
+        names: Names of the classes, in the order of their numbers.
+        length: Longest sequence, in tokens, for baselines that are made for one length.
         config_fields: Further fields of the configuration to set (`problem_type`, `embed_dropout`, ...).
 
     Returns:
-        `tuple`: the model, its tokenizer, and where its weights come from, as a phrase.
+        The model, its tokenizer, and where its weights come from, as a phrase.
 
     Raises:
-        InputError: if they cannot be loaded.
+        InputError: If they cannot be loaded.
     """
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     fields = {**labels, "problem_type": "single_label_classification", **config_fields}
@@ -63,19 +67,21 @@ def load_classifier(model_args, names, length=None, **config_fields):
     return model, tokenizer, origin
 
 
-def longest_input(config, tokenizer):
+def longest_input(config, tokenizer: PreTrainedTokenizerBase):
     """Maximum number of tokens that a model takes, by its configuration and tokenizer; `None` without a limit."""
     limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
     return min((limit for limit in limits if limit is not None and 0 < limit < 1e9), default=None)
 
 
-def tokenize(data, tokenizer, max_length=None, kmer=None):
+def tokenize(
+    data, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, kmer: int | None = None
+) -> DatasetDict:
     """
     Token ids of each sequence of a `DatasetDict` with columns `sequence` and `label`.
 
     Args:
-        max_length (`int`, *optional*): Cut longer inputs at their end, in tokens.
-        kmer (`int`, *optional*): Write sequences as overlapping words of this many bases first.
+        max_length: Cut longer inputs at their end, in tokens.
+        kmer: Write sequences as overlapping words of this many bases first.
 
     Returns:
         `DatasetDict` with the tokenizer's columns and `label`.
@@ -92,7 +98,7 @@ def tokenize(data, tokenizer, max_length=None, kmer=None):
     return data.map(encode, batched=True, remove_columns=others, desc="Tokenizing", keep_in_memory=True)
 
 
-def words(sequence, kmer):
+def words(sequence: str, kmer):
     if kmer is None:
         return sequence
     return " ".join(sequence[i : i + kmer] for i in range(len(sequence) - kmer + 1))

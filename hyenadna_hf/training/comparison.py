@@ -90,7 +90,7 @@ def _matrix_scores(data):
     return scores
 
 
-def _cnn_scores(data, length, device, seed):
+def _cnn_scores(data, length: int, device, seed: int):
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = _trained_cnn(data["train"], length, device)
@@ -98,7 +98,7 @@ def _cnn_scores(data, length, device, seed):
             return np.concatenate([model(**_on(device, batch)).logits.cpu().numpy() for batch in _loader(data["test"])])
 
 
-def _trained_cnn(split, length, device):
+def _trained_cnn(split, length: int, device):
     targets = targets_of(split)
     problem = "single_label_classification" if targets.ndim == 1 else "multi_label_classification"
     classes = split.features["label"].num_classes if targets.ndim == 1 else targets.shape[1]
@@ -117,7 +117,7 @@ def _trained_cnn(split, length, device):
     return model.eval()
 
 
-def _loader(split, shuffle=False):
+def _loader(split, shuffle: bool = False):
     """Batches of token ids, masks and labels."""
     rows = [
         {"input_ids": token_ids(sequence), "labels": target}

@@ -6,6 +6,7 @@ import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import DatasetDict, Sequence, Value
@@ -17,6 +18,8 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     Trainer,
     set_seed,
 )
@@ -56,7 +59,7 @@ LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
 class FinetuneTrainer(Trainer):
     """The stock Trainer, with a collator of its own for training, which may augment."""
 
-    def __init__(self, *args, train_collator, **kwargs):
+    def __init__(self, *args, train_collator, **kwargs: Any) -> None:
         with warnings.catch_warnings():  # of transformers' own label smoothing, which is not used
             warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label", UserWarning)
             super().__init__(*args, **kwargs)
@@ -70,7 +73,7 @@ class FinetuneTrainer(Trainer):
             self.data_collator = collator
 
 
-def main(argv):
+def main(argv: list[str]) -> dict[str, Any]:
     """Run `hyenadna finetune` with the arguments `argv` (a list of `str`)."""
     arguments = parse_arguments(argv)
     if arguments[1].recipe != "list":
@@ -85,15 +88,16 @@ class Run:
     A fine-tuning that is ready to start.
 
     Args:
-        model_args, data_args: The arguments of the command.
-        console (`Console`): Prints, in the first process.
-        data (`DatasetDict`): The sequences and their labels.
-        names (`list[str]`): Names of the classes or labels.
-        groups (`dict[str, list[int]]`, *optional*): Groups of labels.
-        origin (`str`): Where the weights come from, as a phrase.
-        max_length (`int`, *optional*): Longest input, in tokens.
-        tokens (`DatasetDict`): The tokenized sequences.
-        trainer ([`FinetuneTrainer`]): With the model.
+        model_args: The arguments of the command.
+        data_args: The arguments of the command.
+        console: Prints, in the first process.
+        data: The sequences and their labels.
+        names: Names of the classes or labels.
+        groups: Groups of labels.
+        origin: Where the weights come from, as a phrase.
+        max_length: Longest input, in tokens.
+        tokens: The tokenized sequences.
+        trainer: With the model.
     """
 
     model_args: ClassifierArguments
@@ -108,7 +112,7 @@ class Run:
     trainer: FinetuneTrainer
 
 
-def finetune(model_args, data_args, training_args):
+def finetune(model_args, data_args, training_args) -> dict:
     """
     Train, evaluate on the test split, save, load back and classify one sequence.
 
@@ -121,10 +125,10 @@ def finetune(model_args, data_args, training_args):
         model_args ([`ClassifierArguments`]), data_args ([`DataArguments`]), training_args ([`FinetuneArguments`])
 
     Returns:
-        `dict`: the content of `results.json`: test metrics by model name, sizes, seed and seconds.
+        The content of `results.json`: test metrics by model name, sizes, seed and seconds.
 
     Raises:
-        InputError: if the data, the model or an argument is invalid.
+        InputError: If the data, the model or an argument is invalid.
     """
     started = time.monotonic()
     run = prepare(model_args, data_args, training_args)
@@ -133,17 +137,14 @@ def finetune(model_args, data_args, training_args):
         return report(run, seconds, started)
 
 
-def prepare(model_args, data_args, training_args):
+def prepare(model_args, data_args, training_args) -> Run:
     """
     Check the arguments, load data and model, and make the Trainer.
 
     Args: See [`finetune`].
 
-    Returns:
-        [`Run`]
-
     Raises:
-        InputError: if the data, the model or an argument is invalid.
+        InputError: If the data, the model or an argument is invalid.
     """
     console = Console(quiet=training_args.process_index > 0)
     check_arguments(model_args, data_args, training_args)
@@ -193,17 +194,17 @@ def prepare(model_args, data_args, training_args):
     return Run(model_args, data_args, console, data, names, groups, origin, max_length, tokens, trainer)
 
 
-def report(run, seconds, started):
+def report(run: Run, seconds: float, started: float) -> dict:
     """
     Evaluate a trained model on the test split, write results and model card, and load the checkpoint back.
 
     Args:
-        run ([`Run`]): After training.
-        seconds (`float`): How long training took.
-        started (`float`): When the command started, by `time.monotonic()`.
+        run: After training.
+        seconds: How long training took.
+        started: When the command started, by `time.monotonic()`.
 
     Returns:
-        `dict`: the content of `results.json`.
+        The content of `results.json`.
     """
     trainer, model_args = run.trainer, run.model_args
     args, model, test_split = trainer.args, trainer.model, run.data["test"]
@@ -243,12 +244,12 @@ def report(run, seconds, started):
     return results
 
 
-def is_hyenadna(model):
+def is_hyenadna(model: PreTrainedModel) -> bool:
     """Whether a model is HyenaDNA, and not another model of transformers."""
     return model.config.model_type == HyenaDNAConfig.model_type
 
 
-def _load(args, seed):
+def _load(args, seed: int):
     """The data set, with a column `label` or `labels`, and the names of the classes or labels."""
     fractions = (args.validation_fraction, args.test_fraction, seed)
     columns = (args.label_column or "").split(",")
@@ -258,7 +259,7 @@ def _load(args, seed):
     return data, data["train"].features["label"].names
 
 
-def _groups(source, names, multi_label):
+def _groups(source: str, names: list[str], multi_label):
     """The columns of each group of labels, or `None` if no groups are asked for."""
     if source is None:
         return None
@@ -295,7 +296,7 @@ def _max_length(data_args, model_args, limit):
     return limit if length is None else length
 
 
-def _collators(data_args, model_args, tokenizer):
+def _collators(data_args, model_args, tokenizer: PreTrainedTokenizerBase):
     """What makes batches for evaluation, and for training."""
     probability = data_args.reverse_complement
     if tokenizer("ACGTN", add_special_tokens=False)["input_ids"] == list(NUCLEOTIDE_IDS):
@@ -308,7 +309,7 @@ def _collators(data_args, model_args, tokenizer):
     return (DataCollatorWithPadding(tokenizer),) * 2
 
 
-def _loss(args, train, labels):
+def _loss(args, train, labels: torch.Tensor):
     """The loss with class weights and smoothing; `None` for the model's own."""
     if not args.class_weights and not args.label_smoothing_factor:
         return None
@@ -316,7 +317,7 @@ def _loss(args, train, labels):
     return WeightedLoss(weights, args.label_smoothing_factor)
 
 
-def _trainer(args, model, tokenizer, tokens, groups, collators, loss):
+def _trainer(args, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens, groups, collators, loss):
     callbacks = averaging(args)
     if args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
@@ -343,7 +344,7 @@ def _first(predictions):
     return predictions[0] if isinstance(predictions, tuple) else predictions
 
 
-def _results_table(results, model, size):
+def _results_table(results, model: PreTrainedModel, size):
     table = Table(title=f"Held-out test split: {size:,} sequences")
     table.add_column("")
     metrics = [metric for metric, value in results["test"]["model"].items() if isinstance(value, float)]
@@ -357,7 +358,7 @@ def _results_table(results, model, size):
     return table
 
 
-def _classify_one(run, folder, expected_logits, tolerance):
+def _classify_one(run, folder: Path, expected_logits, tolerance) -> None:
     """Load the checkpoint back as a user would, classify one test sequence, and check that nothing got lost."""
     example, remote = run.data["test"][0], {"trust_remote_code": run.model_args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(folder, **remote)

@@ -129,7 +129,7 @@ class FinetuneArguments(RunArguments):
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint to resume from."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.early_stopping_patience is not None:
             self.load_best_model_at_end = True
         super().__post_init__()
@@ -151,18 +151,18 @@ def parser():
     )
 
 
-def parse_arguments(argv):
+def parse_arguments(argv: list[str]) -> tuple:
     """
     Parse the arguments of `hyenadna finetune`. Given values override the recipe, and the recipe overrides defaults.
 
     Args:
-        argv (`list[str]`): The command line, after `hyenadna finetune`.
+        argv: The command line, after `hyenadna finetune`.
 
     Returns:
-        `tuple`: [`ClassifierArguments`], [`DataArguments`] and [`FinetuneArguments`], as [`finetune`] takes them.
+        [`ClassifierArguments`], [`DataArguments`] and [`FinetuneArguments`], as [`finetune`] takes them.
 
     Raises:
-        InputError: if an argument or the recipe is unknown, or arguments contradict each other.
+        InputError: If an argument or the recipe is unknown, or arguments contradict each other.
     """
     command = parser()
     asked, _ = command.parse_known_args(argv)
@@ -174,7 +174,7 @@ def parse_arguments(argv):
     return model_args, data_args, training_args
 
 
-def check_arguments(model_args, data_args, args):
+def check_arguments(model_args, data_args, args) -> None:
     """Raise an `InputError` for arguments that are invalid, before any work; [`finetune`] calls it."""
     if model_args.kmer is not None and model_args.kmer < 1:
         raise InputError(f"--kmer {model_args.kmer}: a word has at least one base.")
@@ -210,7 +210,7 @@ def check_arguments(model_args, data_args, args):
     check_run_folder(args, RESULTS_FILE)
 
 
-def check_metric(args, names):
+def check_metric(args, names: list[str]) -> None:
     """Raise an `InputError` if checkpoints are to be chosen by none of the metrics `names` (a list of `str`)."""
     metric = args.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in ("loss", *names):

@@ -9,13 +9,13 @@ from torch.nn import functional as F
 from ..data.sequence import IGNORED
 
 
-def balanced_weights(labels, classes=None):
+def balanced_weights(labels: np.ndarray, classes: int | None = None) -> torch.Tensor:
     """
     Weights with which every class counts the same, or for several labels, their positives as much as their negatives.
 
     Args:
-        labels (`np.ndarray` of shape `(rows,)` or `(rows, labels)`): Numbers of classes, or 0 and 1.
-        classes (`int`, *optional*): How many classes; by default those that occur.
+        labels: Numbers of classes, or 0 and 1, shape `(rows,)` or `(rows, labels)`.
+        classes: How many classes; by default those that occur.
 
     Returns:
         `torch.Tensor` of shape `(classes,)`, rows / (classes * rows of the class), or `(labels,)`, negatives /
@@ -41,16 +41,16 @@ class WeightedLoss:
     smoothing out then.
 
     Args:
-        weights (`torch.Tensor`, *optional*): As [`balanced_weights`] gives them; by default all are 1.
-        label_smoothing (`float`, defaults to 0): Share of the target that goes to all classes alike, as in
-            `torch.nn.functional.cross_entropy`. With several labels each is a choice of two: 0 and 1 become
-            `label_smoothing / 2` and `1 - label_smoothing / 2`.
+        weights: As [`balanced_weights`] gives them; by default all are 1.
+        label_smoothing: Share of the target that goes to all classes alike, as in `torch.nn.functional.cross_entropy`.
+            With several labels each is a choice of two: 0 and 1 become `label_smoothing / 2` and
+            `1 - label_smoothing / 2`.
     """
 
     weights: torch.Tensor | None = None
     label_smoothing: float = 0.0
 
-    def __call__(self, outputs, labels, num_items_in_batch=None):
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch=None):
         logits = outputs["logits"].float()
         weights = None if self.weights is None else self.weights.to(logits.device)
         if labels.dim() == 1:
@@ -72,12 +72,12 @@ class SmoothedCausalLoss:
     [`~hyenadna_hf.data.collators.CausalCollator`] are.
 
     Args:
-        label_smoothing (`float`): Share of the target that goes to all tokens alike.
+        label_smoothing: Share of the target that goes to all tokens alike.
     """
 
     label_smoothing: float
 
-    def __call__(self, outputs, labels, num_items_in_batch=None):
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch=None):
         logits = outputs["logits"].float()
         labels = F.pad(labels, (logits.shape[1] - labels.shape[1], 0), value=IGNORED)[:, 1:]
         loss = F.cross_entropy(

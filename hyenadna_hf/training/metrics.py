@@ -1,18 +1,20 @@
 """Metrics of classification: the one place of their arithmetic."""
 
 import numpy as np
+import torch
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, roc_auc_score
 
 
-def classification_metrics(predictions, labels):
+def classification_metrics(predictions, labels: torch.Tensor) -> dict[str, float]:
     """
     Metrics of single-label classification over a whole split.
 
     Args:
-        predictions, labels (sequences of `int`): Predicted and true classes.
+        predictions: Predicted and true classes.
+        labels: Predicted and true classes.
 
     Returns:
-        `dict[str, float]`: `accuracy`, Matthews correlation coefficient `mcc`, and macro-averaged `f1`.
+        `accuracy`, Matthews correlation coefficient `mcc`, and macro-averaged `f1`.
     """
     return {
         "accuracy": float(accuracy_score(labels, predictions)),
@@ -21,18 +23,20 @@ def classification_metrics(predictions, labels):
     }
 
 
-def multilabel_metrics(scores, labels, groups=None):
+def multilabel_metrics(
+    scores: np.ndarray, labels: np.ndarray, groups: dict[str, list[int]] | None = None
+) -> dict[str, float]:
     """
     Metrics of multi-label classification over a whole split.
 
     Args:
-        scores (`np.ndarray` of shape `(rows, labels)`): Logits.
-        labels (`np.ndarray` of shape `(rows, labels)`): 0 and 1.
-        groups (`dict[str, list[int]]`, *optional*): Columns of each group of labels.
+        scores: Logits, shape `(rows, labels)`.
+        labels: 0 and 1, shape `(rows, labels)`.
+        groups: Columns of each group of labels.
 
     Returns:
-        `dict[str, float]`: `auroc`, the median over the labels; macro-averaged `f1` of what has a logit above 0; and
-        what [`auroc_by_group`] gives, if there are groups.
+        `auroc`, the median over the labels; macro-averaged `f1` of what has a logit above 0; and what
+        [`auroc_by_group`] gives, if there are groups.
     """
     labels = np.asarray(labels)
     return {
@@ -42,7 +46,7 @@ def multilabel_metrics(scores, labels, groups=None):
     }
 
 
-def metrics_of_scores(scores, labels, groups=None):
+def metrics_of_scores(scores, labels: torch.Tensor, groups=None):
     """[`classification_metrics`] of the highest score for classes, [`multilabel_metrics`] for rows of 0 and 1."""
     if np.ndim(labels) == 1:
         return classification_metrics(scores.argmax(-1), labels)
@@ -56,12 +60,13 @@ def metric_names(multi_label, groups=None):
     return ["auroc", "f1", *(f"auroc_{group}" for group in groups or ())]
 
 
-def label_aurocs(scores, labels):
+def label_aurocs(scores, labels: torch.Tensor) -> np.ndarray:
     """
     Area under the ROC curve of each label.
 
     Args:
-        scores, labels: As those of [`auroc_by_group`].
+        scores: As those of [`auroc_by_group`].
+        labels: As those of [`auroc_by_group`].
 
     Returns:
         `np.ndarray` of shape `(labels,)`, with `nan` for a label that is the same in every row.
@@ -71,14 +76,14 @@ def label_aurocs(scores, labels):
     return np.array([roc_auc_score(labels[:, i], scores[:, i]) if both[i] else np.nan for i in range(len(both))])
 
 
-def class_auroc(probabilities, labels, classes):
+def class_auroc(probabilities: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> float:
     """
     Area under the ROC curve of classes: the mean of that of each class against the others.
 
     Args:
-        probabilities (`np.ndarray` of shape `(rows, classes)`): Scores of each class.
-        labels (`np.ndarray` of shape `(rows,)`): The true classes.
-        classes (`np.ndarray` of shape `(classes,)`): Which class each column is of.
+        probabilities: Scores of each class, shape `(rows, classes)`.
+        labels: The true classes, shape `(rows,)`.
+        classes: Which class each column is of, shape `(classes,)`.
 
     Returns:
         `float`, over the classes that are among `labels`.
@@ -86,18 +91,18 @@ def class_auroc(probabilities, labels, classes):
     return float(np.nanmean(label_aurocs(probabilities, np.asarray(labels)[:, None] == classes)))
 
 
-def auroc_by_group(scores, labels, groups):
+def auroc_by_group(scores: np.ndarray, labels: np.ndarray, groups: dict[str, list[int]]) -> dict[str, float]:
     """
     Median area under the ROC curve over the labels of each group, as chromatin profiles are reported.
 
     Args:
-        scores (`np.ndarray` of shape `(rows, labels)`): Logits or probabilities.
-        labels (`np.ndarray` of shape `(rows, labels)`): 0 and 1.
-        groups (`dict[str, list[int]]`): Columns of each group (`CHROMATIN_GROUPS` for DeepSEA's 919 labels).
+        scores: Logits or probabilities, shape `(rows, labels)`.
+        labels: 0 and 1, shape `(rows, labels)`.
+        groups: Columns of each group (`CHROMATIN_GROUPS` for DeepSEA's 919 labels).
 
     Returns:
-        `dict[str, float]`: `auroc_GROUP` for each group, and `labels_without_auroc`, the number of labels that are the
-        same in every row and left out. A group of which nothing is left is `nan`.
+        `auroc_GROUP` for each group, and `labels_without_auroc`, the number of labels that are the same in every row
+        and left out. A group of which nothing is left is `nan`.
     """
     areas = label_aurocs(scores, labels)
     metrics = {f"auroc_{group}": _median(areas[list(columns)]) for group, columns in groups.items()}

@@ -21,7 +21,9 @@ class WithMuon(torch.optim.Optimizer):
         kwargs: Further arguments of the other optimizer.
     """
 
-    def __init__(self, params: list[dict[str, Any]], optimizer: type[torch.optim.Optimizer], lr: float, **kwargs: Any):
+    def __init__(
+        self, params: list[dict[str, Any]], optimizer: type[torch.optim.Optimizer], lr: float, **kwargs: Any
+    ) -> None:
         matrices, others = ([group for group in params if group.get("muon", False) is muon] for muon in (True, False))
         self._muon = torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw")
         self._other = optimizer(others, lr=lr, **kwargs)
@@ -50,14 +52,14 @@ def parameter_groups(
     Decay would pull the filters, which are functions of position, towards none; the paper exempts them.
 
     Args:
-        model (`torch.nn.Module`): A HyenaDNA model, bare or wrapped (PEFT, DDP), or any other.
-        weight_decay (`float`): For the weight matrices outside the filters.
-        filter_learning_rate (`float`, *optional*): For the filters; that of the optimizer by default.
-        muon_learning_rate (`float`, *optional*): Put the weight matrices of the blocks, all but the filters', into a
-            group for [`WithMuon`], with this learning rate. Embeddings and heads are not in a block.
+        model: A HyenaDNA model, bare or wrapped (PEFT, DDP), or any other.
+        weight_decay: For the weight matrices outside the filters.
+        filter_learning_rate: For the filters; that of the optimizer by default.
+        muon_learning_rate: Put the weight matrices of the blocks, all but the filters', into a group for [`WithMuon`],
+            with this learning rate. Embeddings and heads are not in a block.
 
     Returns:
-        `list[dict]`: groups of the trainable parameters, without empty ones.
+        Groups of the trainable parameters, without empty ones.
     """
     filters: list = []
     exempt: list = []
@@ -95,13 +97,13 @@ def optimizer_cls_and_kwargs(
     `Trainer(model, args, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args), ...)`
 
     Args:
-        model (`torch.nn.Module`): What the Trainer gets.
-        args (`TrainingArguments`): Gives `optim`, `learning_rate`, `weight_decay` and the like.
-        filter_learning_rate (`float`, *optional*): Learning rate of the filters; `args.learning_rate` by default.
-        muon_learning_rate (`float`, *optional*): Update the weight matrices of the blocks by Muon, see [`WithMuon`].
+        model: What the Trainer gets.
+        args: Gives `optim`, `learning_rate`, `weight_decay` and the like.
+        filter_learning_rate: Learning rate of the filters; `args.learning_rate` by default.
+        muon_learning_rate: Update the weight matrices of the blocks by Muon, see [`WithMuon`].
 
     Returns:
-        `tuple`: class and keyword arguments.
+        Class and keyword arguments.
     """
     optimizer, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
     kwargs["params"] = parameter_groups(model, args.weight_decay, filter_learning_rate, muon_learning_rate)

@@ -7,6 +7,7 @@ import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch.nn import functional as F
 from torch.utils.data import ConcatDataset
-from transformers import AutoModelForCausalLM, Trainer, set_seed
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 
 from .. import __version__
 from ..arguments import CommandParser
@@ -131,7 +132,7 @@ class PretrainArguments(RunArguments):
     save_steps: float = field(default=0.1, metadata={"help": "Steps between checkpoints, or a share of all steps."})
     logging_steps: float = field(default=0.005, metadata={"help": "Steps between lines of the log, or a share."})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         # One process reads for all: only then does the n-th example have the same number everywhere.
         self.accelerator_config.dispatch_batches = True
@@ -152,7 +153,7 @@ def parser():
     )
 
 
-def main(argv):
+def main(argv: list[str]) -> dict[str, Any]:
     """Run `hyenadna pretrain` with the arguments `argv` (a list of `str`)."""
     *arguments, _ = parser().parse(argv)
     return pretrain(*arguments, command=shlex.join(["hyenadna", "pretrain", *argv]))
@@ -165,11 +166,11 @@ class Run:
 
     Args:
         model_args: The arguments of the command.
-        console (`Console`): Prints, in the first process.
-        origin (`str`): Where the weights come from, as a phrase.
-        bases_per_step (`int`): Bases of a training step.
-        held_out (`dict[str, ConcatDataset]`): Windows of `validation` and `test`, where there are any.
-        trainer (`Trainer`): With the model.
+        console: Prints, in the first process.
+        origin: Where the weights come from, as a phrase.
+        bases_per_step: Bases of a training step.
+        held_out: Windows of `validation` and `test`, where there are any.
+        trainer: With the model.
     """
 
     model_args: PretrainedArguments
@@ -180,7 +181,7 @@ class Run:
     trainer: Trainer
 
 
-def pretrain(genome_args, model_args, training_args, command=None):
+def pretrain(genome_args, model_args, training_args, command: str | None = None) -> dict:
     """
     Train a language model on windows of genomes, and evaluate it on held-out windows.
 
@@ -189,13 +190,13 @@ def pretrain(genome_args, model_args, training_args, command=None):
 
     Args:
         genome_args ([`GenomeArguments`]), model_args ([`PretrainedArguments`]), training_args ([`PretrainArguments`])
-        command (`str`, *optional*): The command line, for the results.
+        command: The command line, for the results.
 
     Returns:
-        `dict`: the content of `pretraining.json`: perplexity, bits a base and bases by split, and how it was trained.
+        The content of `pretraining.json`: perplexity, bits a base and bases by split, and how it was trained.
 
     Raises:
-        InputError: if an argument, a genome or the model is invalid; nothing has been written then.
+        InputError: If an argument, a genome or the model is invalid; nothing has been written then.
     """
     started = time.monotonic()
     run = prepare(genome_args, model_args, training_args)
@@ -204,17 +205,14 @@ def pretrain(genome_args, model_args, training_args, command=None):
         return report(run, command, seconds, started)
 
 
-def prepare(genome_args, model_args, training_args):
+def prepare(genome_args, model_args, training_args) -> Run:
     """
     Check the arguments, load genomes and model, and make the Trainer.
 
     Args: See [`pretrain`].
 
-    Returns:
-        [`Run`]
-
     Raises:
-        InputError: if an argument, a genome or the model is invalid.
+        InputError: If an argument, a genome or the model is invalid.
     """
     console = Console(quiet=training_args.process_index > 0)
     check_arguments(training_args)
@@ -256,18 +254,18 @@ def prepare(genome_args, model_args, training_args):
     return Run(model_args, console, origin, windows_per_step * length, held_out, trainer)
 
 
-def report(run, command, seconds, started):
+def report(run: Run, command: str | None, seconds: float, started: float) -> dict:
     """
     Evaluate a trained model on what was held out, and write results, log and model card.
 
     Args:
-        run ([`Run`]): After training.
-        command (`str`, *optional*): The command line, for the results.
-        seconds (`float`): How long training took.
-        started (`float`): When the command started, by `time.monotonic()`.
+        run: After training.
+        command: The command line, for the results.
+        seconds: How long training took.
+        started: When the command started, by `time.monotonic()`.
 
     Returns:
-        `dict`: the content of `pretraining.json`.
+        The content of `pretraining.json`.
     """
     trainer, splits = run.trainer, {}
     for name, split in run.held_out.items():
@@ -293,7 +291,7 @@ def report(run, command, seconds, started):
     return results
 
 
-def check_arguments(args):
+def check_arguments(args) -> None:
     """Refuse invalid arguments, by an `InputError`, before any work; [`pretrain`] calls it."""
     check_trainer_arguments(args)
     # Its name in transformers 4 comes second.
@@ -309,7 +307,7 @@ def load_language_model(model_args):
     The language model that `--model` names, and where its weights come from, as a phrase.
 
     Raises:
-        InputError: if it cannot be loaded, or has other tokens than HyenaDNA.
+        InputError: If it cannot be loaded, or has other tokens than HyenaDNA.
     """
     model, origin = load_to_train(AutoModelForCausalLM, model_args.model, model_args.trust_remote_code)
     tokens = model.get_input_embeddings().num_embeddings
@@ -329,20 +327,20 @@ def _window_length(args, config):
     return length
 
 
-def genome_splits(args, length, seed):
+def genome_splits(args: GenomeArguments, length: int, seed: int) -> dict[str, list[GenomeDataset]]:
     """
     The streams of each split, one per genome with bases in it.
 
     Args:
-        args ([`GenomeArguments`]): Names genomes and splits.
-        length (`int`): Bases in a window.
-        seed (`int`): Of the order in training.
+        args: Names genomes and splits.
+        length: Bases in a window.
+        seed: Of the order in training.
 
     Returns:
-        `dict[str, list[GenomeDataset]]`: by `train`, `validation` and `test`.
+        By `train`, `validation` and `test`.
 
     Raises:
-        InputError: if they cannot be made.
+        InputError: If they cannot be made.
     """
     if not args.fasta:
         raise InputError("--fasta: name at least one genome to train on.")
@@ -353,7 +351,7 @@ def genome_splits(args, length, seed):
     genomes = [Fasta(path) for path in args.fasta]
     splits = {"train": [], "validation": [], "test": []}
 
-    def add(split, genome, **where):
+    def add(split, genome, **where: Any) -> None:
         training = split == "train"
         n_policy = {"n_policy": "drop", "max_n": MOST_N} if training else {}
         stream = GenomeDataset(
@@ -401,7 +399,7 @@ def _find(region, genomes):
     return found[0]
 
 
-def _trainer(args, model, tokenizer, data, validation, callbacks):
+def _trainer(args, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data, validation, callbacks):
     smoothing = args.label_smoothing_factor
     return Trainer(
         model=model,
@@ -418,7 +416,7 @@ def _trainer(args, model, tokenizer, data, validation, callbacks):
     )
 
 
-def window_losses(logits, labels):
+def window_losses(logits, labels: torch.Tensor):
     """The sum of the losses in nats, and the number of bases predicted, of each row: `(batch, 2)`."""
     losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none")
     return torch.stack([losses.view(len(labels), -1).sum(1), (labels[:, 1:] != IGNORED).sum(1)], dim=1)
@@ -430,10 +428,10 @@ def split_metrics(output):
     return {"bits_per_base": nats / bases / math.log(2), "perplexity": math.exp(nats / bases), "bases": int(bases)}
 
 
-def _write(folder, results, trainer, bases_per_step):
+def _write(folder: Path, results, trainer, bases_per_step) -> None:
     columns = ("step", "bases", "length", "loss", "learning_rate", "grad_norm", "eval_bits_per_base")
 
-    def write_log(path):
+    def write_log(path) -> None:
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
             writer.writeheader()

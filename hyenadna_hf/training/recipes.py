@@ -25,23 +25,25 @@ class Recipe:
     Settings for one data set. Each field is an argument of `hyenadna finetune` of the same name.
 
     Attributes:
-        max_length (`int`): Longest input, in tokens; the rest is cut off.
-        metric_for_best_model (`str`): What is reported: `accuracy`, `mcc`, `f1` (macro) or `auroc` (median over the
-            labels). It chooses the epoch only together with `--load_best_model_at_end` or `--early_stopping_patience`.
-        learning_rate (`float`): Peak learning rate of AdamW.
-        filter_learning_rate (`float`, *optional*): That of the implicit filters; by default the same.
-        weight_decay (`float`): Not of filters, biases and norms.
-        embed_dropout, resid_dropout (`float`): Dropout on the embeddings, and on the output of each mixer and MLP.
-        per_device_train_batch_size (`int`): Sequences a step, of all devices together.
-        num_train_epochs (`float`): Passes over train.
-        lr_scheduler_type (`str`): Learning rate schedule.
-        warmup_steps (`float`): Share of all steps.
-        min_lr_rate (`float`): Where the schedule ends, as a share of the peak.
-        max_grad_norm (`float`): Gradients are clipped to this norm.
-        reverse_complement (`float`): Probability with which a training sequence is read on the other strand.
-        classifier_pooling (`str`): What the head reads.
-        special_tokens_mode, padding_side (`str`): Of the tokenizer.
-        seed (`int`): Of everything that is random.
+        max_length: Longest input, in tokens; the rest is cut off.
+        metric_for_best_model: What is reported: `accuracy`, `mcc`, `f1` (macro) or `auroc` (median over the labels). It
+            chooses the epoch only together with `--load_best_model_at_end` or `--early_stopping_patience`.
+        learning_rate: Peak learning rate of AdamW.
+        filter_learning_rate: That of the implicit filters; by default the same.
+        weight_decay: Not of filters, biases and norms.
+        embed_dropout: Dropout on the embeddings, and on the output of each mixer and MLP.
+        resid_dropout: Dropout on the embeddings, and on the output of each mixer and MLP.
+        per_device_train_batch_size: Sequences a step, of all devices together.
+        num_train_epochs: Passes over train.
+        lr_scheduler_type: Learning rate schedule.
+        warmup_steps: Share of all steps.
+        min_lr_rate: Where the schedule ends, as a share of the peak.
+        max_grad_norm: Gradients are clipped to this norm.
+        reverse_complement: Probability with which a training sequence is read on the other strand.
+        classifier_pooling: What the head reads.
+        special_tokens_mode: Of the tokenizer.
+        padding_side: Of the tokenizer.
+        seed: Of everything that is random.
     """
 
     max_length: int
@@ -63,15 +65,15 @@ class Recipe:
     padding_side: str = "left"
     seed: int = 2222
 
-    def arguments(self, devices=None):
+    def arguments(self, devices: int | None = None) -> dict:
         """
         The recipe as arguments of `hyenadna finetune`, its batch shared out among the devices.
 
         Args:
-            devices (`int`, *optional*): How many; by default as many as `torchrun` has started processes.
+            devices: How many; by default as many as `torchrun` has started processes.
 
         Returns:
-            `dict`: values by name.
+            Values by name.
         """
         devices = devices or int(os.environ.get("WORLD_SIZE", 1))
         return {**asdict(self), "per_device_train_batch_size": max(1, self.per_device_train_batch_size // devices)}
@@ -123,12 +125,12 @@ def recipe_of(dataset):
     return name if name in RECIPES else None
 
 
-def find_recipe(name):
+def find_recipe(name: str):
     """
     The [`Recipe`] of a name.
 
     Raises:
-        InputError: if there is none, with the nearest names.
+        InputError: If there is none, with the nearest names.
     """
     if name not in RECIPES:
         near = get_close_matches(name, RECIPES, n=5, cutoff=0.5)
@@ -137,7 +139,7 @@ def find_recipe(name):
     return RECIPES[name]
 
 
-def print_recipes(console):
+def print_recipes(console) -> None:
     """Print all recipes on a `rich.Console`: a table a collection, below it what is the same throughout."""
     for title, recipes in COLLECTIONS.items():
         values = {field.name: {getattr(recipe, field.name) for recipe in recipes.values()} for field in fields(Recipe)}
