@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.sequence import BASES, NOT_A_NUCLEOTIDE, normalised, reverse_complement
+from ..data.sequence import BASES, NOT_A_NUCLEOTIDE, normalise, reverse_complement
 from ..errors import InputError
 from ..loading import check_tokenizer
 from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
@@ -160,7 +160,7 @@ def mean_of_strands(values):
 
 def skipped_bases(sequence: str):
     """How many of a sequence's characters are not A, C, G, T or U."""
-    return len(sequence) - sum(map(normalised(sequence).count, BASES))
+    return len(sequence) - sum(map(normalise(sequence).count, BASES))
 
 
 class BaseLikelihood:

@@ -11,7 +11,7 @@ import numpy as np
 from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..data.intervals import parse_region
-from ..data.sequence import BASES, normalised
+from ..data.sequence import BASES, normalise
 from ..jobs import output_path, replace_file
 from ..loading import load_language_model
 from .score_table import ABSENT, score_to_file, summary
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         result = summary(reasons, out)
         if plot is not None:
             ratios = ratio_matrix(out, start, end)
-            reference = normalised(fasta.fetch(contig, start, end))
+            reference = normalise(fasta.fetch(contig, start, end))
             replace_file(plot, lambda path: draw(path, ratios, reference, contig, start))
             print(f"{plot}: {end - start:,} bases of {contig}")
         return {**result, "plot": plot}
@@ -88,7 +88,7 @@ def single_base_changes(fasta: Fasta, contig: str, start: int, end: int) -> Iter
     Yields:
         For each position its three alternates, in the order A, C, G, T.
     """
-    for position, reference in enumerate(normalised(fasta.fetch(contig, start, end)), start):
+    for position, reference in enumerate(normalise(fasta.fetch(contig, start, end)), start):
         for alternate in BASES.replace(reference, ""):
             yield Variant(contig, position, reference, alternate)
 

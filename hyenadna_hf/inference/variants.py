@@ -24,8 +24,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data.fasta import Fasta
-from ..data.intervals import centred
-from ..data.sequence import BASES, normalised, reverse_complement
+from ..data.intervals import centre_window
+from ..data.sequence import BASES, normalise, reverse_complement
 from ..errors import InputError
 from .likelihood import MAX_TOKENS, BaseLikelihood, skipped_bases
 
@@ -155,17 +155,17 @@ class Locus(NamedTuple):
 
 def _locus(variants, fasta: Fasta, window):
     reasons = [_why_not(variant, fasta, window) for variant in variants]
-    alternates = [normalised(variant.alternate) for variant, reason in zip(variants, reasons) if reason is None]
+    alternates = [normalise(variant.alternate) for variant, reason in zip(variants, reasons) if reason is None]
     if not alternates:
         return Locus(variants, reasons, [])
     contig, start, reference, *_ = variants[0]
-    alleles = [normalised(reference), *alternates]
+    alleles = [normalise(reference), *alternates]
     end, length = start + len(reference), fasta.lengths[fasta.resolve(contig)]
-    left, right = centred(start, end, window, length)
+    left, right = centre_window(start, end, window, length)
     # Up to a window on either side: a haplotype with a deletion reads on after the window.
     first = max(0, start - window)
-    before = normalised(fasta.fetch(contig, first, start))
-    after = normalised(fasta.fetch(contig, end, min(length, end + window)))
+    before = normalise(fasta.fetch(contig, first, start))
+    after = normalise(fasta.fetch(contig, end, min(length, end + window)))
     within_before, within_after = before[left - first :], after[: right - end]
     forward = [(within_before + allele + after)[:window] for allele in alleles]
     reverse = [reverse_complement((before + allele + within_after)[-window:]) for allele in alleles]
@@ -188,12 +188,12 @@ def _why_not(variant, fasta: Fasta, window):
         return "spanning_deletion"
     if re.search(r"[][]|^\.|\.$", alternate):
         return "breakend"
-    if not reference or not set(normalised(reference + alternate)) <= set(BASES):
+    if not reference or not set(normalise(reference + alternate)) <= set(BASES):
         return "ambiguous_allele"
     end = start + len(reference)
     if not 0 <= start < end <= length:
         return "outside_contig"
-    if normalised(fasta.fetch(contig, start, end)) != normalised(reference):
+    if normalise(fasta.fetch(contig, start, end)) != normalise(reference):
         return "reference_mismatch"
     if max(len(reference), len(alternate)) > window:
         return "longer_than_window"

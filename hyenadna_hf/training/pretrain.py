@@ -24,7 +24,7 @@ from ..data.fasta import Fasta
 from ..data.files import SPLITS
 from ..data.genome import GenomeDataset
 from ..data.intervals import Interval, parse_region, read_bed
-from ..data.pretraining import LengthWarmup, Mixture, PretrainingCollator, Windows, without
+from ..data.pretraining import LengthWarmup, Mixture, PretrainingCollator, Windows, subtract_intervals
 from ..data.sequence import IGNORED
 from ..errors import InputError
 from ..hub.card import model_card
@@ -370,10 +370,10 @@ def genome_splits(args: GenomeArguments, length: int, seed: int) -> dict[str, li
     for i, genome in enumerate(genomes):
         mine = {name: [piece for number, piece in found if number == i] for name, found in held_out.items()}
         whole = [Interval(name, 0, size) for name, size in genome.lengths.items()]
-        mine["train"] = without(whole, mine["validation"] + mine["test"])
+        mine["train"] = subtract_intervals(whole, mine["validation"] + mine["test"])
         if not mine["train"]:
             raise InputError(f"--validation and --test: they hold all of {genome.path}; leave something to train on.")
-        if without(mine["validation"], mine["test"]) != mine["validation"]:
+        if subtract_intervals(mine["validation"], mine["test"]) != mine["validation"]:
             raise InputError(f"--validation and --test: they overlap in {genome.path}.")
         for split, pieces in mine.items():
             if pieces:
