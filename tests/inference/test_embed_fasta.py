@@ -247,7 +247,7 @@ def test_several_processes(fasta, model_folder, tmp_path, monkeypatch):
     [
         (["--out", "x.csv"], r"the suffix sets the format; it must be one of .parquet, .npy, .h5ad"),
         (["--pooling", "none", "--out", "x.npy"], "pooling none.*write to .parquet"),
-        (["--out", "there.npy"], "there.tsv is there already"),
+        (["--out", "there.npy"], "there.tsv already exists"),
         (["--pooling", "max"], "pooling='max'"),
         (["--layer", "3"], "layer=3"),
         (["--window", "301"], "window=301"),
@@ -322,7 +322,7 @@ def test_a_failing_writer_leaves_nothing_under_the_name(fasta, model_folder, tmp
     assert not out.exists()
     main(arguments)
     assert len(rows(out)) == 60
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         main(arguments)
 
 

@@ -133,7 +133,7 @@ def test_a_bigwig_that_does_not_read_back_is_not_installed(folder, tmp_path, mon
 
     monkeypatch.setattr(tracks, "_read_back", cut_first)
     (tmp_path / "out.bw").write_text("old")
-    with pytest.raises(WorkError, match="out.bw: it differs from what was written when it is read back"):
+    with pytest.raises(WorkError, match="out.bw: the file that was read back differs from what was written"):
         main(arguments(folder, tmp_path / "out.bw"))
     assert (tmp_path / "out.bw").read_text() == "old"
 
