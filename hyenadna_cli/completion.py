@@ -1,15 +1,16 @@
-"""`hyenadna completion`: a script for the shell, so that nothing of Python has to start when TAB is pressed."""
+"""`hyenadna completion`: print a static shell script, so that pressing TAB does not start Python."""
 
 import argparse
 import importlib
+from typing import Any
 
 from .parser import Parser
 
 SHELLS = ("bash", "zsh", "tcsh")
 
 
-def parser():
-    """The arguments of `hyenadna completion`."""
+def parser() -> Parser:
+    """Build the argument parser of `hyenadna completion`."""
     parser = Parser(
         prog="hyenadna completion",
         description="Print a script that completes commands, arguments and file names in a shell.",
@@ -19,22 +20,19 @@ def parser():
     return parser
 
 
-def main(argv):
-    """Run `hyenadna completion` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run `hyenadna completion` with the arguments `argv`."""
     script = completion(parser().parse_args(argv).shell)
     print(script)
     return {"script": script}
 
 
-def completion(shell):
+def completion(shell: str) -> str:
     """
-    The script that completes `hyenadna` in a shell, by shtab.
+    Generate the completion script of `hyenadna` for a shell, with shtab.
 
     Args:
-        shell (`str`): One of `SHELLS`.
-
-    Returns:
-        `str`
+        shell: One of `SHELLS`.
     """
     import shtab
 

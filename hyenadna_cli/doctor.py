@@ -1,66 +1,68 @@
-"""`hyenadna doctor`: what is installed, which devices there are, and what is missing, even where torch is broken."""
+"""`hyenadna doctor`: report versions, devices and missing packages, even if torch is broken."""
 
 import os
 import platform
 import re
 import shutil
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
 
 from .parser import Parser
 
 PACKAGE = "hyenadna_hf"
-EXTRAS = ("all", "h5ad", "onnx")  # those for users
+EXTRAS = ("all", "h5ad", "onnx")  # extras for users, not for development
 
 
-def parser():
-    """The arguments of `hyenadna doctor`."""
+def parser() -> Parser:
+    """Build the argument parser of `hyenadna doctor`."""
     parser = Parser(
         prog="hyenadna doctor",
-        description="Print versions, devices, and what is missing and how to install it.",
+        description="Print versions and devices, and how to install what is missing.",
         epilog="Example: hyenadna doctor --json",
     )
     parser.add_argument("--json", action="store_true", help="Print the result as one JSON object on stdout.")
     return parser
 
 
-def main(argv):
-    """Run `hyenadna doctor` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run `hyenadna doctor` with the arguments `argv`."""
     parser().parse_args(argv)
-    found = examine()
-    print(f"{PACKAGE} {found['version']}, Python {found['python']}, {found['platform']}, {found['cpus']} CPUs")
-    print("devices: " + (", ".join(found["devices"]) or "none but the CPU"))
+    report = examine()
+    print(f"{PACKAGE} {report['version']}, Python {report['python']}, {report['platform']}, {report['cpus']} CPUs")
+    print("devices: " + (", ".join(report["devices"]) or "CPU only"))
     print("packages:")
-    width = max(map(len, found["packages"]))
-    for name, package in found["packages"].items():
+    width = max(map(len, report["packages"]))
+    for name, package in report["packages"].items():
         extra = f"  (only for [{package['extra']}])" if package["extra"] else ""
         print(f"  {name:<{width}}  {package['installed'] or 'missing':<10}  {package['required']}{extra}")
-    for problem in found["problems"]:
+    for problem in report["problems"]:
         print(f"problem: {problem}")
-    if not found["problems"]:
+    if not report["problems"]:
         print("No problems found.")
-    return found
+    return report
 
 
-def examine():
+def examine() -> dict:
     """
-    What is installed here.
+    Examine the environment.
 
     Returns:
-        `dict`: `version` of this package, `python`, `platform`, `cpus` (those that this process may use), `devices`
-        (accelerators, `list[str]`), `packages` (by name: `installed` and `required` versions, whether the one `fits`
-        the other, and the `extra` that wants it), and `problems` (`list[str]`), each with its remedy.
+        A dictionary with `version` of this package, `python`, `platform`, `cpus` (available to this process), `devices`
+        (list of accelerators), `packages` (by name: `installed` and `required` version, whether the installed version
+        `fits`, and the `extra` that requires it), and `problems` (list of problems with their remedies).
     """
     packages = dict(_packages())
     problems = [
-        f"{name} {package['required']} is wanted, {package['installed'] or 'none'} is installed; pip install "
+        f"{name} {package['required']} is required, but {package['installed'] or 'none'} is installed; pip install "
         f"'{name}{package['required']}'"
         for name, package in packages.items()
         if not package["fits"] and (package["installed"] or not package["extra"])
     ]
     missing = [name for name, package in packages.items() if package["extra"] == "all" and not package["installed"]]
     if missing:
-        problems.append(f"{', '.join(missing)}: missing, not all commands work; pip install '{PACKAGE}[all]'")
-    devices, trouble = _devices()
+        problems.append(f"{', '.join(missing)}: missing, some commands do not work; pip install '{PACKAGE}[all]'")
+    devices, device_problems = _find_devices()
     return {
         "version": version(PACKAGE),
         "python": platform.python_version(),
@@ -68,19 +70,19 @@ def examine():
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "devices": devices,
         "packages": packages,
-        "problems": problems + trouble,
+        "problems": problems + device_problems,
     }
 
 
-def _packages():
-    """Name, and what is wanted and there, of each package that this one requires; each once, without an extra first."""
+def _packages() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name, and required and installed version, of each required package once, mandatory packages first."""
     from packaging.requirements import Requirement
 
     seen = set()
     for extra in ("", *EXTRAS):
-        for requirement in map(Requirement, requires(PACKAGE)):
-            of_extra = requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
-            if requirement.name in seen or not (of_extra if extra else requirement.marker is None):
+        for requirement in map(Requirement, requires(PACKAGE) or ()):
+            is_of_extra = requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
+            if requirement.name in seen or not (is_of_extra if extra else requirement.marker is None):
                 continue
             seen.add(requirement.name)
             try:
@@ -94,8 +96,8 @@ def _packages():
             )
 
 
-def _devices():
-    """Accelerators that torch can use, and problems with them."""
+def _find_devices() -> tuple[list[str], list[str]]:
+    """Return the accelerators that torch can use, and problems with them."""
     try:
         import torch
     except Exception as error:  # a broken installation fails in many ways
@@ -110,7 +112,7 @@ def _devices():
     if not devices and shutil.which("nvidia-smi"):
         build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         return [], [
-            f"there is an NVIDIA driver, but torch {torch.__version__} ({build}) finds no GPU; check nvidia-smi, and "
-            "install the build of torch for that driver: https://pytorch.org/get-started/locally"
+            f"an NVIDIA driver is installed, but torch {torch.__version__} ({build}) finds no GPU; check nvidia-smi "
+            "and install the build of torch for this driver: https://pytorch.org/get-started/locally"
         ]
     return devices, []

@@ -1,17 +1,18 @@
-"""Arguments of the commands that work without torch."""
+"""Argument parser for the commands that work without torch."""
 
 import argparse
+from typing import NoReturn
 
 
 class ArgumentError(ValueError):
-    """Arguments that a command does not take; `main` prints it in one line."""
+    """Invalid arguments of a command; `main` prints the message in one line."""
 
     exit_status = 2
 
 
 class Parser(argparse.ArgumentParser):
-    """An `argparse.ArgumentParser` that raises its errors."""
+    """`argparse.ArgumentParser` that raises its errors."""
 
-    def error(self, message):
-        """Raise an [`ArgumentError`], where argparse prints the usage and ends the process."""
+    def error(self, message: str) -> NoReturn:
+        """Raise an [`ArgumentError`], where argparse would print the usage and exit."""
         raise ArgumentError(f"{message}; {self.prog} --help lists the arguments.")

@@ -1,8 +1,8 @@
 """
 HyenaDNA for Hugging Face transformers.
 
-Importing the package registers its classes, so that `AutoModel.from_pretrained(...)` and its siblings find them without
-`trust_remote_code`; what they save carries the code along, so that it loads where this package is not installed.
+Importing this package registers its classes, so that `AutoModel.from_pretrained(...)` and the other Auto classes load
+HyenaDNA without `trust_remote_code`. Saved checkpoints include their code and also load without this package.
 """
 
 from transformers import (

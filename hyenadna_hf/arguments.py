@@ -1,39 +1,49 @@
-"""Command lines: arguments from dataclasses, with help that tells defaults and examples."""
+"""Command-line parsers built from dataclasses, with defaults and examples in the help."""
 
 import copy
 import sys
-from argparse import ArgumentDefaultsHelpFormatter
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from dataclasses import Field
+from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
 from .errors import InputError
 
-_BOOLEANS = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")  # what HfArgumentParser reads as one
+_BOOLEANS = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")  # as HfArgumentParser reads them
 
 
 class CommandParser(HfArgumentParser):
     """
-    The arguments of `hyenadna COMMAND`: the fields of dataclasses, and what `add_argument` adds.
+    Parse the arguments of `hyenadna COMMAND`: dataclass fields, and arguments added with `add_argument`.
 
-    A field becomes an option of its name. Its metadata has the `help`, and may have:
+    Each field becomes an option of the same name. Its metadata contains the `help`, and optionally:
 
-    - `formerly` (`list[str]`): Names that the option had. They still work, with a note on stderr.
-    - `positional` (`bool`): The value, a string, was given without an option. That still works, with a note on stderr.
-        The field has no default, or the default `None`.
+    - `formerly` (`list[str]`): Deprecated names of the option. They still work, with a note on stderr.
+    - `positional` (`bool`): The value, a string, used to be a positional argument. This still works, with a note on
+        stderr. The field must have no default, or the default `None`.
 
     Args:
-        command (`str`): Its name.
-        dataclasses (`type` or `list[type]`): Their fields become options.
-        description (`str`): A sentence on the command.
-        usage (`str`): The words after `hyenadna COMMAND` in the first line of the help.
-        examples (`list[str]`): Command lines, without `hyenadna COMMAND`.
-        kwargs: Passed to `argparse.ArgumentParser`.
+        command: Name of the command.
+        dataclasses: Dataclasses whose fields become options.
+        description: One sentence about the command.
+        usage: Text after `hyenadna COMMAND` in the usage line of the help.
+        examples: Example command lines, without `hyenadna COMMAND`.
+        kwargs: Passed on to `argparse.ArgumentParser`.
     """
 
-    def __init__(self, command, dataclasses, description, usage, examples, **kwargs):
-        self._current = {}  # the present spelling of each former one
-        self._positional = {}  # for each field whose value was positional: is it required?
-        self._noted = set()
+    def __init__(
+        self,
+        command: str,
+        dataclasses: type | list[type],
+        description: str,
+        usage: str,
+        examples: list[str],
+        **kwargs: Any,
+    ) -> None:
+        self._present_names: dict[str, str] = {}  # by deprecated name
+        self._was_positional: dict[str, bool] = {}  # whether each field that used to be positional is required
+        self._noted: set[str] = set()
         super().__init__(
             dataclasses,
             prog=f"hyenadna {command}",
@@ -45,45 +55,47 @@ class CommandParser(HfArgumentParser):
         )
         self.add_argument("--json", action="store_true", help="Print the result as one JSON object on stdout.")
 
-    def _parse_dataclass_field(self, parser, field):
+    def _parse_dataclass_field(self, parser: ArgumentParser, field: Field) -> None:
         field, metadata = copy.copy(field), dict(field.metadata)
         for name in metadata.pop("formerly", ()):
-            self._current |= dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"), f"--{field.name}")
-        positional = metadata.pop("positional", False)
-        field.metadata = metadata
+            self._present_names |= dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"), f"--{field.name}")
+        was_positional = metadata.pop("positional", False)
+        field.metadata = metadata  # type: ignore[assignment]  # HfArgumentParser passes it on to add_argument
         super()._parse_dataclass_field(parser, field)
-        if positional:
+        if was_positional:
             option = self._option_string_actions[f"--{field.name}"]
-            self._positional[field.name], option.required = option.required, False
+            self._was_positional[field.name], option.required = option.required, False
 
-    def parse(self, argv):
+    def parse(self, argv: list[str]) -> tuple:
         """
         Parse a command line.
 
         Args:
-            argv (`list[str]`): The words after `hyenadna COMMAND`.
+            argv: Arguments after `hyenadna COMMAND`.
 
         Returns:
-            `tuple`: an instance of each dataclass, and the `Namespace` of what `add_argument` added.
+            An instance of each dataclass, and the `Namespace` of the arguments added with `add_argument`.
 
         Raises:
-            InputError: if an argument is unknown, missing or invalid.
+            InputError: If an argument is unknown, missing or invalid.
         """
         try:
             *parsed, unknown = self.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-        except ValueError as error:  # of TrainingArguments
+        except ValueError as error:  # raised by TrainingArguments
             raise InputError(" ".join(str(error).split())) from error
         if unknown:
-            raise InputError(f"unknown argument {unknown[0]}; {self.prog} --help lists them all.")
+            raise InputError(f"unknown argument {unknown[0]}; {self.prog} --help lists all arguments.")
         return tuple(parsed)
 
-    def parse_known_args(self, args=None, namespace=None):
-        """As `argparse.ArgumentParser.parse_known_args`, with former spellings."""
-        words = self._in_present_spelling(sys.argv[1:] if args is None else args)
+    def parse_known_args(
+        self, args: list[str] | None = None, namespace: Namespace | None = None
+    ) -> tuple[Namespace, list[str]]:
+        """Parse like `argparse.ArgumentParser.parse_known_args`, and accept deprecated names."""
+        words = self._replace_deprecated_names(sys.argv[1:] if args is None else args)
         namespace, unknown = super().parse_known_args(words, namespace)
-        for name, required in self._positional.items():
-            bare = unknown[:1] == ["-"] or (unknown and not unknown[0].startswith("-"))
-            if getattr(namespace, name) is None and bare:
+        for name, required in self._was_positional.items():
+            is_value = unknown[:1] == ["-"] or (unknown and not unknown[0].startswith("-"))
+            if getattr(namespace, name) is None and is_value:
                 value = unknown.pop(0)
                 self._note(value, f"--{name} {value}")
                 setattr(namespace, name, value)
@@ -91,38 +103,38 @@ class CommandParser(HfArgumentParser):
                 self.error(f"the following arguments are required: --{name}")
         return namespace, unknown
 
-    def _in_present_spelling(self, words):
+    def _replace_deprecated_names(self, words: list[str]) -> list[str]:
         present = []
         for word, following in zip(words, [*words[1:], ""]):
             option, equals, value = word.partition("=")
-            if option in self._current:
-                self._note(option, self._current[option])
-                option = self._current[option]
+            if option in self._present_names:
+                self._note(option, self._present_names[option])
+                option = self._present_names[option]
             action = self._option_string_actions.get(option)
             if action is not None and action.const is True and not equals and following.lower() not in _BOOLEANS:
-                equals, value = "=", "true"  # or else argparse would take a positional argument for its value
+                equals, value = "=", "true"  # otherwise argparse reads a positional argument as its value
             present.append(f"{option}{equals}{value}")
         return present
 
-    def _note(self, former, present):
-        if former not in self._noted:
-            self._noted.add(former)
+    def _note(self, deprecated: str, present: str) -> None:
+        if deprecated not in self._noted:
+            self._noted.add(deprecated)
             print(
-                f"{self.prog}: {former} is now {present}; the old spelling will go in the next release.",
+                f"{self.prog}: {deprecated} is now {present}; the next release will not accept the old spelling.",
                 file=sys.stderr,
             )
 
-    def error(self, message):
-        """Raise an `InputError`, where argparse prints the usage and ends the process."""
+    def error(self, message: str) -> NoReturn:
+        """Raise an `InputError`, where argparse would print the usage and exit."""
         raise InputError(f"{message}; {self.prog} --help lists the arguments.")
 
 
 class _Help(ArgumentDefaultsHelpFormatter):
-    """Tells defaults, unless there is none or the help has it in words; leaves the lines of examples as they are."""
+    """Append defaults, except those that are empty or part of the help text, and keep the line breaks of examples."""
 
-    def _get_help_string(self, action):
-        in_words = action.default in (None, "") or "efault" in (action.help or "")
-        return action.help if in_words else super()._get_help_string(action)
+    def _get_help_string(self, action: Action) -> str | None:
+        is_complete = action.default in (None, "") or "efault" in (action.help or "")
+        return action.help if is_complete else super()._get_help_string(action)
 
-    def _fill_text(self, text, width, indent):
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if "\n" in text else super()._fill_text(text, width, indent)

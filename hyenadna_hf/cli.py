@@ -1,4 +1,4 @@
-"""The command line from Python: `main(["finetune", "--num_train_epochs", "2"])`."""
+"""Run the command line from Python: `main(["finetune", "--num_train_epochs", "2"])`."""
 
 from hyenadna_cli import main
 

@@ -1,4 +1,4 @@
-"""Errors that the command line prints as one line, without a traceback, and their exit statuses."""
+"""Errors that the command line prints in one line, without a traceback, with their exit statuses."""
 
 import errno
 import os
@@ -6,43 +6,43 @@ import re
 
 
 class InputError(ValueError):
-    """Bad input, in one sentence that names the argument or file, its value and the remedy."""
+    """Invalid input. The message is one sentence that names the argument or file, its value and the remedy."""
 
     exit_status = 2
 
 
 class WorkError(RuntimeError):
     """
-    Work that failed, in one sentence.
+    Failure of valid work.
 
     Args:
-        message (`str`): The sentence.
-        result (`dict`, *optional*): What was done all the same; `--json` prints it with the error.
+        message: One sentence.
+        result: Partial result, which `--json` prints with the error.
     """
 
     exit_status = 1
 
-    def __init__(self, message, result=None):
+    def __init__(self, message: str, result: dict | None = None) -> None:
         super().__init__(message)
         self.result = result or {}
 
 
-def system_error(error):
+def system_error(error: Exception) -> OSError | None:
     """
-    The error of the operating system behind an exception.
+    Find the operating system error that caused an exception.
 
     Args:
-        error (`Exception`): Libraries in Rust and C++ (safetensors, tokenizers, torch) raise exceptions of their own
-            when a disk is full.
+        error: Any exception. Libraries in Rust and C++ (safetensors, tokenizers, torch) raise their own types when,
+            for example, the disk is full.
 
     Returns:
-        `OSError`, or `None` if the exception has another cause.
+        The `OSError`, or `None` if the exception has another cause.
     """
     if isinstance(error, OSError):
         return error
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number:
         return OSError(int(number[1]), os.strerror(int(number[1])))
-    if re.search("PytorchStreamWriter|inline_container.*unexpected pos", str(error)):  # which name no cause
-        return OSError(errno.EIO, "the file cannot be written; check the space on the disk")
+    if re.search("PytorchStreamWriter|inline_container.*unexpected pos", str(error)):  # these state no cause
+        return OSError(errno.EIO, "the file cannot be written; check the free disk space")
     return None

@@ -1,9 +1,9 @@
 """
-Jobs: long work that is resumed after a kill, done by one run at a time, and installed when it is whole and right.
+Resumable jobs: one run at a time does the work, a killed run can be resumed, and only a complete result is installed.
 
-A job that makes the file `OUT` keeps its finished parts in the folder `OUT.partial`, with its identity (`job.json`) and
-a lock. The same command resumes it, with any number of processes. `OUT` itself appears, or replaces what was there,
-after everything in it has been checked.
+A job that writes the file `OUT` keeps its finished parts in the folder `OUT.partial`, with its identity (`job.json`)
+and a lock. The same command resumes it, with any number of processes. `OUT` itself is created or replaced only after
+its content has been checked.
 """
 
 import errno
@@ -14,8 +14,10 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -24,52 +26,59 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from . import __version__
 from .errors import InputError, system_error
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 IDENTITY_FILE, LOCK_FILE, UNFINISHED = "job.json", ".lock", ".unfinished-"
 
 
 class Job:
     """
-    Work in parts that ends in a file. Use it in a `with` statement.
+    Write a file in parts. Use it in a `with` statement.
 
     Args:
-        out (`Path`): The file to make.
-        identity (`dict`): All that the result depends on, for JSON. Parts of another job are refused.
-        state (`PartialState`): This process among those that do the job together; the first one holds the lock.
+        out: File to write.
+        identity: Everything that the result depends on, JSON-serializable. Parts with another identity are refused.
+        state: Accelerate's view of this process among those that share the job; the main process holds the lock.
 
     Raises:
-        InputError: if another run is at work on `out`, or `OUT.partial` holds parts of another job or something else.
-        OSError: if the folder cannot be written.
+        InputError: If another run is writing `out`, or `OUT.partial` contains parts of another job or other files.
+        OSError: If the folder is not writable.
     """
 
-    def __init__(self, out, identity, state):
+    def __init__(self, out: Path, identity: dict[str, Any], state: "PartialState") -> None:
         self.out, self.state = out, state
         self.identity = json.loads(json.dumps({"version": __version__, **identity}))
-        self.folder = folder_of_parts(out)
+        self.folder = parts_folder(out)
         self._stack = ExitStack()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         with self._stack:
             if self.state.is_main_process:
-                self._stack.enter_context(self._begun())
+                self._stack.enter_context(self._hold_folder())
             self.state.wait_for_everyone()
             self._stack = self._stack.pop_all()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> bool | None:
         return self._stack.__exit__(*exception)
 
     @contextmanager
-    def _begun(self):
+    def _hold_folder(self) -> Iterator[None]:
+        """Lock the folder of parts and check that they belong to this job; remove the folder if it ends empty."""
         identity = self.folder / IDENTITY_FILE
         try:
             with locked(self.folder, self.out):
-                for left in self.folder.glob(f"{UNFINISHED}*"):  # by a run that was killed
-                    left.unlink()
+                for leftover in self.folder.glob(f"{UNFINISHED}*"):  # from a killed run
+                    leftover.unlink()
                 if identity.is_file():
-                    self._check_same(json.loads(identity.read_text(encoding="utf-8")))
+                    self._check_identity(json.loads(identity.read_text(encoding="utf-8")))
                 elif has_other_files(self.folder):
                     raise InputError(
-                        f"{self.folder}: parts go here, but it holds something else; move it or change --out."
+                        f"{self.folder}: this folder is needed for unfinished parts, but contains other files; move "
+                        "it or change --out."
                     )
                 else:
                     write_text(identity, json.dumps(self.identity, indent=2) + "\n")
@@ -79,36 +88,44 @@ class Job:
                     if not any(self._parts()):
                         identity.unlink(missing_ok=True)
         finally:
-            with suppress(OSError):  # there are parts in it, or another run uses it
+            with suppress(OSError):  # it contains parts, or another run uses it
                 self.folder.rmdir()
 
-    def _check_same(self, before):
-        names = [name for name in {**before, **self.identity} if before.get(name) != self.identity.get(name)]
+    def _check_identity(self, previous: dict[str, Any]) -> None:
+        names = [name for name in {**previous, **self.identity} if previous.get(name) != self.identity.get(name)]
         if names:
             raise InputError(
-                f"{self.folder}: an unfinished run with another {', '.join(names)} left this; finish that run, delete "
-                "the folder, or change --out."
+                f"{self.folder}: contains parts of an unfinished run with a different {', '.join(names)}; finish that "
+                "run, delete the folder, or change --out."
             )
 
-    def _parts(self):
+    def _parts(self) -> Iterator[Path]:
         return self.folder.glob("[0-9]*")
 
-    def part(self, number):
-        """The path of a part, which exists once it is finished."""
+    def part(self, number: int) -> Path:
+        """Return the path of a part, which exists once the part is finished."""
         return self.folder / f"{number:06}"
 
-    def run(self, parts, size, make, what, total):
+    def run(
+        self,
+        parts: Iterable[Part],
+        size: Callable[[Part], int],
+        make: Callable[[Part, Path, Callable[[int], None]], None],
+        unit: str,
+        total: int,
+    ) -> None:
         """
-        Make those parts of this process that are not finished, with a progress bar.
+        Make the unfinished parts that belong to this process, with a progress bar.
 
         Args:
-            parts (iterable): The same in every process and at every run.
-            size (`Callable`): Gives the share of a part in `total`.
-            make (`Callable`): Makes a part, given the part, the path to write it to by [`replace_file`], and the
-                function that advances the bar.
-            what (`str`), total (`int`): See [`progress`].
+            parts: The parts, identical in every process and in every run.
+            size: Returns the size of a part, in the unit of `total`.
+            make: Makes a part. Called with the part, the path to write it to with [`replace_file`], and the function
+                that advances the progress bar.
+            unit: Plural name of the items that the bar counts, such as `"bases"`.
+            total: Sum of the sizes of all parts.
         """
-        with progress(what, total, self.state.is_main_process) as advance:
+        with progress(unit, total, self.state.is_main_process) as advance:
             for number, part in enumerate(parts):
                 if number % self.state.num_processes != self.state.process_index:
                     continue
@@ -118,58 +135,58 @@ class Job:
                 else:
                     make(part, path, advance)
 
-    def finish(self, write):
+    def finish(self, write: Callable[[Path], Result]) -> Result | None:
         """
         Install the result once all processes have finished their parts.
 
         Args:
-            write (`Callable[[Path], Any]`): Writes the result, and files beside it, to a path with the name of `out`
-                in an empty folder, and checks it. The main process alone calls it.
+            write: Writes and checks the result, given a path with the name of `out` in an empty folder. It may write
+                other files beside it. Called in the main process only.
 
         Returns:
-            What `write` returns; `None` in other processes.
+            The return value of `write`, or `None` in other processes.
         """
         self.state.wait_for_everyone()
         if not self.state.is_main_process:
             return None
-        made = self.folder / "finished"
-        shutil.rmtree(made, ignore_errors=True)
+        staging = self.folder / "finished"
+        shutil.rmtree(staging, ignore_errors=True)
         try:
-            with naming(self.out, made):
-                made.mkdir()
-                result = write(made / self.out.name)
-                for file in sorted(made.iterdir(), key=lambda file: file.name == self.out.name):  # that one last
+            with errors_naming(self.out, staging):
+                staging.mkdir()
+                result = write(staging / self.out.name)
+                for file in sorted(staging.iterdir(), key=lambda file: file.name == self.out.name):  # `out` comes last
                     os.replace(file, self.out.with_name(file.name))
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
         for path in self._parts():
             path.unlink()
         return result
 
 
-def folder_of_parts(out):
-    """The folder of the parts of a job that makes the file `out`."""
+def parts_folder(out: Path) -> Path:
+    """Return the folder for the parts of a job that writes the file `out`."""
     return out.with_name(f"{out.name}.partial")
 
 
 @contextmanager
-def locked(folder, name):
+def locked(folder: Path, name: str | Path) -> Iterator[None]:
     """
-    Hold the lock of a folder. The system frees it when the process ends, also when it is killed.
+    Hold the lock of a folder. The operating system releases it when the process ends, even if it is killed.
 
     Args:
-        folder (`Path`): Made if it is absent, and removed again if nothing is in it at the end.
-        name (`str` or `Path`): What is written there, for the error.
+        folder: The folder. Created if it does not exist, and then removed again if it is empty at the end.
+        name: Name of the output in the error message.
 
     Raises:
-        InputError: if another process holds it.
+        InputError: If another process holds the lock.
     """
     import fcntl
 
     path = folder / LOCK_FILE
-    made = not folder.is_dir()
+    is_new = not folder.is_dir()
     while True:
-        # The run that held the lock may remove the folder at any moment.
+        # The previous holder of the lock may remove the folder at any moment.
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = path.open("a", encoding="utf-8")
@@ -184,25 +201,25 @@ def locked(folder, name):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(f"{name}: another run is writing it; wait for it, or change the output.") from None
-            if not _is_at(path, file):  # or the lock
+                raise InputError(f"{name}: another run is writing it; wait for it or change the output.") from None
+            if not _is_open_file(path, file):  # the previous holder has removed this lock file
                 continue
             try:
                 yield
             finally:
                 path.unlink(missing_ok=True)
-                if made:
-                    with suppress(OSError):  # there is something in it
+                if is_new:
+                    with suppress(OSError):  # not empty
                         folder.rmdir()
             return
 
 
-def has_other_files(folder):
-    """Whether a folder holds more than a lock and the temporary files of [`replace_file`] that killed runs leave."""
+def has_other_files(folder: Path) -> bool:
+    """Return whether a folder contains anything but a lock and temporary files of [`replace_file`] from killed runs."""
     return any(name != LOCK_FILE and not name.startswith(UNFINISHED) for name in os.listdir(folder))
 
 
-def _is_at(path, file):
+def _is_open_file(path: Path, file: IO) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -210,34 +227,34 @@ def _is_at(path, file):
 
 
 @contextmanager
-def naming(path, inside=None):
+def errors_naming(path: Path, prefix: Path | None = None) -> Iterator[None]:
     """
-    Let an error of the system name the output that could not be written.
+    Make errors of the operating system name the output that could not be written.
 
     Args:
-        path (`Path`): The output.
-        inside (`Path`, *optional*): The beginning of the names of temporary files, which become `path` in the error. By
-            default that of files in `path`. An error that names another file stays as it is.
+        path: The output.
+        prefix: Prefix of the paths of temporary files; errors that name such a file name `path` instead. Defaults to
+            `path` itself. Errors that name another file are raised unchanged.
     """
     try:
         yield
     except Exception as error:
         cause = system_error(error)
-        if cause is None or not str(cause.filename or inside or path).startswith(str(inside or path)):
+        if cause is None or not str(cause.filename or prefix or path).startswith(str(prefix or path)):
             raise
-        reason = cause.strerror or f"{cause}; is the disk full?"  # libraries leave the number out
+        reason = cause.strerror or f"{cause}; is the disk full?"  # some libraries give no error number
         raise OSError(cause.errno or errno.EIO, reason, str(path)) from error
 
 
-def replace_file(path, write):
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     """
-    Make a file, or put a new one in its place, when it is whole.
+    Create or replace a file atomically.
 
     Args:
-        path (`Path`): The file.
-        write (`Callable[[Path], Any]`): Writes to the temporary path that it is given, with the same ending.
+        path: The file.
+        write: Writes the content, given a temporary path with the same suffix.
     """
-    with naming(path, path.with_name(UNFINISHED)):
+    with errors_naming(path, path.with_name(UNFINISHED)):
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=f"-{path.name}")
         temporary = Path(name)
         try:
@@ -249,69 +266,67 @@ def replace_file(path, write):
             temporary.unlink(missing_ok=True)
 
 
-def _umask():
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def write_text(path, text):
-    """Put a text into a file, as [`replace_file`] does."""
+def write_text(path: Path, text: str) -> None:
+    """Write text to a file atomically (see [`replace_file`])."""
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def save_array(path, array):
-    """Put an array into a file that `np.load` reads, as [`replace_file`] does."""
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array for `np.load` to a file atomically (see [`replace_file`])."""
     content = io.BytesIO()
-    np.save(content, array)  # into a file it would not notice that a disk is full when the file is closed
+    np.save(content, array)  # in memory, because np.save to a file misses a full disk that shows when it is closed
     replace_file(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
 
-def sha256(path):
-    """Digest of a file's content, in hexadecimal digits."""
+def sha256(path: str | Path) -> str:
+    """Compute the SHA-256 digest of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def output_path(argument, path, endings):
+def output_path(argument: str, value: str, suffixes: tuple[str, ...]) -> Path:
     """
-    A path that can be written to.
+    Check the path of an output file.
 
     Args:
-        argument, path (`str`): The argument that names it, and its value.
-        endings (`tuple[str]`): Endings that say a format.
-
-    Returns:
-        `Path`
+        argument: Name of the argument, such as `--out`, for error messages.
+        value: Its value.
+        suffixes: File name suffixes of the supported formats.
 
     Raises:
-        InputError: if its ending is another one, its folder is absent, or it is a folder.
+        InputError: If the path has another suffix, its folder does not exist, or it is a folder itself.
     """
-    if not path.endswith(endings):
-        raise InputError(f"{argument} {path}: the ending says the format; it must be one of {', '.join(endings)}.")
-    path = Path(path).expanduser()
+    if not value.endswith(suffixes):
+        raise InputError(f"{argument} {value}: the suffix sets the format; it must be one of {', '.join(suffixes)}.")
+    path = Path(value).expanduser()
     if not path.parent.is_dir():
-        raise InputError(f"{argument} {path}: there is no folder {path.parent}; make it first.")
+        raise InputError(f"{argument} {path}: the folder {path.parent} does not exist; create it first.")
     if path.is_dir():
-        raise InputError(f"{argument} {path}: this is a folder; name a file.")
+        raise InputError(f"{argument} {path}: this is a folder; give a file name.")
     return path
 
 
 @contextmanager
-def progress(what, total, show=True):
+def progress(unit: str, total: int, show: bool = True) -> Iterator[Callable[[int], None]]:
     """
-    A bar on a terminal, nothing elsewhere.
+    Show a progress bar on a terminal, and nothing elsewhere.
 
     Args:
-        what (`str`): Plural of what is counted.
-        total (`int`): How many there are.
-        show (`bool`, defaults to `True`): Whether to show it, as the first of several processes does.
+        unit: Plural name of the items that the bar counts, such as `"bases"`.
+        total: Number of items.
+        show: Whether this process shows the bar.
 
     Yields:
-        `Callable[[int], None]`: advances the bar.
+        A function that advances the bar by a number of items.
     """
     console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
         task = bar.add_task("", total=total)
         yield lambda number: bar.advance(task, number)

@@ -1,17 +1,27 @@
-"""Models and tokenizers by name, folder or Hub id: the options that name them, and the one place that loads them."""
+"""Load models and tokenizers by name, folder or Hub id, and define the command-line options that select them."""
 
 import hashlib
 import json
 import tempfile
 import textwrap
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import has_file, logging
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -25,9 +35,12 @@ from .model.tokenization_hyenadna import HyenaDNATokenizer
 from .pretrained import BUNDLED_CHECKPOINTS
 from .processes import processes
 
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
 DTYPES = ("float32", "bfloat16")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
-# The Auto class of an adapter's base model, by PEFT's name of the task.
+# Auto class of an adapter's base model, by PEFT task type.
 ADAPTER_TASKS = {
     "CAUSAL_LM": "AutoModelForCausalLM",
     "FEATURE_EXTRACTION": "AutoModel",
@@ -42,15 +55,15 @@ CHECKPOINTS += "PEFT adapter, or a Hub id"
 
 @dataclass(kw_only=True)
 class CheckpointArguments:
-    """The options of every command that loads a model."""
+    """Options of every command that loads a model."""
 
     model: str = field(metadata={"help": f"A HyenaDNA model: {CHECKPOINTS}."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with --model to run."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with --model."})
 
 
 @dataclass(kw_only=True)
 class LoadingArguments(CheckpointArguments):
-    """The options of commands that load a tokenizer as well."""
+    """Options of commands that also load a tokenizer."""
 
     tokenizer: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the tokenizer (default: --model)."}
@@ -59,102 +72,109 @@ class LoadingArguments(CheckpointArguments):
 
 @dataclass(kw_only=True)
 class DeviceArguments:
-    """The option of commands that choose a device."""
+    """Option of commands that choose a device."""
 
-    use_cpu: bool = field(default=False, metadata={"help": "Do not use an accelerator, although there is one."})
+    use_cpu: bool = field(default=False, metadata={"help": "Use the CPU even if an accelerator is available."})
 
 
 @dataclass(kw_only=True)
 class InferenceArguments(LoadingArguments, DeviceArguments):
-    """The options of commands that run a trained model."""
+    """Options of commands that run a trained model."""
 
-    dtype: str = field(default="float32", metadata={"help": f"Type of the weights: {', '.join(DTYPES)}."})
+    dtype: str = field(default="float32", metadata={"help": f"Data type of the weights: {', '.join(DTYPES)}."})
 
 
-def is_size(source):
-    """Whether this names a published size, and not a folder of that name."""
+def is_size(source: str) -> bool:
+    """Return whether `source` names a published size and is not a folder."""
     return source in SIZE_NAMES and not Path(source).is_dir()
 
 
-def is_baseline(source):
-    """Whether this names a baseline, and not a folder of that name."""
+def is_baseline(source: str) -> bool:
+    """Return whether `source` names a baseline and is not a folder."""
     return source in BASELINE_NAMES and not Path(source).is_dir()
 
 
-def is_adapter(source):
-    """Whether this is a folder or Hub id of a PEFT adapter."""
-    named = is_size(source) or is_baseline(source)
-    return not named and find_adapter_config_file(resolve(source)) is not None
+def is_adapter(source: str) -> bool:
+    """Return whether `source` is the folder or Hub id of a PEFT adapter."""
+    is_config_name = is_size(source) or is_baseline(source)
+    return not is_config_name and find_adapter_config_file(resolve(source)) is not None
 
 
-def has_weights(source):
-    """Whether there are weights to load. A Hub id is taken to have some; `from_pretrained` says so if not."""
+def has_weights(source: str) -> bool:
+    """Return whether `source` has weights to load. Hub ids are assumed to; `from_pretrained` fails if they do not."""
     if is_size(source) or is_baseline(source):
         return False
     folder = Path(resolve(source))
     return not folder.is_dir() or any(file for pattern in WEIGHT_FILES for file in folder.glob(pattern))
 
 
-def resolve(source):
+def resolve(source: str | Path) -> str:
     """
-    Where a model is.
+    Resolve the location of a model.
 
     Args:
-        source (`str` or `Path`): A folder, the name of a checkpoint that ships with the package, or a Hub id.
+        source: A folder, the name of a bundled checkpoint, or a Hub id.
 
     Returns:
-        `str`: the absolute path of a folder, so that an adapter trained on it finds it from elsewhere; or the Hub id.
+        The absolute path of the folder, so that adapters trained on it find it from any working directory, or the Hub
+        id.
     """
     folder = Path(source)
     if not folder.is_dir():
-        folder = BUNDLED_CHECKPOINTS.get(source, folder)
+        folder = BUNDLED_CHECKPOINTS.get(str(source), folder)
     return str(folder.resolve()) if folder.is_dir() else str(source)
 
 
-def load_trained(auto_class, source, dtype="float32", tokenizer=None, trust_remote_code=False):
+def load_trained(
+    auto_class: Any, source: str, dtype: str = "float32", tokenizer: str | None = None, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     Load a trained HyenaDNA model and its tokenizer.
 
     Args:
-        auto_class (`type`): The Auto class, such as `AutoModel`. Weights that it does not need are ignored.
-        source (`str`): A bundled checkpoint, a folder, a folder with a PEFT adapter, or a Hub id.
-        dtype (`str`, defaults to `"float32"`): Type of the weights: `float32` or `bfloat16`.
-        tokenizer (`str`, *optional*): Folder or Hub id of the tokenizer; `source` by default.
-        trust_remote_code (`bool`, defaults to `False`): Allow code that comes with the checkpoint to run.
+        auto_class: Auto class to load with, such as `AutoModel`. Weights that its model does not have are ignored.
+        source: A bundled checkpoint, a folder, a folder with a PEFT adapter, or a Hub id.
+        dtype: Data type of the weights: `float32` or `bfloat16`.
+        tokenizer: Folder or Hub id of the tokenizer. Defaults to `source`.
+        trust_remote_code: Run code that comes with the checkpoint.
 
     Returns:
-        `tuple`: the model, in eval mode on the CPU, and the tokenizer.
+        The model, in evaluation mode on the CPU, and the tokenizer.
 
     Raises:
-        InputError: if they cannot be loaded, are not HyenaDNA, or the checkpoint lacks a weight of the model.
+        InputError: If loading fails, the model is not HyenaDNA, or the checkpoint lacks a weight of the model.
     """
     model = load_model(auto_class, source, dtype, trust_remote_code)
     return model, load_tokenizer(source, tokenizer, trust_remote_code)
 
 
-def load_model(auto_class, source, dtype="float32", trust_remote_code=False):
+def load_model(
+    auto_class: Any, source: str, dtype: str = "float32", trust_remote_code: bool = False
+) -> PreTrainedModel:
     """
     Load a trained HyenaDNA model.
 
     Args:
-        auto_class (`type`, *optional*): The Auto class; `None` for the one of the model that was saved.
-        source, dtype, trust_remote_code: See [`load_trained`].
+        auto_class: Auto class to load with, or `None` for the class that the checkpoint was saved from.
+        source: A bundled checkpoint, a folder, a folder with a PEFT adapter, or a Hub id.
+        dtype: Data type of the weights: `float32` or `bfloat16`.
+        trust_remote_code: Run code that comes with the checkpoint.
 
     Returns:
-        [`PreTrainedModel`], in eval mode on the CPU.
+        The model, in evaluation mode on the CPU.
 
     Raises:
-        InputError: if it cannot be loaded, is not HyenaDNA, or the checkpoint lacks a weight of the model.
+        InputError: If loading fails, the model is not HyenaDNA, or the checkpoint lacks a weight of the model.
     """
     if dtype not in DTYPES:
-        raise InputError(f"--dtype {dtype}: it is one of {', '.join(DTYPES)}.")
+        raise InputError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}.")
     if not has_weights(source):
         raise InputError(f"--model {source}: it has no weights; train it first (hyenadna pretrain, hyenadna finetune).")
     remote = {"trust_remote_code": trust_remote_code}
-    with _readable_errors("model", source), _checkpoint(source, remote) as path:
-        auto_class = auto_class or _auto_class(AutoConfig.from_pretrained(path, **remote))
+    with _readable_errors("model", source), _merged_checkpoint(source, remote) as path:
+        auto_class = auto_class or _saved_auto_class(AutoConfig.from_pretrained(path, **remote))
         options = {"dtype": getattr(torch, dtype), "output_loading_info": True, **remote}
-        with _quiet():  # weights that are missing are an error below; others are of no interest
+        with _silence_transformers():  # missing weights are an error below; superfluous ones do not matter
             model, loading = auto_class.from_pretrained(path, **options)
     if model.config.model_type != HyenaDNAConfig.model_type:
         raise InputError(f"--model {source}: this is a {model.config.model_type} model; give a HyenaDNA checkpoint.")
@@ -162,23 +182,23 @@ def load_model(auto_class, source, dtype="float32", trust_remote_code=False):
     if missing:
         raise InputError(
             f"--model {source}: {missing[0]} and {len(missing) - 1:,} other weights of {type(model).__name__} are not "
-            "in the checkpoint; take one that was trained with them."
+            "in the checkpoint; use one that was trained with them."
         )
-    return _located(model, source).eval()
+    return _set_location(model, source).eval()
 
 
-def load_language_model(args):
+def load_language_model(args: InferenceArguments) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     Load the language model of a command and its tokenizer.
 
     Args:
-        args ([`InferenceArguments`]): Arguments of the command.
+        args: Arguments of the command.
 
     Returns:
-        `tuple`: the model, in eval mode on the device of this process, and the tokenizer.
+        The model, in evaluation mode on the device of this process, and the tokenizer.
 
     Raises:
-        InputError: if they cannot be loaded, or the model is not a language model.
+        InputError: If loading fails, or the model is not a language model.
     """
     model, tokenizer = load_trained(
         AutoModelForCausalLM, args.model, args.dtype, args.tokenizer, args.trust_remote_code
@@ -186,27 +206,35 @@ def load_language_model(args):
     return model.to(processes(args.use_cpu).device), tokenizer
 
 
-def load_to_train(auto_class, source, trust_remote_code=False, from_scratch=False, length=None, **fields):
+def load_to_train(
+    auto_class: Any,
+    source: str,
+    trust_remote_code: bool = False,
+    from_scratch: bool = False,
+    length: int | None = None,
+    **fields: Any,
+) -> tuple[PreTrainedModel, str]:
     """
-    Load or make a model to train. Weights that the checkpoint lacks, such as those of another head, are new.
+    Load or initialise a model for training. Weights missing from the checkpoint, such as a new head, are initialised.
 
     Args:
-        auto_class (`type`): The Auto class.
-        source (`str`): See [`load_trained`]; or a published size or a baseline, or a folder without weights, which are
-            made from scratch. A PEFT adapter is merged into its base model, and all weights are trained.
-        trust_remote_code (`bool`, defaults to `False`): Allow code that comes with the checkpoint to run.
-        from_scratch (`bool`, defaults to `False`): Use only the configuration of a checkpoint.
-        length (`int`, *optional*): Longest sequence, in tokens, for baselines that are made for one length.
-        fields: Fields of the configuration to set.
+        auto_class: Auto class to load with.
+        source: A bundled checkpoint, a folder, a folder with a PEFT adapter, or a Hub id. A published size, a baseline
+            or a folder without weights gives a model with random weights. An adapter is merged into its base model,
+            and all weights are trained.
+        trust_remote_code: Run code that comes with the checkpoint.
+        from_scratch: Use only the configuration of the checkpoint.
+        length: Longest sequence, in tokens, for baselines with a fixed input length.
+        fields: Configuration fields to override.
 
     Returns:
-        `tuple`: the model, and where its weights come from, as a phrase.
+        The model, and a phrase that describes the origin of its weights.
 
     Raises:
-        InputError: if it cannot be loaded.
+        InputError: If loading fails.
     """
     remote = {"trust_remote_code": trust_remote_code}
-    with _readable_errors("model", source), _checkpoint(source, remote) as path:
+    with _readable_errors("model", source), _merged_checkpoint(source, remote) as path:
         if is_size(source):
             config = published_config(source, **fields)
         elif is_baseline(source):
@@ -215,43 +243,47 @@ def load_to_train(auto_class, source, trust_remote_code=False, from_scratch=Fals
             config = AutoConfig.from_pretrained(path, **fields, **remote)
         if from_scratch or not has_weights(path):
             return auto_class.from_config(config, **remote), "from scratch"
-        with _quiet():  # the phrase below says the same
+        with _silence_transformers():  # the phrase below says the same
             model, loading = auto_class.from_pretrained(
                 path, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **remote
             )
         reshaped = {key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]}
-        # Another number of classes means a new head; nothing else may differ in shape.
+        # A different number of classes needs a new head; nothing else may differ in shape.
         wrong = sorted(key for key in reshaped if key.startswith(f"{model.base_model_prefix}."))
         if wrong:
-            raise ValueError(f"its {wrong[0]} has another shape than its config.json says")
+            raise ValueError(f"the shape of {wrong[0]} does not match config.json")
     new = ", ".join(sorted(reshaped.union(loading["missing_keys"])))
-    return _located(model, source), f"pretrained; new: {new}" if new else "pretrained"
+    return _set_location(model, source), f"pretrained; new: {new}" if new else "pretrained"
 
 
-def load_tokenizer(source, tokenizer=None, trust_remote_code=False, config=None, special_tokens_mode=None):
+def load_tokenizer(
+    source: str,
+    tokenizer: str | None = None,
+    trust_remote_code: bool = False,
+    config: PretrainedConfig | None = None,
+    special_tokens_mode: str | None = None,
+) -> PreTrainedTokenizerBase:
     """
     Load the tokenizer of a model.
 
     Args:
-        source (`str`): The model, see [`load_to_train`].
-        tokenizer (`str`, *optional*): Another folder or Hub id, size or baseline to take it from.
-        trust_remote_code (`bool`, defaults to `False`): Allow code that comes with it to run.
-        config ([`PretrainedConfig`], *optional*): Of the model; needed for sizes and baselines.
-        special_tokens_mode (`str`, *optional*): Set this mode if it is a HyenaDNA tokenizer; its own by default.
-
-    Returns:
-        [`PreTrainedTokenizerBase`]
+        source: The model, as in [`load_to_train`].
+        tokenizer: Folder, Hub id, size or baseline to load the tokenizer from instead of `source`.
+        trust_remote_code: Run code that comes with the tokenizer.
+        config: Configuration of the model; required for sizes and baselines.
+        special_tokens_mode: Mode to set if it is a HyenaDNA tokenizer. Defaults to its saved mode.
 
     Raises:
-        InputError: if it cannot be loaded.
+        InputError: If loading fails.
     """
     option, source = ("model", source) if tokenizer is None else ("tokenizer", tokenizer)
     mode = {} if special_tokens_mode is None else {"special_tokens_mode": special_tokens_mode}
     with _readable_errors(option, source):
-        if is_size(source):
-            return HyenaDNATokenizer(config.max_position_embeddings, **mode)
-        if is_baseline(source):
-            return baseline_tokenizer(source, config.max_position_embeddings, **mode)
+        if is_size(source) or is_baseline(source):
+            if config is None:
+                raise ValueError("the configuration of the model is needed for its longest sequence")
+            make = HyenaDNATokenizer if is_size(source) else partial(baseline_tokenizer, source)
+            return make(config.max_position_embeddings, **mode)
         path = resolve(source)
         if is_adapter(source) and not has_file(path, "tokenizer_config.json"):
             path = resolve(_adapter_config(path).base_model_name_or_path)
@@ -261,19 +293,19 @@ def load_tokenizer(source, tokenizer=None, trust_remote_code=False, config=None,
     return loaded
 
 
-def check_tokenizer(tokenizer):
-    """Refuse, by an `InputError`, a tokenizer that does not give one token a base."""
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise an `InputError` if a tokenizer does not produce one token per base."""
     if len(tokenizer("ACGTN", add_special_tokens=False)["input_ids"]) != 5:
-        raise InputError(f"tokenizer: {type(tokenizer).__name__} does not give one token a base; give the model's.")
+        raise InputError(f"tokenizer: {type(tokenizer).__name__} does not produce one token per base; use the model's.")
 
 
-def fingerprint(model, tokenizer):
+def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """
-    Digest of everything that changes a model's output: weights, their dtype, configuration, token ids.
+    Compute a digest of everything that determines a model's output: weights, dtype, configuration, token ids.
 
     Returns:
-        `str`: hexadecimal digits. They depend neither on the place of the checkpoint nor on the version of transformers
-        that wrote it.
+        Hexadecimal digits, independent of the location of the checkpoint and of the version of transformers that wrote
+        it.
     """
     config = {
         name: value
@@ -289,23 +321,23 @@ def fingerprint(model, tokenizer):
 
 
 @contextmanager
-def _readable_errors(option, source):
-    """Whatever absent files, foreign code, configurations and weights may raise becomes one sentence."""
+def _readable_errors(option: str, source: str) -> Iterator[None]:
+    """Turn any exception from missing files, foreign code, configurations and weights into a one-line `InputError`."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        reason = textwrap.shorten(str(error), 1000)  # transformers may list all models that it knows
-        named = is_size(source) or is_baseline(source) or Path(resolve(source)).is_dir()
+        reason = textwrap.shorten(str(error), 1000)  # transformers may list all models that it supports
+        exists = is_size(source) or is_baseline(source) or Path(resolve(source)).is_dir()
         names = " or ".join(BUNDLED_CHECKPOINTS)
-        hint = "" if named else f" There is no such folder; {names} ships with the package."
+        hint = "" if exists else f" There is no such folder; {names} ships with the package."
         raise InputError(f"--{option} {source}: cannot be loaded ({reason}).{hint}") from error
 
 
 @contextmanager
-def _quiet():
-    """No warnings from transformers."""
+def _silence_transformers() -> Iterator[None]:
+    """Suppress the warnings of transformers."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -314,32 +346,32 @@ def _quiet():
         logging.set_verbosity(verbosity)
 
 
-def _located(model, source):
-    """The model, with the place that an adapter trained on it names as its base."""
+def _set_location(model: PreTrainedModel, source: str) -> PreTrainedModel:
+    """Record the location that adapters trained on this model will name as their base."""
     model.name_or_path = model.config._name_or_path = resolve(source)
     return model
 
 
-def _auto_class(config):
-    """The Auto class of the model that was saved with a configuration."""
+def _saved_auto_class(config: PretrainedConfig) -> Any:
+    """Return the Auto class of the model that a configuration was saved with."""
     architecture = (config.architectures or ["nothing"])[0]
     if architecture not in TASKS:
-        raise ValueError(f"its config.json names {architecture}; there are {', '.join(TASKS)}")
+        raise ValueError(f"its config.json names {architecture}, not one of {', '.join(TASKS)}")
     return getattr(transformers, TASKS[architecture][0])
 
 
 @contextmanager
-def _checkpoint(source, remote):
-    """Give `from_pretrained` a source; for an adapter, a temporary folder with its base model, the adapter merged."""
+def _merged_checkpoint(source: str, remote: dict[str, bool]) -> Iterator[str]:
+    """Yield a location for `from_pretrained`: for an adapter, a temporary folder with the merged model."""
     if not is_adapter(source):
         yield resolve(source)
         return
     with tempfile.TemporaryDirectory() as folder:
-        _merged(resolve(source), remote).save_pretrained(folder)
+        _merge_adapter(resolve(source), remote).save_pretrained(folder)
         yield folder
 
 
-def _adapter_config(path):
+def _adapter_config(path: str) -> "PeftConfig":
     try:
         from peft import PeftConfig
     except ImportError as error:
@@ -348,12 +380,12 @@ def _adapter_config(path):
     return PeftConfig.from_pretrained(path)
 
 
-def _merged(path, remote):
-    """The base model of the adapter in a folder or of a Hub id, with the adapter merged into its weights."""
+def _merge_adapter(path: str, remote: dict[str, bool]) -> PreTrainedModel:
+    """Load the base model of an adapter and merge the adapter into its weights."""
     adapter = _adapter_config(path)
     if adapter.is_prompt_learning:
         raise ValueError(
-            f"a soft prompt is read by peft.AutoPeftModelForCausalLM only; give its base model "
+            "soft prompts load only with peft.AutoPeftModelForCausalLM; give the base model "
             f"{adapter.base_model_name_or_path}"
         )
     from peft import PeftModel
@@ -367,19 +399,19 @@ def _merged(path, remote):
         weights = load_peft_weights(path, device="cpu")
         rows = [len(tensor) for name, tensor in weights.items() if any(head in name for head in heads)]
         fields = {"num_labels": rows[-1]} if rows else {}
-    with _checkpoint(base, remote) as base_path:
+    with _merged_checkpoint(base, remote) as base_path:
         config = AutoConfig.from_pretrained(base_path, **fields, **remote)
-        auto_class = _auto_class(config)
+        auto_class = _saved_auto_class(config)
         if adapter.task_type in ADAPTER_TASKS:
             auto_class = getattr(transformers, ADAPTER_TASKS[adapter.task_type])
-        with _quiet():  # the head is the adapter's
+        with _silence_transformers():  # the head comes from the adapter
             model = auto_class.from_pretrained(base_path, config=config, ignore_mismatched_sizes=True, **remote)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Found missing adapter keys")
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         model = PeftModel.from_pretrained(model, path).merge_and_unload()
     for name, module in list(model.named_modules()):
-        if isinstance(module, ModulesToSaveWrapper):  # LN tuning leaves them
+        if isinstance(module, ModulesToSaveWrapper):  # left by LN tuning
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, module.modules_to_save["default"])
     return model

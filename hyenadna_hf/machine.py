@@ -1,4 +1,4 @@
-"""The machine that something was measured on."""
+"""Description of the machine that a measurement ran on."""
 
 import os
 import platform
@@ -7,8 +7,8 @@ import torch
 import transformers
 
 
-def machine():
-    """One line on the hardware and versions that a table was made with."""
+def machine() -> str:
+    """Describe hardware and versions in one line, for the caption of a table or figure."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
     return (
         f"{device}; Python {platform.python_version()}, PyTorch {torch.__version__} with {torch.get_num_threads()} "

@@ -1,16 +1,18 @@
 """Tables in Markdown."""
 
+from collections.abc import Iterable, Sequence
 
-def markdown_table(head, rows):
+
+def markdown_table(head: Sequence, rows: Iterable[Sequence]) -> list[str]:
     """
-    The lines of a table.
+    Format a Markdown table.
 
     Args:
-        head (`Sequence`): What the columns are called.
-        rows (`Iterable[Sequence]`): Cells; a line break in one becomes a space.
+        head: Names of the columns.
+        rows: Cells of each row; line breaks become spaces.
 
     Returns:
-        `list[str]`
+        The lines of the table.
     """
     head, *rows = ([str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in (head, *rows))
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

@@ -100,7 +100,7 @@ def test_parts_of_another_job_are_refused(tmp_path):
         lines_job(out, ["a", "b"], Shard(), {"window": 20, "model": "x"}, kill="b")
     left = sorted(os.listdir(tmp_path / "out.txt.partial"))
     assert left == ["000000", "job.json"]
-    with pytest.raises(InputError, match=r"out\.txt\.partial: an unfinished run with another window, bos left this"):
+    with pytest.raises(InputError, match=r"out\.txt\.partial: parts of .* with a different window, bos; finish"):
         lines_job(out, ["a", "b"], Shard(), {"window": 21, "model": "x", "bos": True})
     assert sorted(os.listdir(tmp_path / "out.txt.partial")) == left
     assert lines_job(out, ["a", "b"], Shard(), {"window": 20, "model": "x"}) == ("done", ["b"])
@@ -109,7 +109,7 @@ def test_parts_of_another_job_are_refused(tmp_path):
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "out.txt.partial").mkdir()
     (tmp_path / "out.txt.partial" / "mine").touch()
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="contains other files"):
         lines_job(tmp_path / "out.txt", ["a"], Shard())
     assert os.listdir(tmp_path / "out.txt.partial") == ["mine"]
 
@@ -168,7 +168,7 @@ def test_a_second_run_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
     )
     try:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=r"out.txt: another run is writing it; wait for it, or change the output"):
+        with pytest.raises(InputError, match=r"out.txt: another run is writing it; wait for it or change the output"):
             lines_job(out, ["part 0"], Shard())
         assert (tmp_path / "out.txt.partial" / "000000").read_text() == "part 0\n"
     finally:

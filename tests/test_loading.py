@@ -126,7 +126,7 @@ def damaged(folder, config, tmp_path):
         ("config", "config: cannot be loaded (", "config: cannot be loaded ("),
         ("adapter", "adapter: cannot be loaded (", "adapter: cannot be loaded ("),
         pytest.param("tokenizer", "tokenizer: cannot be loaded (", None, marks=FROM_5),
-        ("size", "size: cannot be loaded (", "another shape than its config.json says"),
+        ("size", "size: cannot be loaded (", "does not match config.json"),
         ("bert", "this is a bert model; give a HyenaDNA checkpoint", None),
         ("weightless", "weightless: it has no weights; train it first", None),
         ("gpt", "gpt: it has no weights", None),
@@ -151,7 +151,7 @@ def test_one_line_says_what_cannot_be_loaded(damaged, tmp_path, monkeypatch, sou
 def test_a_tokenizer_that_cannot_be_loaded_is_named_itself(folder, damaged, tmp_path):
     with pytest.raises(InputError, match="--tokenizer .*/tokenizer: cannot be loaded"):
         load_trained(AutoModelForCausalLM, str(folder), tokenizer=str(tmp_path / "tokenizer"))
-    with pytest.raises(InputError, match="--dtype float16: it is one of float32, bfloat16"):
+    with pytest.raises(InputError, match="--dtype float16: choose one of float32, bfloat16"):
         load_trained(AutoModelForCausalLM, str(folder), dtype="float16")
 
 

@@ -329,7 +329,7 @@ def test_an_adapter_that_does_not_fit_is_refused(config, tmp_path, damage, messa
 def test_a_soft_prompt_is_not_taken_for_a_model(config, tmp_path):
     saved_adapter(tmp_path, HyenaDNAForCausalLM, config, "prompt_tuning", "CAUSAL_LM")
     for load in (load_trained, load_to_train):
-        with pytest.raises(InputError, match=f"a soft prompt is read by .*; give its base model {tmp_path}/base"):
+        with pytest.raises(InputError, match=f"soft prompts load only with .*; give the base model {tmp_path}/base"):
             load(AutoModelForCausalLM, str(tmp_path / "adapter"))
 
 

@@ -1,4 +1,4 @@
-"""Tokens of k nucleotides, for the ablation of single-nucleotide tokens."""
+"""Tokenizer of non-overlapping k-mers, for the ablation of single-nucleotide tokens."""
 
 from itertools import product
 
@@ -10,22 +10,21 @@ from ..data.sequence import BASES
 from ..model.tokenization_hyenadna import VOCABULARY, HyenaDNATokenizer
 
 
-def kmer_tokenizer(k=6, model_max_length=None, special_tokens_mode="none"):
+def kmer_tokenizer(
+    k: int = 6, model_max_length: int | None = None, special_tokens_mode: str = "none"
+) -> PreTrainedTokenizerFast:
     """
-    A tokenizer into words of k nucleotides that do not overlap, from the left.
+    Build a tokenizer that splits sequences into non-overlapping words of k nucleotides, from the left.
 
     N, and bases that fill no word (up to k - 1 at the end or before an N), are one token each, with the ids of
-    [`HyenaDNATokenizer`]; the words AA...A to TT...T, in alphabetical order, follow behind those. Case, U, ambiguity
-    codes, special tokens and the padding side are as there. It is an ordinary fast tokenizer: what it saves loads by
-    `AutoTokenizer` without code of its own.
+    [`HyenaDNATokenizer`]. The words AA...A to TT...T follow, in alphabetical order. Case, U, ambiguity codes, special
+    tokens and the padding side are treated as in [`HyenaDNATokenizer`]. Saved tokenizers load with `AutoTokenizer` and
+    need no custom code.
 
     Args:
-        k (`int`, defaults to 6): Length of a word, in bases.
-        model_max_length (`int`, *optional*): Longest sequence of the model, in tokens.
-        special_tokens_mode (`str`, defaults to `"none"`): As that of [`HyenaDNATokenizer`].
-
-    Returns:
-        `transformers.PreTrainedTokenizerFast`
+        k: Length of a word, in bases.
+        model_max_length: Longest sequence of the model, in tokens.
+        special_tokens_mode: Special tokens to add, as in [`HyenaDNATokenizer`].
     """
     single = HyenaDNATokenizer(special_tokens_mode=special_tokens_mode)
     words = ("".join(word) for word in product(BASES, repeat=k))

@@ -1,6 +1,15 @@
-"""The models that HyenaDNA is compared with, by name, from scratch. Importing this registers their Auto classes."""
+"""Baselines by name, with random weights. Importing this module registers their Auto classes."""
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from ..hub.sizes import published_config
 from ..model.tokenization_hyenadna import VOCABULARY, HyenaDNATokenizer
@@ -10,7 +19,7 @@ from .kmer_tokenizer import kmer_tokenizer
 
 K = 6
 SIZE = "hyenadna-tiny-1k-seqlen"
-# Those that take inputs of one length: that is their longest sequence's.
+# Models with a fixed input length.
 _FIXED_LENGTH = {"cnn": CNNConfig, "deepsea-cnn": deepsea_config}
 _CONFIGS = {
     **_FIXED_LENGTH,
@@ -28,34 +37,31 @@ AutoModelForSequenceClassification.register(GPTConfig, GPTForSequenceClassificat
 AutoModelForSequenceClassification.register(CNNConfig, CNNForSequenceClassification, exist_ok=True)
 
 
-def baseline_config(name, length=None, **fields):
+def baseline_config(name: str, length: int | None = None, **fields: Any) -> PretrainedConfig:
     """
-    The configuration of a baseline.
+    Build the configuration of a baseline.
 
     Args:
-        name (`str`): One of `BASELINE_NAMES`.
-        length (`int`, *optional*):
-            Longest input, in tokens, for the CNNs, which compute all inputs at one length; that of the published
-            network by default. Raised to the shortest that they can take. The other baselines have a longest input
-            of their own.
-        fields: Fields of the configuration to set besides.
-
-    Returns:
-        `PretrainedConfig`
+        name: One of `BASELINE_NAMES`.
+        length: Longest input of the CNNs, in tokens, raised to the shortest length that they support. Defaults to
+            that of the published network. Ignored by the other baselines.
+        fields: Further configuration fields to set.
 
     Raises:
-        ValueError: if there is no such baseline.
+        ValueError: If `name` is unknown.
     """
     if name not in _CONFIGS:
         raise ValueError(f"name={name!r}: the baselines are {', '.join(BASELINE_NAMES)}.")
-    make = _CONFIGS[name]
+    make: Any = _CONFIGS[name]
     if name in _FIXED_LENGTH and length is not None:
         fields["max_seq_len"] = max(length, make().shortest_length())
     return make(**fields)
 
 
-def baseline_tokenizer(name, model_max_length=None, special_tokens_mode="none"):
-    """The tokenizer of a baseline: words of 6 bases for `hyenadna-kmer`, else one token a nucleotide."""
+def baseline_tokenizer(
+    name: str, model_max_length: int | None = None, special_tokens_mode: str = "none"
+) -> PreTrainedTokenizerBase:
+    """Build the tokenizer of a baseline: words of 6 bases for `hyenadna-kmer`, otherwise one token per nucleotide."""
     if name == "hyenadna-kmer":
         return kmer_tokenizer(K, model_max_length, special_tokens_mode)
     return HyenaDNATokenizer(model_max_length, special_tokens_mode=special_tokens_mode)

@@ -1,1 +1,1 @@
-"""Sequences in: files, the Hub, and the small set that ships with the package."""
+"""Load sequences and labels from files, from the Hub, and from the bundled data set."""

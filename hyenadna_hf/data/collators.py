@@ -1,6 +1,7 @@
-"""Batches of token ids: padding, labels, and reverse complements as augmentation."""
+"""Collate token ids into batches, with padding, labels and reverse-complement augmentation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,24 +15,24 @@ _LABEL_NAMES = ("labels", "label")
 @dataclass
 class PaddingCollator:
     """
-    What the collators of this module have in common.
+    Base class of the collators of this module.
 
     Args:
-        tokenizer ([`HyenaDNATokenizer`]): Its padding token and side are used.
-        pad_to_multiple_of (`int`, *optional*): Pad to the next multiple of this many tokens.
-        reverse_complement (`float`, defaults to 0): Probability with which a sequence is replaced by its other strand;
-            for training only. Special tokens around it stay in their places.
+        tokenizer: Tokenizer that defines the padding token and side.
+        pad_to_multiple_of: Pad to the next multiple of this many tokens.
+        reverse_complement: Probability of replacing a sequence by its reverse complement, for training only. Special
+            tokens around it keep their positions.
     """
 
-    tokenizer: object
+    tokenizer: Any
     pad_to_multiple_of: int | None = None
     reverse_complement: float = 0.0
 
-    def _inputs(self, examples):
-        """`input_ids` and `attention_mask` of the batch, and which rows are reverse complements."""
+    def _inputs(self, examples: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], list[bool]]:
+        """Return `input_ids` and `attention_mask` of the batch, and which rows are reverse complements."""
         rows = [torch.as_tensor(example["input_ids"], dtype=torch.long) for example in examples]
         flipped = [False] * len(rows)
-        if self.reverse_complement:  # no random number without need: resumed runs would miss it
+        if self.reverse_complement:  # otherwise no random number is drawn, so resumed runs stay in step
             flipped = (torch.rand(len(rows)) < self.reverse_complement).tolist()
         rows = [reverse_complement_ids(row) if flip else row for row, flip in zip(rows, flipped)]
         masks = [
@@ -39,12 +40,12 @@ class PaddingCollator:
             for example, row in zip(examples, rows)
         ]
         batch = {
-            "input_ids": self._padded(rows, self.tokenizer.pad_token_id),
-            "attention_mask": self._padded(masks, 0),
+            "input_ids": self._pad(rows, self.tokenizer.pad_token_id),
+            "attention_mask": self._pad(masks, 0),
         }
         return batch, flipped
 
-    def _padded(self, rows, value):
+    def _pad(self, rows: list[torch.Tensor], value: int) -> torch.Tensor:
         length, multiple = max(map(len, rows)), self.pad_to_multiple_of or 1
         padded = rows[0].new_full((len(rows), -(-length // multiple) * multiple), value)
         for target, row in zip(padded, rows):
@@ -56,17 +57,19 @@ class PaddingCollator:
 @dataclass
 class ClassificationCollator(PaddingCollator):
     """
-    Batches for classifiers: one class, several labels, or numbers a sequence.
+    Collate examples for classifiers: one class, several labels, or numbers per sequence.
 
-    Examples have `input_ids` and `label` or `labels`: an `int` (a class), a `float` (regression), or a list of them
-    (multi-label; they become `float`, as the loss wants them). Batches have `input_ids`, `attention_mask` of shape
-    `(batch, length)`, and `labels` of shape `(batch,)` or `(batch, labels)`.
+    Examples have `input_ids` and `label` or `labels`: an `int` (class), a `float` (regression), or a list of them
+    (multi-label, converted to `float` for the loss). Batches have `input_ids` and `attention_mask` of shape `(batch,
+    length)`, and `labels` of shape `(batch,)` or `(batch, labels)`.
 
     Args:
-        tokenizer, pad_to_multiple_of, reverse_complement: As those of [`PaddingCollator`].
+        tokenizer: See [`PaddingCollator`].
+        pad_to_multiple_of: See [`PaddingCollator`].
+        reverse_complement: See [`PaddingCollator`].
     """
 
-    def __call__(self, examples):
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch, _ = self._inputs(examples)
         name = next((name for name in _LABEL_NAMES if name in examples[0]), None)
         if name is not None:
@@ -78,22 +81,24 @@ class ClassificationCollator(PaddingCollator):
 @dataclass
 class CausalCollator(PaddingCollator):
     """
-    Batches for next-nucleotide training.
+    Collate examples for next-nucleotide training.
 
-    Examples have `input_ids`, and perhaps `labels` of the same length (-100 where there is nothing to predict).
-    Batches have `input_ids`, `attention_mask` and `labels`, all of shape `(batch, length)`; labels are the ids that
-    stand at the same place (models shift them), and -100 at [PAD], at masked positions, at N, and at the first real
-    position of a row: nothing predicts it, and so the Trainer neither counts it nor, when it smooths labels, scores it
+    Examples have `input_ids`, and optionally `labels` of the same length (-100 for positions without prediction).
+    Batches have `input_ids`, `attention_mask` and `labels`, all of shape `(batch, length)`. Labels are the ids at the
+    same positions (models shift them), and -100 at [PAD], at masked positions, at N, and at the first valid position of
+    a row. Nothing predicts that position, so the Trainer must neither count it nor, with label smoothing, score it
     against the padding before it.
 
     Args:
-        tokenizer, pad_to_multiple_of, reverse_complement: As those of [`PaddingCollator`].
-        ignore_n (`bool`, defaults to `True`): Leave N out of the labels; `False`: predict it like a base.
+        tokenizer: See [`PaddingCollator`].
+        pad_to_multiple_of: See [`PaddingCollator`].
+        reverse_complement: See [`PaddingCollator`].
+        ignore_n: Exclude N from the labels instead of predicting it like a base.
     """
 
     ignore_n: bool = True
 
-    def __call__(self, examples):
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch, flipped = self._inputs(examples)
         ids = batch["input_ids"]
         ignored = (batch["attention_mask"] == 0) | (ids == self.tokenizer.pad_token_id)
@@ -101,43 +106,48 @@ class CausalCollator(PaddingCollator):
             ignored |= ids == VOCABULARY["N"]
         ignored.scatter_(1, batch["attention_mask"].argmax(1, keepdim=True), True)
         if "labels" in examples[0]:
-            given = [
-                _with_bases_flipped(example) if flip else torch.as_tensor(example["labels"])
+            given_labels = [
+                _flip_labels(example) if flip else torch.as_tensor(example["labels"])
                 for example, flip in zip(examples, flipped)
             ]
-            ignored |= self._padded(given, IGNORED) == IGNORED
+            ignored |= self._pad(given_labels, IGNORED) == IGNORED
         return {**batch, "labels": ids.masked_fill(ignored, IGNORED)}
 
 
 @dataclass
 class MaskedCollator(PaddingCollator):
     """
-    Batches for masked-language training, which the bidirectional variant wants.
+    Collate examples for masked-language training of the bidirectional variant.
 
-    Of the positions with A, C, G or T a share of `probability` is to be predicted: 80 % of these become [MASK], 10 % a
-    random base, 10 % stay (Devlin et al. 2019). Special tokens, [PAD] and N are never chosen. Batches have `input_ids`,
-    `attention_mask` and `labels` (-100 where nothing is to be predicted), all of shape `(batch, length)`.
+    Of the positions with A, C, G or T, a fraction `probability` is predicted: 80 % of these become [MASK], 10 % a
+    random base, and 10 % stay unchanged (Devlin et al. 2019). Special tokens, [PAD] and N are never predicted. Batches
+    have `input_ids`, `attention_mask` and `labels` (-100 for positions without prediction), all of shape
+    `(batch, length)`.
 
     Args:
-        tokenizer, pad_to_multiple_of, reverse_complement: As those of [`PaddingCollator`].
-        probability (`float`, defaults to 0.15): Share of the bases to predict.
+        tokenizer: See [`PaddingCollator`].
+        pad_to_multiple_of: See [`PaddingCollator`].
+        reverse_complement: See [`PaddingCollator`].
+        probability: Fraction of the bases to predict.
     """
 
     probability: float = 0.15
 
-    def __call__(self, examples):
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch, _ = self._inputs(examples)
         ids = batch["input_ids"]
-        chosen = torch.isin(ids, _BASES) & (batch["attention_mask"] == 1) & (torch.rand(ids.shape) < self.probability)
-        fate = torch.rand(ids.shape)
-        batch["input_ids"] = torch.where(chosen & (fate < 0.8), VOCABULARY["[MASK]"], ids)
+        is_predicted = (
+            torch.isin(ids, _BASES) & (batch["attention_mask"] == 1) & (torch.rand(ids.shape) < self.probability)
+        )
+        draw = torch.rand(ids.shape)
+        batch["input_ids"] = torch.where(is_predicted & (draw < 0.8), VOCABULARY["[MASK]"], ids)
         random_bases = _BASES[torch.randint(len(_BASES), ids.shape)]
-        batch["input_ids"] = torch.where(chosen & (fate >= 0.9), random_bases, batch["input_ids"])
-        return {**batch, "labels": ids.masked_fill(~chosen, IGNORED)}
+        batch["input_ids"] = torch.where(is_predicted & (draw >= 0.9), random_bases, batch["input_ids"])
+        return {**batch, "labels": ids.masked_fill(~is_predicted, IGNORED)}
 
 
-def _with_bases_flipped(example):
-    """The labels of an example with those of its nucleotides in reverse order, as on the other strand."""
+def _flip_labels(example: dict[str, Any]) -> torch.Tensor:
+    """Return the labels of an example with those of its nucleotides in reverse order, as on the other strand."""
     ids, labels = (torch.as_tensor(example[name]) for name in ("input_ids", "labels"))
     is_nucleotide = ids >= min(NUCLEOTIDE_IDS)
     flipped = labels.clone()

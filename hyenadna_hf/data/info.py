@@ -4,7 +4,9 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
+from datasets import DatasetDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,7 +17,7 @@ from .benchmarks import load_benchmark
 from .genomic_benchmarks import GENOMIC_BENCHMARKS
 from .labelled import BUNDLED, load_labelled_sequences
 from .leakage import CONTAINMENT, KINDS, DistinctSequences, K
-from .named import BENCHMARKS, benchmark_of
+from .named import BENCHMARKS, find_benchmark
 from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS
 
 BARS = " ▏▎▍▌▋▊▉█"
@@ -24,17 +26,17 @@ BARS = " ▏▎▍▌▋▊▉█"
 @dataclass
 class DataInfoArguments:
     source: str | None = field(
-        default=None, metadata={"help": "Where the files of a published set are, in place of the Hub."}
+        default=None, metadata={"help": "Location of the files of a published data set (default: the Hub)."}
     )
     fasta: str | None = field(
-        default=None, metadata={"help": "FASTA file that tables of intervals belong to.", "formerly": ["reference"]}
+        default=None, metadata={"help": "Reference genome (FASTA) of tables of intervals.", "formerly": ["reference"]}
     )
-    rows: int = field(default=3, metadata={"help": "preview: sequences to show of each class, in number."})
-    width: int = field(default=50, metadata={"help": "preview: bases to show of each sequence."})
+    rows: int = field(default=3, metadata={"help": "preview: number of sequences to show per class."})
+    width: int = field(default=50, metadata={"help": "preview: number of bases to show per sequence."})
 
 
-def parser():
-    """The arguments of `hyenadna data`."""
+def parser() -> CommandParser:
+    """Build the argument parser of `hyenadna data`."""
     parser = CommandParser(
         "data",
         DataInfoArguments,
@@ -47,49 +49,50 @@ def parser():
     parser.add_argument(
         "name",
         nargs="?",
-        help="A published set, or what --dataset of hyenadna finetune takes; without it, info lists the former.",
+        help="A published data set, or any data set that hyenadna finetune --dataset accepts (default: list them).",
     )
     return parser
 
 
-def main(argv):
-    """Run `hyenadna data` with the arguments `argv` (a list of `str`)."""
-    arguments, asked = parser().parse(argv)
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run `hyenadna data` with the arguments `argv`."""
+    arguments, command = parser().parse(argv)
     for name in ("rows", "width"):
         if getattr(arguments, name) < 1:
-            raise InputError(f"--{name} {getattr(arguments, name)}: give 1 or more.")
+            raise InputError(f"--{name} {getattr(arguments, name)}: give at least 1.")
     console = Console()
-    if asked.name is None:
-        if asked.what == "preview":
-            raise InputError("preview: name a data set; hyenadna data info lists the published ones.")
+    if command.name is None:
+        if command.what == "preview":
+            raise InputError("preview: give a data set; hyenadna data info lists the published ones.")
         return _print_published(console)
-    with warnings.catch_warnings(record=True) as noted:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        data = _load(asked.name, arguments)
-    for note in noted:
-        console.print(f"[yellow]{escape(str(note.message))}[/yellow]")
-    if asked.what == "preview":
+        data = _load(command.name, arguments)
+    for warning in caught:
+        console.print(f"[yellow]{escape(str(warning.message))}[/yellow]")
+    if command.what == "preview":
         return _print_preview(console, data, arguments)
-    return _print_info(console, asked.name, data)
+    return _print_info(console, command.name, data)
 
 
-def describe(data):
+def describe(data: DatasetDict) -> dict:
     """
-    Compute sizes, classes, lengths, GC, duplicates and leakage of labelled sequences.
+    Compute sizes, classes, lengths, GC content, duplicates and leakage of labelled sequences.
 
     Args:
-        data (`DatasetDict`): With columns `sequence` and `label`, and perhaps `region`, `start` and `end`.
+        data: Data set with columns `sequence` and `label`, and optionally `region`, `start` and `end`.
 
     Returns:
-        `dict`: for each of `splits`, `sequences`, `classes` (number of sequences by name), `lengths` (a `list`, in
-        bases), `gc` (share of G and C among A, C, G and T), `duplicates` and `reverse_complements` (see
-        [`DistinctSequences.duplicates`]); and `leakage` (see [`DistinctSequences.leakage`]).
+        A dictionary with `splits` and `leakage` (see [`DistinctSequences.leakage`]). For each split: `sequences`,
+        `classes` (number of sequences by class), `lengths` (list, in bases), `gc` (fraction of G and C among A, C, G
+        and T), `duplicates` and `reverse_complements` (see [`DistinctSequences.duplicates`]).
     """
     distinct = DistinctSequences(data)
     duplicates = distinct.duplicates()
     splits = {}
     for name, split in data.items():
-        bases, lengths = Counter(), []
+        bases: Counter[str] = Counter()
+        lengths = []
         for sequence in split["sequence"]:
             sequence = sequence.upper()
             lengths.append(len(sequence))
@@ -106,16 +109,16 @@ def describe(data):
     return {"splits": splits, "leakage": distinct.leakage()}
 
 
-def _load(name, arguments):
-    benchmark = BENCHMARKS.get(name) if arguments.source else benchmark_of(name)
+def _load(name: str, arguments: DataInfoArguments) -> DatasetDict:
+    benchmark = BENCHMARKS.get(name) if arguments.source else find_benchmark(name)
     if benchmark is not None:
         return load_benchmark(name, benchmark, arguments.source, arguments.fasta)
     if arguments.source:
-        raise InputError(f"--source: {name} is no published set; name its files in place of {name}.")
+        raise InputError(f"--source: {name} is not a published data set; give its location in place of {name}.")
     return load_labelled_sequences(name, reference=arguments.fasta)
 
 
-def _print_published(console):
+def _print_published(console: Console) -> dict[str, Any]:
     collections = {
         "GenomicBenchmarks": GENOMIC_BENCHMARKS,
         "Nucleotide Transformer": NUCLEOTIDE_TRANSFORMER_TASKS,
@@ -126,47 +129,47 @@ def _print_published(console):
         table.add_column("name", no_wrap=True)
         for column in ("classes", "train", "test", "bases", "metric"):
             table.add_column(column, justify="right", no_wrap=True)
-        for name, known in sets.items():
-            sizes = ("" if size is None else f"{size:,}" for size in (known.train, known.test))
-            table.add_row(name, str(len(known.classes)), *sizes, f"{known.length:,}", known.metric)
+        for name, benchmark in sets.items():
+            sizes = ("" if size is None else f"{size:,}" for size in (benchmark.train, benchmark.test))
+            table.add_row(name, str(len(benchmark.classes)), *sizes, f"{benchmark.length:,}", benchmark.metric)
         console.print(table)
     console.print(f"Shipped with the package: {', '.join(BUNDLED)}")
     return {**{collection: list(sets) for collection, sets in collections.items()}, "bundled": list(BUNDLED)}
 
 
-def _print_info(console, name, data):
-    found = describe(data)
-    splits = found["splits"]
+def _print_info(console: Console, name: str, data: DatasetDict) -> dict[str, Any]:
+    report = describe(data)
+    splits = report["splits"]
     table = Table(title=escape(name))
     table.add_column("")
     for split in splits:
         table.add_column(split, justify="right")
-    table.add_row("sequences", *(f"{facts['sequences']:,}" for facts in splits.values()))
+    table.add_row("sequences", *(f"{values['sequences']:,}" for values in splits.values()))
     for label in data["train"].features["label"].names:
-        table.add_row(f"  class {escape(label)}", *(f"{facts['classes'][label]:,}" for facts in splits.values()))
-    for row, of in (("shortest", min), ("median length", median), ("longest", max)):
-        table.add_row(row, *(f"{of(facts['lengths']):,.0f}" for facts in splits.values()))
-    table.add_row("GC", *(f"{facts['gc']:.1%}" for facts in splits.values()))
-    table.add_row("duplicates", *(f"{facts['duplicates']:,}" for facts in splits.values()))
-    table.add_row("  as reverse complement", *(f"{facts['reverse_complements']:,}" for facts in splits.values()))
+        table.add_row(f"  class {escape(label)}", *(f"{values['classes'][label]:,}" for values in splits.values()))
+    for row, function in (("shortest", min), ("median length", median), ("longest", max)):
+        table.add_row(row, *(f"{function(values['lengths']):,.0f}" for values in splits.values()))
+    table.add_row("GC", *(f"{values['gc']:.1%}" for values in splits.values()))
+    table.add_row("duplicates", *(f"{values['duplicates']:,}" for values in splits.values()))
+    table.add_row("  as reverse complement", *(f"{values['reverse_complements']:,}" for values in splits.values()))
     console.print(table)
-    console.print(_leakage_table(found["leakage"], splits))
+    console.print(_leakage_table(report["leakage"], splits))
     console.print(
-        f"Near duplicates: {CONTAINMENT:.0%} or more of the distinct {K}-mers are in one sequence of the other."
+        f"Near duplicates: at least {CONTAINMENT:.0%} of the distinct {K}-mers occur in a sequence of the other split."
     )
     console.print("\nLengths in bases, all splits:")
-    for line in histogram([length for facts in splits.values() for length in facts["lengths"]]):
+    for line in histogram([length for values in splits.values() for length in values["lengths"]]):
         console.print(line, highlight=False)
-    for facts in splits.values():
-        lengths = facts.pop("lengths")
-        facts |= {"shortest": min(lengths), "median_length": median(lengths), "longest": max(lengths)}
-    leakage = {f"{second} in {first}": counts for (first, second), counts in found["leakage"].items()}
+    for values in splits.values():
+        lengths = values.pop("lengths")
+        values |= {"shortest": min(lengths), "median_length": median(lengths), "longest": max(lengths)}
+    leakage = {f"{second} in {first}": counts for (first, second), counts in report["leakage"].items()}
     near_duplicate = {"k": K, "containment": CONTAINMENT}
     return {"name": name, "splits": splits, "leakage": leakage, "near_duplicate": near_duplicate}
 
 
-def _leakage_table(leakage, splits):
-    table = Table(title="Sequences of a split that are in another one too")
+def _leakage_table(leakage: dict[tuple[str, str], dict[str, int | None]], splits: dict[str, Any]) -> Table:
+    table = Table(title="Sequences that occur in another split")
     table.add_column("")
     for first, second in leakage:
         table.add_column(f"{second} in {first}", justify="right")
@@ -176,21 +179,21 @@ def _leakage_table(leakage, splits):
     return table
 
 
-def _share(count, total):
+def _share(count: int | None, total: int) -> str:
     return "unknown" if count is None else f"{count:,} ({count / total:.1%})"
 
 
-def histogram(values, bins=12, width=40):
+def histogram(values: list[int], bins: int = 12, width: int = 40) -> list[str]:
     """
-    A picture of a distribution, as lines of text.
+    Format a histogram as lines of text.
 
     Args:
-        values (`list[int]`): One at least.
-        bins (`int`, defaults to 12): How many classes of equal width.
-        width (`int`, defaults to 40): Characters of the longest bar.
+        values: At least one number.
+        bins: Number of bins of equal width.
+        width: Length of the longest bar, in characters.
 
     Returns:
-        `list[str]`: a line for each class: from, to, a bar and the number of values.
+        A line for each bin: first and last value, a bar, and the number of values.
     """
     low, high = min(values), max(values)
     step = max(1, -(-(high - low + 1) // bins))
@@ -205,10 +208,11 @@ def histogram(values, bins=12, width=40):
     return lines
 
 
-def _print_preview(console, data, arguments):
+def _print_preview(console: Console, data: DatasetDict, arguments: DataInfoArguments) -> dict[str, Any]:
     split = data["train"]
     names = split.features["label"].names
-    shown, rows = Counter(), []
+    shown: Counter[int] = Counter()
+    rows = []
     table = Table(title=f"Train: {len(split):,} sequences")
     table.add_column("class", overflow="fold")
     table.add_column("bases", justify="right", no_wrap=True)

@@ -1,10 +1,12 @@
-"""Labelled sequences from tables and FASTA files, the Hub, or the package itself."""
+"""Load labelled sequences from tables and FASTA files, from the Hub, or bundled with the package."""
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ..errors import InputError
@@ -15,7 +17,7 @@ from .files import (
     LABEL_COLUMNS,
     SEQUENCE_COLUMNS,
     column_name,
-    cut_out,
+    fetch_intervals,
     read_hub,
     read_split,
     row_name,
@@ -26,7 +28,7 @@ from .sequence import NOT_A_NUCLEOTIDE
 if TYPE_CHECKING:
     from .fasta import Fasta
 
-# Spellings of an absent value, as pandas reads them. No class can be called so.
+# Spellings of a missing value in pandas. No class can have such a name.
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "None", "NULL", "null")
 BUNDLED = {"splice_sites_chr20": Path(__file__).parent / "splice_sites_chr20"}
 
@@ -43,118 +45,140 @@ def load_labelled_sequences(
     """
     Load sequences with one class each, in train, validation and test splits.
 
-    A split that the source lacks is held out of train, stratified by class; test is never used as validation. The
-    numbering of the classes follows from their names alone (numerical if all are whole numbers, else alphabetical) and
-    is the same in every split.
+    A missing split is held out of train, stratified by class; the test split is never used for validation. Classes are
+    numbered by name (numerically if all names are integers, otherwise alphabetically), identically in every split.
 
     Args:
-        source (`str`):
-            A folder with files `train`, `validation` (or `valid`, `val`, `dev`) and `test`; the common beginning of
-            such files (`data/human_ocr_ensembl` for `data/human_ocr_ensembl_train.csv.gz` and its siblings); one
-            file, or `-` for standard input; a folder that `save_to_disk` made; the bundled set `splice_sites_chr20`; or
-            the id of a data set on the Hub. Files are .csv or .tsv (with commas, semicolons or tabs), .jsonl or .json,
-            .parquet, .arrow, or FASTA (.fa, .fasta, .fna), where the label is what follows the last `|` of a header;
-            all also with .gz. In place of a file there may be a folder with one folder of .txt files, or one file, for
-            each class (`train/CLASS/ID.txt`, `train/CLASS.csv.gz`, `train/CLASS.fa`).
-        sequence_column (`str`, *optional*): Defaults to `sequence`, `seq` or `dna`, in any case.
-        label_column (`str`, *optional*): Defaults to `label`, `class` or `target`, in any case.
-        validation_fraction (`float`, defaults to 0.1): Share of train to hold out where there is no validation split.
-        test_fraction (`float`, defaults to 0.2): Share of train to hold out where there is no test split.
-        seed (`int`, defaults to 42): Of what is held out.
-        reference (`str`, `Path` or [`Fasta`], *optional*):
-            FASTA file to cut sequences out of, for tables with `region`, `start`, `end` (0-based, half-open) and
-            perhaps `strand` in place of sequences.
+        source: A folder with files `train`, `validation` (or `valid`, `val`, `dev`) and `test`; the common prefix of
+            such files (`data/human_ocr_ensembl` for `data/human_ocr_ensembl_train.csv.gz` and so on); one file, or `-`
+            for standard input; a folder written by `save_to_disk`; the bundled data set `splice_sites_chr20`; or the id
+            of a data set on the Hub. Files are .csv or .tsv (delimiter comma, semicolon or tab), .jsonl or .json,
+            .parquet, .arrow, or FASTA (.fa, .fasta, .fna) with the label after the last `|` of each header; all may end
+            in .gz. Instead of a file, a split may be a folder with one file, or one folder of .txt files, per class
+            (`train/CLASS.csv.gz`, `train/CLASS.fa`, `train/CLASS/ID.txt`).
+        sequence_column: Column with the sequences. Defaults to `sequence`, `seq` or `dna`, in any case.
+        label_column: Column with the labels. Defaults to `label`, `class` or `target`, in any case.
+        validation_fraction: Fraction of train to hold out if there is no validation split.
+        test_fraction: Fraction of train to hold out if there is no test split.
+        seed: Random seed of the held-out splits.
+        reference: Reference genome in FASTA format, for tables with `region`, `start`, `end` (0-based, half-open) and
+            optionally `strand` in place of sequences.
 
     Returns:
-        `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `label`
-        (`ClassLabel`); of tables of intervals also `region`, `start` and `end`.
+        A `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `label`
+        (`ClassLabel`); for tables of intervals also `region`, `start` and `end`.
 
     Raises:
-        InputError: if a file cannot be read or is empty, a column is unknown, labels are missing (empty, `NA`, `NaN`,
-            `None`, `null` and the like), a sequence holds other characters than IUPAC nucleotide codes, an interval is
-            not in the reference, or a class occurs in another split but not in train.
+        InputError: If a file is unreadable or empty, a column is unknown, labels are missing (empty, `NA`, `NaN`,
+            `None`, `null` and so on), a sequence contains characters other than IUPAC nucleotide codes, an interval is
+            outside the reference, or a class occurs in another split but not in train.
     """
     tables = read_labelled(source, sequence_column, label_column, reference)
-    return split_dataset(source, tables, class_names(source, tables), validation_fraction, test_fraction, seed)
+    return split_dataset(source, tables, list_classes(source, tables), validation_fraction, test_fraction, seed)
 
 
-def read_labelled(source, sequence_column=None, label_column=None, reference=None):
+def read_labelled(
+    source: str | Path,
+    sequence_column: str | None = None,
+    label_column: str | None = None,
+    reference: "str | Path | Fasta | None" = None,
+) -> dict[str, dict[str, list[str]]]:
     """
-    The splits that a source has, checked.
+    Read and check the splits of a source.
 
-    Args: as those of [`load_labelled_sequences`].
+    Args:
+        source: See [`load_labelled_sequences`].
+        sequence_column: See [`load_labelled_sequences`].
+        label_column: See [`load_labelled_sequences`].
+        reference: See [`load_labelled_sequences`].
 
     Returns:
-        `dict[str, dict[str, list[str]]]`: for each split, `sequence` and `label`.
+        For each split, a dictionary of the columns `sequence` and `label`.
     """
-    path = Path(BUNDLED.get(source, source)).expanduser()
+    path = Path(BUNDLED.get(str(source), source)).expanduser()
     paths = split_paths(path)
     raw = {split: read_split(part) for split, part in paths.items()} if paths else _read_hub(str(source))
     return {
-        split: checked(paths.get(split, f"{source} ({split})"), table, sequence_column, label_column, reference)
+        split: check_table(paths.get(split, f"{source} ({split})"), table, sequence_column, label_column, reference)
         for split, table in raw.items()
     }
 
 
-def checked(where, table, sequence_column=None, label_column=None, reference=None):
+def check_table(
+    where: str | Path,
+    table: pd.DataFrame,
+    sequence_column: str | None = None,
+    label_column: str | None = None,
+    reference: "str | Path | Fasta | None" = None,
+) -> dict[str, list[str]]:
     """
-    The checked sequences and class names of one split.
+    Check the sequences and labels of one split.
 
     Args:
-        where (`str` or `Path`): What the table is called in errors.
-        table (`DataFrame`): Of strings.
-        sequence_column, label_column, reference: As those of [`load_labelled_sequences`].
+        where: Name of the table in error messages.
+        table: Table of strings.
+        sequence_column: See [`load_labelled_sequences`].
+        label_column: See [`load_labelled_sequences`].
+        reference: See [`load_labelled_sequences`].
 
     Returns:
-        `dict[str, list[str]]`: `sequence` and `label`, of equal length; of a table of intervals also `region`, `start`
-        and `end`.
+        The columns `sequence` and `label`; for a table of intervals also `region`, `start` and `end`.
     """
-    label_column = _choose(where, table, label_column, LABEL_COLUMNS, "label_column")
+    label_column = _choose_column(where, table, label_column, LABEL_COLUMNS, "label_column")
     if not len(table):
-        raise InputError(f"{where}: there is not one row of data in it.")
+        raise InputError(f"{where}: the table contains no row of data.")
     is_intervals = sequence_column is None and not set(SEQUENCE_COLUMNS) & set(table.columns)
     coordinates = {}
     if is_intervals and set(INTERVAL_COLUMNS) <= set(table.columns):
-        sequences = cut_out(where, table, reference)
+        sequences = fetch_intervals(where, table, reference)
         coordinates = {name: list(table[name]) for name in INTERVAL_COLUMNS}
     else:
-        sequence_column = _choose(where, table, sequence_column, SEQUENCE_COLUMNS, "sequence_column")
+        sequence_column = _choose_column(where, table, sequence_column, SEQUENCE_COLUMNS, "sequence_column")
         sequences = list(table[sequence_column])
     labels = list(table[label_column])
     _check_labels(where, table.index, labels)
     for row, sequence in zip(table.index, sequences):
         wrong = NOT_A_NUCLEOTIDE.search(sequence)
         if not sequence or wrong:
-            what = f"{wrong[0]!r} at base {wrong.start() + 1:,}" if wrong else "nothing"
+            problem = f"contains {wrong[0]!r} at base {wrong.start() + 1:,}" if wrong else "is empty"
             raise InputError(
-                f"{where}, {row_name(row)}: the sequence holds {what}; allowed are A, C, G, T, U, N and the other "
-                f"IUPAC nucleotide codes (is {sequence_column!r} the right column?)."
+                f"{where}, {row_name(row)}: the sequence {problem}; allowed are A, C, G, T, U, N and the other "
+                f"IUPAC nucleotide codes (check that {sequence_column!r} is the right column)."
             )
     return {"sequence": sequences, "label": labels, **coordinates}
 
 
-def _check_labels(where, rows, labels, shown=3):
+def _check_labels(where: str | Path, rows: Iterable[int | str], labels: list[str], shown: int = 3) -> None:
     missing = [(row, label) for row, label in zip(rows, labels) if label in MISSING]
     if missing:
         first = ", ".join(f"{row_name(row)} ({label!r})" for row, label in missing[:shown])
         raise InputError(
             f"{where}: {len(missing):,} of {len(labels):,} sequences have no label, first {first}; give each one class "
-            "(in FASTA: >name|class), which cannot be called NA, NaN, None or null."
+            "(in FASTA: >name|class), which cannot be named NA, NaN, None or null."
         )
 
 
-def split_dataset(source, tables, names, validation_fraction=0.1, test_fraction=0.2, seed=42):
+def split_dataset(
+    source: str | Path,
+    tables: dict[str, dict[str, list[str]]],
+    names: list[str],
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 42,
+) -> DatasetDict:
     """
-    Data set of the splits that there are, the others held out of train, stratified by class.
+    Build a data set from splits; hold missing ones out of train, stratified by class.
 
     Args:
-        source (`str`): What the data are called in errors.
-        tables (`dict[str, dict[str, list[str]]]`): `sequence` and `label` of each split.
-        names (`list[str]`): Of the classes, in the order of their numbers.
-        validation_fraction, test_fraction, seed: As those of [`load_labelled_sequences`].
+        source: Name of the data in error messages.
+        tables: Columns `sequence` and `label` of each split.
+        names: Class names, in the order of the class numbers.
+        validation_fraction: See [`load_labelled_sequences`].
+        test_fraction: See [`load_labelled_sequences`].
+        seed: Random seed of the held-out splits.
 
     Returns:
-        `DatasetDict` with splits `train`, `validation` and `test`.
+        A `DatasetDict` with splits `train`, `validation` and `test`.
     """
     label = ClassLabel(names=names)
     splits = {
@@ -171,10 +195,10 @@ def split_dataset(source, tables, names, validation_fraction=0.1, test_fraction=
     return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})
 
 
-def class_names(source, tables):
-    """The classes of the train split, in the order of their numbers, which follows from their names alone."""
+def list_classes(source: str | Path, tables: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
+    """List the classes of the train split in the order of their numbers, which depends on their names alone."""
     if "train" not in tables:
-        raise InputError(f"{source}: there is no train split among {', '.join(tables)}; name one file train.")
+        raise InputError(f"{source}: there is no train split, only {', '.join(tables)}; name one file train.")
     counts = {split: Counter(table["label"]) for split, table in tables.items()}
     names = counts["train"].keys()
     for split, count in counts.items():
@@ -182,7 +206,7 @@ def class_names(source, tables):
         if unseen:
             raise InputError(
                 f"{source}: label {unseen[0]!r} occurs {count[unseen[0]]:,} times in {split} but never in train; "
-                "correct it or leave those rows out."
+                "correct it or remove those rows."
             )
     if len(names) < 2:
         raise InputError(f"{source}: every sequence has the label {min(names)!r}; there is nothing to classify.")
@@ -191,24 +215,28 @@ def class_names(source, tables):
     return sorted(names)
 
 
-def _read_hub(source):
+def _read_hub(source: str) -> dict[str, pd.DataFrame]:
     absent = f"{source}: there is no such file or folder, and no files {Path(source).name}_train"
     if not HUB_ID.fullmatch(source) or any(source.removesuffix(".gz").endswith(ending) for ending in FORMATS):
         raise InputError(f"{absent} and so on; check the path.")
     try:
         return read_hub(source)
     except InputError as error:
-        raise InputError(f"{absent}; it is no bundled set ({', '.join(BUNDLED)}); and {error}") from error
+        raise InputError(f"{absent}; it is not a bundled data set ({', '.join(BUNDLED)}); and {error}") from error
 
 
-def _choose(where, table, asked, usual, argument):
+def _choose_column(
+    where: str | Path, table: pd.DataFrame, requested: str | None, defaults: Iterable[str], argument: str
+) -> str:
     columns = ", ".join(table.columns)
-    if asked is not None:
-        if column_name(asked) not in table.columns:
-            raise InputError(f"{where}: {argument}={asked!r} is not one of its columns: {columns}.")
-        return column_name(asked)
-    there = [name for name in usual if name in table.columns]
-    if len(there) != 1:
-        problem = f"has more than one of {', '.join(there)}" if there else f"has none of {', '.join(usual)}"
-        raise InputError(f"{where}: {problem}; choose with {argument} among its columns: {columns}.")
-    return there[0]
+    if requested is not None:
+        if column_name(requested) not in table.columns:
+            raise InputError(f"{where}: {argument}={requested!r} is not one of its columns: {columns}.")
+        return column_name(requested)
+    present = [name for name in defaults if name in table.columns]
+    if len(present) != 1:
+        problem = (
+            f"it has more than one of {', '.join(present)}" if present else f"it has none of {', '.join(defaults)}"
+        )
+        raise InputError(f"{where}: {problem}; set {argument} to one of its columns: {columns}.")
+    return present[0]

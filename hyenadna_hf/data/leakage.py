@@ -1,4 +1,4 @@
-"""Sequences that several splits share: duplicates, reverse complements, near duplicates, overlapping intervals."""
+"""Find sequences that splits share: duplicates, reverse complements, near duplicates, overlapping intervals."""
 
 import warnings
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from ..errors import InputError
 from ..jobs import progress
 from .fasta import bare_name
 from .files import INTERVAL_COLUMNS
-from .sequence import BASES, NUCLEOTIDE_IDS, normalised, reverse_complement, token_ids
+from .sequence import BASES, NUCLEOTIDE_IDS, normalise, reverse_complement, token_ids
 
-K = 16  # so that a k-mer has 32 bits and fits into one 64-bit integer with the number of its sequence
+K = 16  # a k-mer takes 32 bits, and one 64-bit integer holds it with the number of its sequence
 CONTAINMENT = 0.5
 KINDS = {
     "exact": "exact duplicates",
@@ -26,7 +26,7 @@ KINDS = {
     "overlapping": "overlapping intervals",
 }
 
-# These bound the memory: bases in an index (8 bytes each, twice while it is sorted), and bases or pairs at a time.
+# Bounds of the memory: bases in an index (8 bytes each, twice while it is sorted), and bases or pairs in a batch.
 INDEX_SIZE = 2**25
 BATCH_SIZE = 2**21
 
@@ -37,21 +37,21 @@ class DistinctSequences:
     """
     The distinct sequences of several splits.
 
-    Two sequences are the same if one is the other or its reverse complement; U is T, and case does not matter. A
-    sequence is a near duplicate of another one if at least half (`CONTAINMENT`) of its distinct k-mers (16 bases, `K`)
-    occur in the other, on either strand. That is an overlap by half, or substitutions in about 4 % of the bases. k-mers
-    with N or another ambiguous code do not count, and a repeated unit counts once, for k-mers are distinct. Sequences
-    with fewer than 16 distinct k-mers (shorter than 31 bases, mostly N, or tandem repeats) are no near duplicates of
-    others, but are still compared as a whole.
+    Two sequences are equal if one is the other or its reverse complement; U equals T, and case is ignored. A sequence
+    is a near duplicate of another if at least half (`CONTAINMENT`) of its distinct k-mers (16 bases, `K`) occur in the
+    other, on either strand. This corresponds to an overlap of one half, or to substitutions in about 4 % of the bases.
+    k-mers with N or another ambiguous code are ignored, and repeated k-mers count once. Sequences with fewer than 16
+    distinct k-mers (shorter than 31 bases, mostly N, or tandem repeats) are never near duplicates, but are compared as
+    a whole.
 
     Args:
-        data (`DatasetDict`): With a column `sequence`, and perhaps `region`, `start` and `end` (0-based, half-open).
+        data: Data set with a column `sequence`, and optionally `region`, `start` and `end` (0-based, half-open).
 
     Attributes:
-        splits (`dict[str, np.ndarray]`): The number of the distinct sequence of each row.
+        splits: The number of the distinct sequence of each row, by split.
     """
 
-    def __init__(self, data: DatasetDict):
+    def __init__(self, data: DatasetDict) -> None:
         self._intervals = _intervals(data)
         self._rows = concatenate_datasets(
             [split.with_format(None).select_columns("sequence") for split in data.values()]
@@ -59,7 +59,7 @@ class DistinctSequences:
         keys, strands, lengths = [], [], []
         for batch in self._rows.iter(1000):
             for sequence in batch["sequence"]:
-                sequence = normalised(sequence)
+                sequence = normalise(sequence)
                 other = reverse_complement(sequence)
                 keys.append(blake2b(min(sequence, other).encode(), digest_size=16).digest())
                 strands.append(sequence > other)
@@ -73,11 +73,11 @@ class DistinctSequences:
 
     def duplicates(self) -> dict[str, dict[str, int]]:
         """
-        Count the sequences of each split that occur before in the split.
+        Count the sequences of each split that occur earlier in the same split.
 
         Returns:
-            `dict[str, dict[str, int]]`: `duplicates`, on either strand, and `reverse_complements`: those of them that
-            occur before only as reverse complement.
+            For each split, `duplicates` on either strand, and `reverse_complements`, those among them that occur
+            earlier only as reverse complement.
         """
         counts = {}
         for name, numbers in self.splits.items():
@@ -88,19 +88,18 @@ class DistinctSequences:
 
     def leakage(self) -> dict[tuple[str, str], dict[str, int | None]]:
         """
-        Count the sequences of a split that another one contains, for each pair of splits.
+        Count the sequences of one split that another contains, for each pair of splits.
 
         Returns:
-            `dict[tuple[str, str], dict[str, int | None]]`: for each pair, how many sequences of the second split are in
-            the first as they are (`exact`), only as reverse complement (`reverse_complement`), or are near duplicates
-            of one there and neither of the former (`near_duplicate`); and how many intervals of the second overlap one
-            of the first (`overlapping`; `None` without coordinates).
+            For each pair, how many sequences of the second split are in the first unchanged (`exact`), only as reverse
+            complement (`reverse_complement`), or only as near duplicate (`near_duplicate`), and how many intervals of
+            the second overlap one of the first (`overlapping`; `None` without coordinates).
         """
         counts: dict[tuple[str, str], dict[str, int | None]] = {}
         for first, second in combinations(self.splits, 2):
-            ours, theirs = self.splits[second], self.splits[first]
-            either = np.isin(ours, theirs)
-            exact = np.isin(2 * ours + self._strands[second], 2 * theirs + self._strands[first])
+            searched, reference = self.splits[second], self.splits[first]
+            either = np.isin(searched, reference)
+            exact = np.isin(2 * searched + self._strands[second], 2 * reference + self._strands[first])
             counts[first, second] = {
                 "exact": int(exact.sum()),
                 "reverse_complement": int(either.sum() - exact.sum()),
@@ -117,34 +116,34 @@ class DistinctSequences:
 
     def groups(self) -> np.ndarray:
         """
-        Group all rows, so that no sequence has a near duplicate, and no interval overlaps one, of another group.
+        Group all rows so that no near duplicates or overlapping intervals are in different groups.
 
         Returns:
-            `np.ndarray` of shape `(rows,)`: the number of the group of each row of all splits, one split after another.
+            The number of the group of each row of all splits in order, shape `(rows,)`.
         """
         numbers = np.concatenate(list(self.splits.values()))
-        everything = np.arange(len(self._first_rows))
+        all_numbers = np.arange(len(self._first_rows))
         first, second = _neighbours(self._intervals)
-        groups = _joined(everything, numbers[first], numbers[second])
-        for first, second in self._candidates(everything, everything):
+        groups = _join_groups(all_numbers, numbers[first], numbers[second])
+        for first, second in self._candidates(all_numbers, all_numbers):
             is_open = groups[first] != groups[second]
             first, second = first[is_open], second[is_open]
             near = self._are_near_duplicates(first, second)
-            groups = _joined(groups, first[near], second[near])
+            groups = _join_groups(groups, first[near], second[near])
         return groups[numbers]
 
     def _has_near_duplicate(self, queries: np.ndarray, others: np.ndarray) -> np.ndarray:
-        found: np.ndarray = np.zeros(len(self._first_rows), bool)
+        has_duplicate: np.ndarray = np.zeros(len(self._first_rows), bool)
         for first, second in self._candidates(queries, others):
-            is_open = ~found[first]
+            is_open = ~has_duplicate[first]
             first, second = first[is_open], second[is_open]
-            found[first[self._are_near_duplicates(first, second)]] = True
-        return found[queries]
+            has_duplicate[first[self._are_near_duplicates(first, second)]] = True
+        return has_duplicate[queries]
 
     def _candidates(self, queries: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The pairs of sequences among which all near duplicates are, some at a time."""
-        blocks = _pieces(others, self._lengths[others], INDEX_SIZE)
-        pieces = _pieces(queries, self._lengths[queries], BATCH_SIZE)
+        """Yield batches of pairs of sequences that include all near duplicates."""
+        blocks = _split_by_size(others, self._lengths[others], INDEX_SIZE)
+        pieces = _split_by_size(queries, self._lengths[queries], BATCH_SIZE)
         with progress("bases compared", int(len(blocks) * self._lengths[queries].sum())) as advance:
             for block in blocks:
                 index = self._index(block)
@@ -152,22 +151,22 @@ class DistinctSequences:
                     kmers = _kmers(self._sequences(piece), piece)
                     yield from _candidates(kmers, piece, np.isin(piece, block), index)
                     advance(int(self._lengths[piece].sum()))
-                del index  # before there is another one
+                del index  # before the next one is built
 
     def _index(self, numbers: np.ndarray) -> np.ndarray:
-        parts = _pieces(numbers, self._lengths[numbers], BATCH_SIZE)
+        parts = _split_by_size(numbers, self._lengths[numbers], BATCH_SIZE)
         index = np.concatenate([_kmers(self._sequences(part), part) for part in parts])
         index.sort()
         return index
 
     def _are_near_duplicates(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Whether each of `first` is a near duplicate of its partner in `second`."""
+        """Return whether each of `first` is a near duplicate of its partner in `second`."""
         near: np.ndarray = np.zeros(len(first), bool)
-        for pairs in _pieces(np.arange(len(first)), self._lengths[first] + self._lengths[second], BATCH_SIZE):
-            ours = _kmers(self._sequences(first[pairs]), np.arange(len(pairs)))
-            theirs = _kmers(self._sequences(second[pairs]), np.arange(len(pairs)))
-            shared = _counts(np.intersect1d(ours, theirs, assume_unique=True), len(pairs))
-            near[pairs] = shared >= _needed(_counts(ours, len(pairs)))
+        for pairs in _split_by_size(np.arange(len(first)), self._lengths[first] + self._lengths[second], BATCH_SIZE):
+            first_kmers = _kmers(self._sequences(first[pairs]), np.arange(len(pairs)))
+            second_kmers = _kmers(self._sequences(second[pairs]), np.arange(len(pairs)))
+            shared = _count_kmers(np.intersect1d(first_kmers, second_kmers, assume_unique=True), len(pairs))
+            near[pairs] = shared >= _needed_kmers(_count_kmers(first_kmers, len(pairs)))
         return near
 
     def _sequences(self, numbers: np.ndarray) -> list[str]:
@@ -176,20 +175,20 @@ class DistinctSequences:
 
 def leakage_summary(data: DatasetDict) -> str | None:
     """
-    Say in one line which splits share sequences.
+    Summarise in one line which splits share sequences.
 
     Args:
-        data (`DatasetDict`): As for [`DistinctSequences`].
+        data: See [`DistinctSequences`].
 
     Returns:
-        `str`, or `None` if no two splits share anything.
+        The summary, or `None` if no two splits share anything.
     """
     parts = []
     for (first, second), counts in DistinctSequences(data).leakage().items():
         kinds = [f"{KINDS[kind]} {count:,}" for kind, count in counts.items() if count]
         if kinds:
-            same = sum(count or 0 for kind, count in counts.items() if kind != "overlapping")
-            parts.append(f"{same:,} of {len(data[second]):,} {second} sequences are in {first} ({', '.join(kinds)})")
+            shared = sum(count or 0 for kind, count in counts.items() if kind != "overlapping")
+            parts.append(f"{shared:,} of {len(data[second]):,} {second} sequences are in {first} ({', '.join(kinds)})")
     return f"Leakage: {'; '.join(parts)}." if parts else None
 
 
@@ -197,25 +196,24 @@ def split_by_similarity(
     data: DatasetDict, validation_fraction: float = 0.1, test_fraction: float = 0.2, seed: int = 42
 ) -> DatasetDict:
     """
-    Split all sequences anew, so that no near duplicates, and no overlapping intervals, are in different splits.
+    Split all sequences again, so that no near duplicates or overlapping intervals are in different splits.
 
-    Sequences that are near duplicates, directly or through others, form a group, which goes whole into one split. Large
-    groups are placed first, each where it fits the wanted number of sequences of each class best.
+    Sequences that are near duplicates, directly or through others, form a group, which is assigned to one split as a
+    whole. Large groups are placed first, each in the split that brings the class counts closest to the requested ones.
 
     Args:
-        data (`DatasetDict`): As for [`DistinctSequences`], and perhaps with a column `label` (`ClassLabel`). All its
-            splits are merged.
-        validation_fraction (`float`, defaults to 0.1): Share of all sequences to validate on.
-        test_fraction (`float`, defaults to 0.2): Share of all sequences to test on.
-        seed (`int`, defaults to 42): Seed of the random choice among groups of the same size.
+        data: See [`DistinctSequences`]; optionally with a column `label` (`ClassLabel`). All splits are merged.
+        validation_fraction: Fraction of all sequences for validation.
+        test_fraction: Fraction of all sequences for test.
+        seed: Seed of the random choice among groups of the same size.
 
     Returns:
-        `DatasetDict` with splits `train`, `validation` and `test`. A warning tells the shares reached if one of them
-        is not within 0.01 of the wanted one.
+        A `DatasetDict` with splits `train`, `validation` and `test`. A fraction that is missed by more than 0.01 causes
+        a warning.
 
     Raises:
-        InputError: if a fraction or their sum is not between 0 and 1, a group is larger than every split is to be, or
-            the groups leave a split, or a class of train, empty.
+        InputError: If a fraction or their sum is not between 0 and 1, a group is larger than every split, or a split,
+            or a class of train, would be empty.
     """
     fractions = np.array([1 - validation_fraction - test_fraction, validation_fraction, test_fraction])
     if not (fractions > 0).all():
@@ -226,32 +224,33 @@ def split_by_similarity(
     merged = concatenate_datasets(list(data.values()))
     has_classes = "label" in merged.column_names
     labels = np.asarray(merged["label"] if has_classes else np.zeros(len(merged), int))
-    places = _placed(DistinctSequences(data).groups(), labels, fractions, np.random.default_rng(seed))
+    places = _place_groups(DistinctSequences(data).groups(), labels, fractions, np.random.default_rng(seed))
     reached = np.bincount(places, minlength=len(fractions)) / len(places)
     if not reached.all() or set(labels[places == 0]) < set(labels):
         raise InputError(
             f"validation_fraction={validation_fraction}, test_fraction={test_fraction}: the groups of near duplicates "
-            "are too few and too large to give every split sequences, and train every class; add data or change them."
+            "are too few or too large to fill every split and every class of train; add data or change the fractions."
         )
     names = ("train", "validation", "test")
     if np.abs(reached - fractions).max() > 0.01:
         shares = ", ".join(f"{share:.1%} {name}" for name, share in zip(names, reached))
         warnings.warn(f"Groups of near duplicates are not divided, so the splits are {shares}.", stacklevel=2)
-    # In memory: `datasets` would write the choice into the folder of a saved data set.
+    # In memory, because `datasets` would write the selection into the folder of a saved data set.
     rows = {name: np.flatnonzero(places == place) for place, name in enumerate(names)}
     return DatasetDict({name: merged.select(chosen, keep_in_memory=True) for name, chosen in rows.items()})
 
 
 def _kmers(sequences: list[str], numbers: np.ndarray) -> np.ndarray:
     """
-    The distinct k-mers of each sequence, each as the smaller one of its two strands.
+    List the distinct k-mers of each sequence, each as the smaller of its two strands.
 
     Args:
-        sequences (`list[str]`): Of any characters; k-mers with others than A, C, G, T and U are left out.
-        numbers (`np.ndarray` of shape `(len(sequences),)`): What to call each sequence.
+        sequences: Sequences of any characters; k-mers with characters other than A, C, G, T and U are skipped.
+        numbers: Number to store for each sequence, shape `(len(sequences),)`.
 
     Returns:
-        Sorted `np.ndarray` of `uint64`: the k-mer in the upper 32 bits, the number of its sequence in the lower ones.
+        Sorted integers of type `uint64`, with the k-mer in the upper and the number of its sequence in the lower 32
+        bits.
     """
     forward: np.ndarray = (token_ids("N".join(sequences)) - NUCLEOTIDE_IDS[0]).astype(np.uint32)
     is_base = forward < len(BASES)
@@ -275,23 +274,23 @@ def _candidates(
     kmers: np.ndarray, queries: np.ndarray, is_indexed: np.ndarray, index: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """
-    The pairs of a query and a sequence of the index among which all near duplicates are.
+    Yield pairs of a query and a sequence of the index that include all near duplicates.
 
-    A near duplicate has at least `needed` of the k-mers of a query, so at least `hits` of the `known - needed + hits`
-    rarest ones of the `known` k-mers that the index has: only those are looked at (prefix filter of similarity joins,
-    Bayardo et al. 2007), and common repeats are not.
+    A near duplicate has at least `needed` of the k-mers of a query, so it has at least `hits` of the
+    `known - needed + hits` rarest among its `known` k-mers in the index. Only these are compared (prefix filter of
+    similarity joins, Bayardo et al. 2007), so that common repeats are ignored.
 
     Args:
-        kmers (`np.ndarray`): Those of the queries, from [`_kmers`].
-        queries (`np.ndarray`): The numbers of the queries, sorted.
-        is_indexed (`np.ndarray` of `bool`): Whether each query is one of the sequences of the index.
-        index (`np.ndarray`): The k-mers of the other sequences, sorted.
+        kmers: k-mers of the queries, from [`_kmers`].
+        queries: Numbers of the queries, sorted.
+        is_indexed: Whether each query is one of the sequences of the index.
+        index: k-mers of the other sequences, sorted.
 
     Yields:
-        Numbers of queries and of sequences of the index, as two `np.ndarray`.
+        Numbers of queries and of sequences of the index, as two arrays.
     """
     query = np.asarray(np.searchsorted(queries, kmers & SEQUENCE))
-    needed = _needed(np.bincount(query, minlength=len(queries)))
+    needed = _needed_kmers(np.bincount(query, minlength=len(queries)))
     start = np.asarray(np.searchsorted(index, kmers & ~SEQUENCE))
     own = is_indexed[query]
     is_known = index.take(start + own, mode="clip") >> np.uint64(32) == kmers >> np.uint64(32)  # in another sequence
@@ -306,46 +305,46 @@ def _candidates(
     is_rare = rank < np.where(known >= needed, known - needed + hits, 0)[query]
     query, start, count = query[is_rare], start[is_rare], count[is_rare]
 
-    each = np.bincount(query, count, len(queries)).astype(int)  # pairs of k-mers of each query
-    for piece in _pieces(np.arange(len(queries)), each, BATCH_SIZE):
+    pair_counts = np.bincount(query, count, len(queries)).astype(int)  # of each query
+    for piece in _split_by_size(np.arange(len(queries)), pair_counts, BATCH_SIZE):
         here = (query >= piece[0]) & (query <= piece[-1])
         repeats = count[here]
         place = np.arange(repeats.sum()) + np.repeat(start[here] - (np.cumsum(repeats) - repeats), repeats)
         pairs = np.repeat(query[here].astype(np.uint64), repeats) << np.uint64(32) | index[place] & SEQUENCE
-        pairs, found = np.unique(pairs, return_counts=True)
+        pairs, shared = np.unique(pairs, return_counts=True)
         first, second = (pairs >> np.uint64(32)).astype(int), (pairs & SEQUENCE).astype(int)
-        is_candidate = (found >= hits[first]) & (queries[first] != second)
+        is_candidate = (shared >= hits[first]) & (queries[first] != second)
         yield queries[first[is_candidate]], second[is_candidate]
 
 
-def _needed(sizes: np.ndarray) -> np.ndarray:
-    """How many k-mers of sequences with so many distinct ones a near duplicate has; never reached by fewer than `K`."""
+def _needed_kmers(sizes: np.ndarray) -> np.ndarray:
+    """Return how many k-mers a near duplicate must share; out of reach for fewer than `K` distinct k-mers."""
     return np.where(sizes < K, K, np.ceil(CONTAINMENT * sizes)).astype(int)
 
 
-def _counts(kmers: np.ndarray, sequences: int) -> np.ndarray:
-    """The number of k-mers of each sequence."""
+def _count_kmers(kmers: np.ndarray, sequences: int) -> np.ndarray:
+    """Count the k-mers of each sequence."""
     return np.bincount((kmers & SEQUENCE).astype(int), minlength=sequences)
 
 
-def _pieces(numbers: np.ndarray, sizes: np.ndarray, limit: int) -> list[np.ndarray]:
-    """Cut into pieces of about `limit` in total size; a larger number stays whole."""
+def _split_by_size(numbers: np.ndarray, sizes: np.ndarray, limit: int) -> list[np.ndarray]:
+    """Split numbers into pieces of a total size of about `limit`; a larger item stays whole."""
     if not len(numbers):
         return []
     return np.split(numbers, np.flatnonzero(np.diff(np.cumsum(sizes) // limit)) + 1)
 
 
-def _joined(groups: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The group of each sequence when the pairs belong together too."""
+def _join_groups(groups: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Merge the groups that the pairs of sequences connect."""
     if not len(first):
         return groups
-    many = len(groups)
-    edges = coo_array((np.ones(len(first), bool), (groups[first], groups[second])), (many, many))
+    count = len(groups)
+    edges = coo_array((np.ones(len(first), bool), (groups[first], groups[second])), (count, count))
     return connected_components(edges, directed=False)[1][groups]
 
 
 def _intervals(data: DatasetDict) -> pd.DataFrame | None:
-    """The intervals of all rows, with their `split`; `None` unless every split has coordinates."""
+    """Collect the intervals of all rows with their `split`; return `None` unless every split has coordinates."""
     if not all(set(INTERVAL_COLUMNS) <= set(split.column_names) for split in data.values()):
         return None
     parts = []
@@ -366,20 +365,20 @@ def _intervals(data: DatasetDict) -> pd.DataFrame | None:
 
 
 def _overlapping(intervals: pd.DataFrame | None, first: str, second: str) -> int | None:
-    """How many intervals of the second split overlap one of the first."""
+    """Count the intervals of the second split that overlap one of the first."""
     if intervals is None:
         return None
     count = 0
     for _, region in intervals.groupby("region"):
-        theirs, ours = (region[region["split"] == split] for split in (first, second))
-        begun = np.searchsorted(np.sort(theirs["start"]), ours["end"])
-        ended = np.searchsorted(np.sort(theirs["end"]), ours["start"], side="right")
+        reference, searched = (region[region["split"] == split] for split in (first, second))
+        begun = np.searchsorted(np.sort(reference["start"]), searched["end"])
+        ended = np.searchsorted(np.sort(reference["end"]), searched["start"], side="right")
         count += int((begun > ended).sum())
     return count
 
 
 def _neighbours(intervals: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of rows that connect all overlapping intervals."""
+    """Return pairs of rows that connect all overlapping intervals."""
     if intervals is None:
         return np.zeros(0, int), np.zeros(0, int)
     ordered = intervals.sort_values(["region", "start"])
@@ -389,17 +388,20 @@ def _neighbours(intervals: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]
     return rows[np.flatnonzero(overlaps) - 1], rows[overlaps]
 
 
-def _placed(groups: np.ndarray, labels: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _place_groups(
+    groups: np.ndarray, labels: np.ndarray, fractions: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """
     Choose a split for each group.
 
     Args:
-        groups, labels (`np.ndarray` of shape `(rows,)`): The group and the class of each row.
-        fractions (`np.ndarray` of shape `(splits,)`): Wanted share of each split.
-        rng (`np.random.Generator`): Source of chance.
+        groups: Group of each row, shape `(rows,)`.
+        labels: Class of each row, shape `(rows,)`.
+        fractions: Requested fraction of each split, shape `(splits,)`.
+        rng: Random number generator.
 
     Returns:
-        `np.ndarray` of shape `(rows,)`: the number of the split of each row.
+        The number of the split of each row, shape `(rows,)`.
     """
     rows = len(groups)
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
@@ -410,21 +412,21 @@ def _placed(groups: np.ndarray, labels: np.ndarray, fractions: np.ndarray, rng: 
             f"test_fraction={fractions[2]} to a sum of {1 - sizes.max() / rows:.3f} or less, or remove duplicates."
         )
     names, labels = np.unique(labels, return_inverse=True)
-    wanted = fractions[:, None] * np.bincount(labels)
+    requested = fractions[:, None] * np.bincount(labels)
     places: np.ndarray = np.zeros(rows, int)
-    placed = np.zeros_like(wanted)
+    placed = np.zeros_like(requested)
     order = rng.permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(sizes)[:-1])
     for group in order[sizes[order] > 1]:
         classes = np.bincount(labels[members[group]], minlength=len(names))
-        place = ((classes * (classes + 2 * (placed - wanted))) / wanted).sum(1).argmin()  # least squares
+        place = ((classes * (classes + 2 * (placed - requested))) / requested).sum(1).argmin()  # least squares
         places[members[group]] = place
         placed[place] += classes
     single = rng.permutation(np.flatnonzero(sizes[groups] == 1))
     for label in range(len(names)):
         alone = single[labels[single] == label]
-        missing = np.maximum(wanted[:, label] - placed[:, label], 0)
+        missing = np.maximum(requested[:, label] - placed[:, label], 0)
         shares = np.cumsum(missing)[:-1] / max(missing.sum(), 1e-9)
         for place, part in enumerate(np.split(alone, np.round(shares * len(alone)).astype(int))):
             places[part] = place

@@ -1,65 +1,77 @@
-"""Sequences with several labels each, from tables with a column of 0 and 1 for each label, or saved data sets."""
+"""
+Load sequences with several labels each, from tables with one column of 0 and 1 per label, or from saved data sets.
+"""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict, load_from_disk
 
 from ..errors import InputError
 from .chromatin import chromatin_from_arrays
 from .files import column_name, read_hub, read_split, row_name, split_paths
-from .labelled import checked
+from .labelled import check_table
 
 
-def is_saved_dataset(source):
-    """Whether `source` is a folder that `DatasetDict.save_to_disk` made, of sequences with several labels each."""
-    return bool(_saved(source))
+def is_saved_dataset(source: str | Path) -> bool:
+    """
+    Return whether `source` is a folder, written by `DatasetDict.save_to_disk`, of sequences with several labels each.
+    """
+    return bool(_load_saved(source))
 
 
-def _saved(source):
-    """The data set of such a folder; `None` for everything else."""
+def _load_saved(source: str | Path) -> DatasetDict | None:
+    """Load such a folder; return `None` for anything else."""
     path = Path(source).expanduser()
     if not (path / "dataset_dict.json").is_file():
         return None
     try:
         data = load_from_disk(str(path))
-    except Exception as error:  # of many kinds; all mean the same to the user
-        raise InputError(f"{source}: this is not a readable folder of save_to_disk ({error}).") from error
+    except Exception as error:  # many types, which all mean the same to the user
+        raise InputError(f"{source}: this is not a readable save_to_disk folder ({error}).") from error
     return data if all({"sequence", "labels"} <= set(split.column_names) for split in data.values()) else None
 
 
 def load_multilabel_sequences(
-    source, label_columns=(), sequence_column=None, validation_fraction=0.1, test_fraction=0.2, seed=42
-):
+    source: str | Path,
+    label_columns: Sequence[str] = (),
+    sequence_column: str | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 42,
+) -> tuple[DatasetDict, list[str]]:
     """
     Load sequences with several labels each, in train, validation and test splits.
 
     Args:
-        source (`str`): Tables in any layout of `load_labelled_sequences`, or a folder with what
-            [`chromatin_from_peaks`] and its siblings give, saved by `save_to_disk`.
-        label_columns (`tuple[str, ...]`): In tables, the column of each label, with 0 and 1.
-        sequence_column, validation_fraction, test_fraction, seed: As those of `load_labelled_sequences`; what is held
-            out of train is a random choice.
+        source: Tables in any layout of `load_labelled_sequences`, or a folder with the result of
+            [`chromatin_from_peaks`] or a similar function, saved by `save_to_disk`.
+        label_columns: In tables, the column of each label, with 0 and 1.
+        sequence_column: Column with the sequences. Defaults to `sequence`, `seq` or `dna`, in any case.
+        validation_fraction: Fraction of train to hold out, at random, if there is no validation split.
+        test_fraction: Fraction of train to hold out, at random, if there is no test split.
+        seed: Random seed of the held-out splits.
 
     Returns:
-        `tuple`: a `DatasetDict` with columns `sequence` (`string`) and `labels` (list of 0 and 1), and the names of the
-        labels (their numbers, for a saved data set).
+        A `DatasetDict` with columns `sequence` (`string`) and `labels` (list of 0 and 1), and the names of the labels
+        (their numbers, for a saved data set).
 
     Raises:
-        InputError: if a file cannot be read, a column is absent, or a label is neither 0 nor 1.
+        InputError: If a file cannot be read, a column is missing, or a label is neither 0 nor 1.
     """
-    data = _saved(source)
+    data = _load_saved(source)
     if data:
         names = [str(number) for number in range(len(next(iter(data.values()))[0]["labels"]))]
     else:
         names = list(label_columns)
         if not names:
             raise InputError(
-                f"{source}: there is no saved column labels; name the column of each label (label_column)."
+                f"{source}: this is not a saved data set with labels; give the column of each label (label_column)."
             )
         if len(set(names)) < len(names) or not all(names):
-            raise InputError(f"label_column={','.join(names)}: name each label once.")
+            raise InputError(f"label_column={','.join(names)}: give each column once.")
         paths = split_paths(Path(source).expanduser())
         tables = {split: read_split(path) for split, path in paths.items()} if paths else read_hub(str(source))
         data = {
@@ -69,7 +81,7 @@ def load_multilabel_sequences(
     return _with_all_splits(source, data, {"test": test_fraction, "validation": validation_fraction}, seed), names
 
 
-def _dataset(where, table, names, sequence_column):
+def _dataset(where: str | Path, table: pd.DataFrame, names: list[str], sequence_column: str | None) -> Dataset:
     labels = []
     for name, column in zip(names, map(column_name, names)):
         if column not in table.columns:
@@ -78,15 +90,17 @@ def _dataset(where, table, names, sequence_column):
         wrong = ~numbers.isin((0, 1))
         if wrong.any():
             row = wrong.idxmax()
-            raise InputError(f"{where}, {row_name(row)}: {name} is {table[column][row]!r}; labels are 0 or 1.")
+            raise InputError(f"{where}, {row_name(row)}: {name} is {table[column][row]!r}; labels must be 0 or 1.")
         labels.append(numbers.to_numpy(np.uint8))
-    sequences = checked(where, table, sequence_column, names[0])["sequence"]
+    sequences = check_table(where, table, sequence_column, names[0])["sequence"]
     return chromatin_from_arrays(sequences, np.stack(labels, axis=1))
 
 
-def _with_all_splits(source, data, fractions, seed):
+def _with_all_splits(
+    source: str | Path, data: Mapping[str, Dataset], fractions: dict[str, float], seed: int
+) -> DatasetDict:
     if "train" not in data:
-        raise InputError(f"{source}: there is no train split among {', '.join(data)}; name one file train.")
+        raise InputError(f"{source}: there is no train split, only {', '.join(data)}; name one file train.")
     splits = dict(data)
     for split, fraction in fractions.items():
         if split not in splits:

@@ -1,8 +1,10 @@
-"""One door for every labelled data set: by the name of a published one, or by where its files are."""
+"""Load any labelled data set by its published name or by the location of its files."""
 
 from pathlib import Path
 
-from .benchmarks import load_benchmark
+from datasets import DatasetDict
+
+from .benchmarks import Benchmark, load_benchmark
 from .genomic_benchmarks import GENOMIC_BENCHMARKS
 from .labelled import load_labelled_sequences
 from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS
@@ -10,21 +12,36 @@ from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS
 BENCHMARKS = {**GENOMIC_BENCHMARKS, **NUCLEOTIDE_TRANSFORMER_TASKS, **GUE_TASKS}
 
 
-def benchmark_of(source):
-    """The published data set of that name, a `Benchmark`; `None` for anything else and for what is a file or folder."""
+def find_benchmark(source: str | Path) -> Benchmark | None:
+    """
+    Return the published data set with this name, or `None` if it is unknown or a file or folder with this name exists.
+    """
     return None if Path(source).expanduser().exists() else BENCHMARKS.get(str(source))
 
 
-def load_labelled(source, sequence_column=None, label_column=None, validation_fraction=0.1, test_fraction=0.2, seed=42):
+def load_labelled(
+    source: str | Path,
+    sequence_column: str | None = None,
+    label_column: str | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 42,
+) -> DatasetDict:
     """
-    Load a published data set by its name, from the Hub, or anything that [`load_labelled_sequences`] takes.
+    Load a published data set by name from the Hub, or anything that [`load_labelled_sequences`] supports.
 
-    Args: as those of [`load_labelled_sequences`]; a file or folder goes before a published name.
+    Args:
+        source: Name or location. Existing files and folders take precedence over published names.
+        sequence_column: See [`load_labelled_sequences`].
+        label_column: See [`load_labelled_sequences`].
+        validation_fraction: See [`load_labelled_sequences`].
+        test_fraction: See [`load_labelled_sequences`].
+        seed: Random seed of the held-out splits.
 
     Returns:
-        `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` and `label`.
+        A `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` and `label`.
     """
-    benchmark = benchmark_of(source)
+    benchmark = find_benchmark(source)
     if benchmark is not None:
-        return load_benchmark(source, benchmark, None, None, validation_fraction, seed)
+        return load_benchmark(str(source), benchmark, None, None, validation_fraction, seed)
     return load_labelled_sequences(source, sequence_column, label_column, validation_fraction, test_fraction, seed)

@@ -1,10 +1,11 @@
 """The 18 tasks of the Nucleotide Transformer paper, and the tasks of GUE."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from datasets import DatasetDict
 
-from .benchmarks import Benchmark, find, load_benchmark
+from .benchmarks import Benchmark, get_benchmark, load_benchmark
 
 _NT_REPOSITORY = "InstaDeepAI/nucleotide_transformer_downstream_tasks"
 _GUE_REPOSITORY = "leannmlindsey/GUE"
@@ -35,7 +36,9 @@ NUCLEOTIDE_TRANSFORMER_TASKS = {
 }
 
 
-def _gue(names, classes, length, metric="mcc", configuration="{}"):
+def _gue(
+    names: Iterable[str], classes: int, length: int, metric: str = "mcc", configuration: str = "{}"
+) -> dict[str, Benchmark]:
     return {
         name: Benchmark(
             tuple(map(str, range(classes))), None, None, length, metric, _GUE_REPOSITORY, configuration.format(name)
@@ -61,24 +64,21 @@ def load_nucleotide_transformer_task(
     name: str, source: str | Path | None = None, validation_fraction: float = 0.1, seed: int = 42
 ) -> DatasetDict:
     """
-    Load a task of the Nucleotide Transformer paper (its first version, which the HyenaDNA paper uses) or of GUE.
-
-    `NUCLEOTIDE_TRANSFORMER_TASKS` and `GUE_TASKS` have the length, the metric and what else is known of each.
+    Load a task of the Nucleotide Transformer paper (first version, as used in the HyenaDNA paper) or of GUE.
 
     Args:
-        name (`str`): A key of `NUCLEOTIDE_TRANSFORMER_TASKS` or `GUE_TASKS`.
-        source (`str`, *optional*):
-            The Hub by default. Else a folder with `train` and `test` (and `dev`), as FASTA with headers `>name|label`
-            or in any other format and layout of `load_labelled_sequences`.
-        validation_fraction (`float`, defaults to 0.1): Share of train to hold out where there is no validation split.
-        seed (`int`, defaults to 42): Of what is held out.
+        name: A key of `NUCLEOTIDE_TRANSFORMER_TASKS` or `GUE_TASKS`, which have the metadata of each task.
+        source: Location of the files. Defaults to the Hub. Files are a folder with `train` and `test` (and optionally
+            `dev`), in FASTA with headers `>name|label` or any other format and layout of `load_labelled_sequences`.
+        validation_fraction: Fraction of train to hold out if there is no validation split.
+        seed: Random seed of the held-out split.
 
     Returns:
-        `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `label`
-        (`ClassLabel` named by the published numbers). A warning says if sizes are not the published ones.
+        A `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` (`string`) and `label`
+        (`ClassLabel` with the published numbers as names). Sizes that differ from the published ones cause a warning.
 
     Raises:
-        InputError: if there is no task of this name, or its source will not do.
+        InputError: If the name is unknown or the source is invalid.
     """
-    benchmark = find(name, {**NUCLEOTIDE_TRANSFORMER_TASKS, **GUE_TASKS}, "task")
+    benchmark = get_benchmark(name, {**NUCLEOTIDE_TRANSFORMER_TASKS, **GUE_TASKS}, "task")
     return load_benchmark(name, benchmark, source, None, validation_fraction, seed)

@@ -1,90 +1,94 @@
-"""What pretraining reads: windows of several genomes, mixed, without end, and of growing length."""
+"""Training data for pretraining: endless mixtures of genomes, and sequence-length warm-up."""
 
 import random
+from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import count
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import InputError
 from .collators import CausalCollator
 from .intervals import Interval
-from .streams import mix
+from .streams import WindowStream, mix
 
 
 class Windows(Dataset):
-    """The examples of one [`WindowStream`] by number, for evaluation: each comes once, whatever the number of ranks."""
+    """
+    Map-style data set of the windows of a [`WindowStream`], for evaluation: each occurs once for any number of ranks.
+    """
 
-    def __init__(self, stream):
+    def __init__(self, stream: WindowStream) -> None:
         self.stream = stream
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.stream.size()
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> dict[str, Any] | None:
         return self.stream.example(index)
 
 
 class Mixture(IterableDataset):
     """
-    Examples of several streams in random turn, each stream epoch after epoch, without end.
+    Sample examples from several streams, each epoch after epoch, without end.
 
-    Which stream comes next depends on `seed` and the worker alone, so that a run that is begun again and passes over
-    what it has read goes on exactly as it would have.
+    The choice of the stream depends only on `seed` and the worker, so a restarted run that skips what it has already
+    read continues identically.
 
     Args:
-        streams (`list[WindowStream]`): With `rank=0, world_size=1`: Trainer and Accelerate share the mixture out.
-        weights (`list[float]`, *optional*): How often each is chosen; by default as its share of all windows.
-        seed (`int`, defaults to 0): Of the choice.
+        streams: Streams with `rank=0, world_size=1`: Trainer and Accelerate divide the mixture among ranks.
+        weights: Relative sampling frequencies. Default to the numbers of windows.
+        seed: Random seed of the choice.
     """
 
-    def __init__(self, streams, weights=None, seed=0):
+    def __init__(self, streams: list[WindowStream], weights: Sequence[float] | None = None, seed: int = 0) -> None:
         weights = [stream.size() for stream in streams] if weights is None else weights
         if len(weights) != len(streams) or not all(weight > 0 for weight in weights):
             raise InputError(f"weights={weights}: give a number above 0 for each of the {len(streams)} genomes.")
         self.streams, self.weights, self.seed = streams, weights, seed
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
-        chance = random.Random(mix(self.seed, 0 if worker is None else worker.id))
-        sources = [_endless(stream) for stream in self.streams]
+        rng = random.Random(mix(self.seed, 0 if worker is None else worker.id))
+        sources = [_repeat(stream) for stream in self.streams]
         while True:
-            yield next(*chance.choices(sources, self.weights))
+            yield next(*rng.choices(sources, self.weights))
 
 
-def _endless(stream):
+def _repeat(stream: WindowStream) -> Iterator[dict[str, Any]]:
     stream = copy(stream)
     for epoch in count():
         stream.set_epoch(epoch)
-        empty = True
+        is_empty = True
         for example in stream:
-            empty = False
+            is_empty = False
             yield example
-        if empty:
-            raise InputError("a genome has no window to train on: all are left out for their N.")
+        if is_empty:
+            raise InputError("a genome has no window to train on: all have too many N; remove this genome.")
 
 
 class LengthWarmup(TrainerCallback):
     """
-    Sequence-length warm-up: training begins with short sequences, which double in length stage by stage.
+    Sequence-length warm-up: training starts with short sequences, whose length doubles from stage to stage.
 
-    Each window of the full length is cut into shorter sequences, so that tokens a step, and which bases a step sees,
-    are the same as without warm-up. `max_seq_len` of the model stays what it is: the filters are functions of it. The
-    length belongs to the number of the example, not to a clock: runs with several processes or dataloader workers and
-    resumed runs see the same. As a callback of the Trainer it adds the `length` to every log entry.
+    Windows of the full length are cut into shorter sequences, so that the number of tokens per step, and the bases in
+    each step, are the same as without warm-up. `max_seq_len` of the model does not change, because the filters depend
+    on it. The length is a function of the number of the example, so it does not depend on the number of processes or
+    dataloader workers, or on interruptions. As a callback of the Trainer, it adds the `length` to every log entry.
 
     Args:
-        length (`int`): Of the last stage and of the windows, in tokens.
-        initial_length (`int`): Of the first stage; `length` is 2, 4, 8, ... times as much.
-        steps (`int`): Optimizer steps of all stages before the last one, which they share equally.
+        length: Length of the windows and of the last stage, in tokens.
+        initial_length: Length of the first stage; `length` must be 2, 4, 8, ... times as large.
+        steps: Number of optimizer steps before the last stage, divided equally among the other stages.
 
     Raises:
-        InputError: if doubling does not lead from `initial_length` to `length`.
+        InputError: If doubling `initial_length` does not lead to `length`.
     """
 
-    def __init__(self, length, initial_length, steps):
+    def __init__(self, length: int, initial_length: int, steps: int) -> None:
         factor = length // max(initial_length, 1)
         if initial_length < 2 or initial_length * factor != length or factor & (factor - 1):
             raise InputError(
@@ -94,72 +98,88 @@ class LengthWarmup(TrainerCallback):
         self.length, self.initial_length, self.steps = length, initial_length, steps
         self.stages = factor.bit_length() - 1
 
-    def at(self, step):
-        """The length of sequences in an optimizer step, counted from 0."""
+    def at(self, step: int) -> int:
+        """Return the length of the sequences in an optimizer step, counted from 0."""
         if step >= self.steps:
             return self.length
         return self.initial_length << step * self.stages // self.steps
 
-    def cut(self, stream, batch_size, batches_per_step):
+    def cut(self, stream: IterableDataset, batch_size: int, batches_per_step: int) -> IterableDataset:
         """
-        The examples of a stream, each cut as belongs to its step, for [`PretrainingCollator`].
+        Cut the examples of a stream to the length of their step, for [`PretrainingCollator`].
 
         Args:
-            stream (`IterableDataset`): Gives examples of `length` tokens, without end.
-            batch_size (`int`): Examples that a dataloader takes at a time.
-            batches_per_step (`int`): Such batches in an optimizer step, over all processes.
-        """
-        return _Cut(self, stream, batch_size, batches_per_step)
+            stream: Endless stream of examples of `length` tokens.
+            batch_size: Number of examples in a batch of the dataloader.
+            batches_per_step: Number of such batches in an optimizer step, over all processes.
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+        Returns:
+            A stream of lists of pieces of `(input_ids, labels)` examples.
+        """
+        return _CutStream(self, stream, batch_size, batches_per_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if logs is not None and "loss" in logs:
             logs["length"] = state.log_history[-1]["length"] = self.at(state.global_step - 1)
 
 
-class _Cut(IterableDataset):
-    def __init__(self, warmup, stream, batch_size, batches_per_step):
+class _CutStream(IterableDataset):
+    """Cut the examples of a stream to the sequence length of their optimizer step."""
+
+    def __init__(self, warmup: LengthWarmup, stream: IterableDataset, batch_size: int, batches_per_step: int) -> None:
         self.warmup, self.stream = warmup, stream
         self.batch_size, self.batches_per_step = batch_size, batches_per_step
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[dict[str, tuple[torch.Tensor, ...]]]:
         worker = get_worker_info()
         first, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for number, example in enumerate(self.stream):
-            batch = number // self.batch_size * workers + first  # dataloaders take a batch of each worker in turn
+            batch = number // self.batch_size * workers + first  # dataloaders take batches from their workers in turn
             length = self.warmup.at(batch // self.batches_per_step)
             yield {name: torch.as_tensor(values).split(length) for name, values in example.items()}
 
 
 class PretrainingCollator(CausalCollator):
-    """As [`CausalCollator`], and every piece of a window that was cut becomes a row: `(batch * pieces, length)`."""
+    """
+    Collate like [`CausalCollator`]; each piece of a cut window becomes a row, so batches are
+    `(batch * pieces, length)`.
+    """
 
-    def __call__(self, examples):
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return super().__call__([piece for example in examples for piece in _pieces(example)])
 
 
-def _pieces(example):
+def _pieces(example: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(example["input_ids"], tuple):
         return [example]
     return [dict(zip(example, piece)) for piece in zip(*example.values())]
 
 
-def without(pieces, removed):
+def subtract_intervals(pieces: list[Interval], removed: list[Interval]) -> list[Interval]:
     """
-    What is left of some intervals when others are taken out of them.
+    Remove parts of intervals.
 
     Args:
-        pieces, removed (`list[Interval]`): In any order; they may overlap.
+        pieces: Intervals in any order; they may overlap.
+        removed: Intervals to remove, in any order; they may overlap.
 
     Returns:
-        `list[Interval]`, in the order of `pieces`.
+        The remaining intervals, in the order of `pieces`.
     """
-    for taken in removed:
+    for hole in removed:
         pieces = [
             Interval(piece.name, start, end)
             for piece in pieces
             for start, end in (
-                [(piece.start, min(piece.end, taken.start)), (max(piece.start, taken.end), piece.end)]
-                if piece.name == taken.name and taken.start < piece.end and piece.start < taken.end
+                [(piece.start, min(piece.end, hole.start)), (max(piece.start, hole.end), piece.end)]
+                if piece.name == hole.name and hole.start < piece.end and piece.start < hole.end
                 else [piece[1:3]]
             )
             if start < end

@@ -1,4 +1,4 @@
-"""Nucleotide letters: which there are, their complements, and their tokens."""
+"""Nucleotide letters, their complements, and their tokens."""
 
 import re
 
@@ -8,17 +8,17 @@ import torch
 from ..model.tokenization_hyenadna import AMBIGUITY_CODES, VOCABULARY, token_table
 
 BASES = "ACGT"
-# The IUPAC codes: the bases with U, N, and those that stand for two or three bases.
+# IUPAC codes: the bases, U, N, and the codes for two or three bases.
 NUCLEOTIDES = f"{BASES}UN{AMBIGUITY_CODES}"
 COMPLEMENTS = "TGCAANYRSWMKVHDB"
 
 NOT_A_NUCLEOTIDE = re.compile(f"[^{NUCLEOTIDES}{NUCLEOTIDES.lower()}]")
 
-IGNORED = -100  # label that no loss counts
+IGNORED = -100  # label that losses ignore
 
 _COMPLEMENT = str.maketrans(NUCLEOTIDES + NUCLEOTIDES.lower(), COMPLEMENTS + COMPLEMENTS.lower())
 
-# Tokens that stand for nucleotides, and that of the complement of each token (special ones stay what they are).
+# Tokens of nucleotides, and the complement of every token (special tokens are their own).
 NUCLEOTIDE_IDS = tuple(VOCABULARY[letter] for letter in f"{BASES}N")
 COMPLEMENT_IDS = torch.arange(len(VOCABULARY))
 COMPLEMENT_IDS[list(NUCLEOTIDE_IDS)] = torch.tensor(
@@ -26,28 +26,28 @@ COMPLEMENT_IDS[list(NUCLEOTIDE_IDS)] = torch.tensor(
 )
 
 
-def normalised(sequence: str) -> str:
+def normalise(sequence: str) -> str:
     """
-    The spelling by which sequences are compared: upper case, and T for U.
+    Normalise the spelling of a sequence for comparison: upper case, and T for U.
 
     Args:
-        sequence (`str`): IUPAC nucleotide codes in either case. Other characters stay as they are.
+        sequence: IUPAC nucleotide codes in either case. Other characters are unchanged.
 
     Returns:
-        `str` of the same length.
+        A string of the same length.
     """
     return sequence.upper().replace("U", "T")
 
 
 def reverse_complement(sequence: str) -> str:
     """
-    The other strand of a sequence, read in its own direction.
+    Reverse-complement a sequence.
 
     Args:
-        sequence (`str`): IUPAC nucleotide codes in either case; U is paired with A. Other characters stay as they are.
+        sequence: IUPAC nucleotide codes in either case; U pairs with A. Other characters are unchanged.
 
     Returns:
-        `str` of the same length; every letter in the case of the one that it pairs with.
+        A string of the same length. Each letter has the case of its partner.
     """
     return sequence.translate(_COMPLEMENT)[::-1]
 
@@ -64,14 +64,14 @@ _COMPLEMENTARY_TOKENS = COMPLEMENT_IDS.numpy()[_TOKENS]
 
 def token_ids(sequence: str, reverse_complemented: bool = False) -> np.ndarray:
     """
-    The token ids that `HyenaDNATokenizer` gives, without special tokens, for long sequences.
+    Tokenize a long sequence like `HyenaDNATokenizer`, without special tokens.
 
     Args:
-        sequence (`str`): ASCII letters.
-        reverse_complemented (`bool`, defaults to `False`): Read the other strand.
+        sequence: ASCII letters.
+        reverse_complemented: Tokenize the reverse complement.
 
     Returns:
-        `np.ndarray` of `int64`, of shape `(length,)`.
+        Token ids, type `int64`, shape `(length,)`.
     """
     letters = np.frombuffer(sequence.encode("ascii"), np.uint8)
     table = _COMPLEMENTARY_TOKENS if reverse_complemented else _TOKENS
@@ -80,15 +80,15 @@ def token_ids(sequence: str, reverse_complemented: bool = False) -> np.ndarray:
 
 def reverse_complement_ids(ids: torch.Tensor) -> torch.Tensor:
     """
-    The token ids of the other strand; special tokens around the nucleotides stay in their places.
+    Reverse-complement token ids; special tokens around the nucleotides keep their positions.
 
     Args:
-        ids (`torch.LongTensor` of shape `(length,)`): Of one sequence.
+        ids: Token ids of one sequence, shape `(length,)`.
 
     Returns:
-        `torch.LongTensor` of shape `(length,)`.
+        Token ids, shape `(length,)`.
     """
     is_nucleotide = ids >= min(NUCLEOTIDE_IDS)
-    other = ids.clone()
-    other[is_nucleotide] = COMPLEMENT_IDS.to(ids.device)[ids[is_nucleotide].flip(0)]
-    return other
+    result = ids.clone()
+    result[is_nucleotide] = COMPLEMENT_IDS.to(ids.device)[ids[is_nucleotide].flip(0)]
+    return result

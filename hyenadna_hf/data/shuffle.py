@@ -1,4 +1,4 @@
-"""Shuffled sequences: what is left of a sequence when all but its short-range composition is gone."""
+"""Shuffle sequences while preserving their short-range composition."""
 
 import random
 from collections import defaultdict
@@ -7,17 +7,17 @@ from itertools import pairwise
 
 def dinucleotide_shuffle(sequence: str, rng: random.Random) -> str:
     """
-    A random sequence with the same number of each dinucleotide, and so of each base, and the same two ends.
+    Shuffle a sequence while preserving its dinucleotide counts, and so its base counts, and its first and last letter.
 
-    All such sequences are equally likely: the letters are the nodes of a graph with an edge for each dinucleotide, and
-    the result is a random Eulerian walk through it (Altschul & Erickson 1985).
+    All such sequences are equally likely: letters are the nodes of a graph with an edge for each dinucleotide, and the
+    result is a random Eulerian walk through it (Altschul & Erickson 1985).
 
     Args:
-        sequence (`str`): Any letters; upper and lower case are different ones.
-        rng (`random.Random`): Source of chance.
+        sequence: Any letters; case matters.
+        rng: Random number generator.
 
     Returns:
-        `str` of the same length.
+        A string of the same length.
     """
     followers = defaultdict(list)
     for letter, following in pairwise(sequence):
@@ -28,7 +28,7 @@ def dinucleotide_shuffle(sequence: str, rng: random.Random) -> str:
         if all(_leads_to(end, letter, last) for letter in last):
             break
     for letter, choices in followers.items():
-        if letter in last:  # the edge by which the walk leaves a letter for good
+        if letter in last:  # the edge by which the walk leaves a letter for the last time
             choices.remove(last[letter])
         rng.shuffle(choices)
         if letter in last:
@@ -40,7 +40,7 @@ def dinucleotide_shuffle(sequence: str, rng: random.Random) -> str:
     return "".join(shuffled)
 
 
-def _leads_to(end, letter, last):
+def _leads_to(end: str, letter: str, last: dict[str, str]) -> bool:
     visited = set()
     while letter != end and letter not in visited:
         visited.add(letter)

@@ -1,4 +1,4 @@
-"""Which species does a window come from: a folder with the genome of each."""
+"""Windows labelled with their species, from a folder with the genome of each."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,51 +20,60 @@ class SpeciesDataset(WindowStream):
     """
     A stream of windows of several genomes, in equal numbers, labelled with their species.
 
-    An epoch has as many windows of each species as the smallest genome has; of the others it has other ones in each
-    epoch. Everything else is as in [`GenomeDataset`].
+    An epoch has as many windows of each species as the smallest genome provides; for the others, the choice changes
+    from epoch to epoch. See [`GenomeDataset`] for the windows.
 
     Args:
-        genomes (`dict[str, GenomeDataset]`): The windows of each species.
-        shuffle (`bool`): Whether their order is random.
-        seed, rank, world_size: As those of `WindowStream`.
+        genomes: Windows of each species.
+        shuffle: Shuffle the windows.
+        seed: See [`WindowStream`].
+        rank: See [`WindowStream`].
+        world_size: See [`WindowStream`].
 
     Attributes:
-        features (`datasets.Features`): `input_ids` and `label`, a `ClassLabel` numbered by the names of the species in
-            alphabetical order.
+        features: The `datasets.Features` of `input_ids` and `label`, a `ClassLabel` numbered by the names of the
+            species in alphabetical order.
 
     Yields:
-        `dict` with `input_ids`, a `torch.LongTensor` of shape `(length,)`, and `label` (`int`).
+        A `dict` with `input_ids`, shape `(length,)`, and `label` (`int`).
     """
 
-    def __init__(self, genomes, shuffle=True, seed=0, rank=None, world_size=None):
+    def __init__(
+        self,
+        genomes: dict[str, GenomeDataset],
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         super().__init__(shuffle, seed, rank, world_size)
         self.names = sorted(genomes)
         self._genomes = [genomes[name] for name in self.names]
         self.features = Features({"input_ids": Sequence(Value("int64")), "label": ClassLabel(names=self.names)})
 
-    def size(self):
+    def size(self) -> int:
         return len(self._genomes) * min(genome.size() for genome in self._genomes)
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
         for genome in self._genomes:
             genome.set_epoch(epoch)
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         for genome in self._genomes:
             genome.set_epoch(self.epoch)
 
-    def __len__(self):
+    def __len__(self) -> int:
         if any(genome.n_policy == "drop" for genome in self._genomes):
-            raise TypeError("how many windows are left out is known only when they have been read")
+            raise TypeError("the number of windows is unknown with n_policy='drop'")
         return super().__len__()
 
-    def example(self, index):
+    def example(self, index: int) -> dict[str, Any] | None:
         number, label = divmod(index, len(self._genomes))
         genome = self._genomes[label]
-        turned = mix(self.seed, self.epoch, label) if self.shuffle else 0
-        example = genome.example((number + turned) % genome.size())
+        offset = mix(self.seed, self.epoch, label) if self.shuffle else 0
+        example = genome.example((number + offset) % genome.size())
         return None if example is None else {"input_ids": example["input_ids"], "label": label}
 
 
@@ -78,45 +87,46 @@ def load_species(
     **kwargs: Any,
 ) -> dict[str, SpeciesDataset]:
     """
-    Streams for telling species apart (the task of the HyenaDNA paper on human, lemur, mouse, pig and hippo).
+    Build streams for species classification (the task of the HyenaDNA paper on human, lemur, mouse, pig and hippo).
 
-    Whole sequences are held out: of each genome, by a choice that follows from `seed` and their names, as many as are
-    needed for the fractions. A genome of fewer than three sequences is cut instead: its first part is train, then comes
-    validation, the end is test.
+    Whole sequences of each genome are held out, enough for the given fractions, chosen by `seed` and their names. A
+    genome with fewer than three sequences is split by position instead: train first, then validation, then test.
 
     Args:
-        folder (`str` or `Path`): With one FASTA file a species (`human.fa.gz`, ...), or one folder of FASTA files each.
-        max_length (`int`, defaults to 1024): Bases in a window, up to 1,000,000 and more.
-        held_out (`dict[str, dict[str, list[str]]]`, *optional*):
-            Regions by species and split, `{"human": {"validation": ["chr19"], "test": ["chr20", "chr21:1-5000000"]}}`;
-            train is every sequence without one of them. Species that are not named are split by the rule above.
-        validation_fraction, test_fraction (`float`, default to 0.1): Share of the bases of each genome.
-        seed (`int`, defaults to 0): Of the split and of the streams.
+        folder: Folder with one FASTA file per species (`human.fa.gz`, ...), or one folder of FASTA files each.
+        max_length: Length of a window, in bases, up to 1,000,000 and more.
+        held_out: Regions by species and split, such as `{"human": {"validation": ["chr19"], "test": ["chr20",
+            "chr21:1-5000000"]}}`. Train is every sequence without such a region. Other species are split as above.
+        validation_fraction: Fraction of the bases of each genome for validation.
+        test_fraction: Fraction of the bases of each genome for test.
+        seed: Random seed of the split and of the streams.
         kwargs: `reverse_complement`, `shift`, `n_policy`, `max_n`, `append_sep`, `rank` and `world_size` of
             [`GenomeDataset`].
 
     Returns:
-        `dict[str, SpeciesDataset]` with `train`, `validation` and `test`.
+        Streams by split: `train`, `validation` and `test`.
 
     Raises:
-        InputError: if there are fewer than two species, or a file or region will not do.
+        InputError: If there are fewer than two species, or a file or region is invalid.
     """
     folder = Path(folder).expanduser()
     for name, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
         if not 0 < fraction < 0.5:
-            raise InputError(f"{name}={fraction}: give a share of the bases between 0 and 0.5.")
-    genomes = {fasta_stem(file): Fasta(file) for file in fasta_files(folder)}
+            raise InputError(f"{name}={fraction}: give a fraction of the bases between 0 and 0.5.")
+    genomes: dict[str, Fasta] = {str(fasta_stem(file)): Fasta(file) for file in fasta_files(folder)}
     genomes |= {entry.name: FastaFolder(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
     if len(genomes) < 2:
-        raise InputError(f"{folder}: telling species apart needs the genomes of two or more; here is {len(genomes)}.")
+        raise InputError(
+            f"{folder}: species classification needs at least two genomes; this folder contains {len(genomes)}."
+        )
     held_out = held_out or {}
     unknown = [name for name in held_out if name not in genomes]
     if unknown:
-        raise InputError(f"held_out: there is no species {unknown[0]!r} in {folder}; there are {', '.join(genomes)}.")
+        raise InputError(f"held_out: unknown species {unknown[0]!r}; {folder} contains {', '.join(genomes)}.")
     regions = {
-        name: _chosen(name, genome, held_out[name])
+        name: _choose_regions(name, genome, held_out[name])
         if name in held_out
-        else _by_rule(genome, validation_fraction, test_fraction, seed)
+        else _hold_out_sequences(genome, validation_fraction, test_fraction, seed)
         for name, genome in genomes.items()
     }
     share = {name: kwargs.pop(name, None) for name in ("rank", "world_size")}
@@ -136,24 +146,26 @@ def load_species(
     }
 
 
-def _chosen(name, genome, held_out):
-    """Regions by split: those that the user named, and for train the sequences that none of them touches."""
+def _choose_regions(name: str, genome: Fasta, held_out: Mapping[str, Collection[str]]) -> dict[str, list[Interval]]:
+    """Return regions by split: those chosen by the user, and for train the sequences that none of them touches."""
     regions = {split: [parse_region(region, genome) for region in held_out.get(split, [])] for split in SPLITS[1:]}
     for split in SPLITS[1:]:
         if not regions[split]:
             raise InputError(f"held_out[{name!r}]: give regions for {split}.")
     touched = {region.name for split in SPLITS[1:] for region in regions[split]}
-    regions["train"] = [whole for whole in _wholes(genome) if whole.name not in touched]
+    regions["train"] = [whole for whole in _whole_sequences(genome) if whole.name not in touched]
     if not regions["train"]:
         raise InputError(f"held_out[{name!r}]: no sequence is left for train.")
     return regions
 
 
-def _by_rule(genome, validation_fraction, test_fraction, seed):
-    """Regions by split: whole sequences where there are three or more, else pieces of each."""
-    wholes = _wholes(genome)
+def _hold_out_sequences(
+    genome: Fasta, validation_fraction: float, test_fraction: float, seed: int
+) -> dict[str, list[Interval]]:
+    """Return regions by split: whole sequences if there are at least three, otherwise pieces of each."""
+    wholes = _whole_sequences(genome)
     if len(wholes) < 3:
-        return _cut(wholes, validation_fraction, test_fraction)
+        return _split_by_position(wholes, validation_fraction, test_fraction)
     total = sum(genome.lengths.values())
     left = sorted(wholes, key=lambda whole: mix(seed, crc32(whole.name.encode())))
     regions = {"train": left}
@@ -164,16 +176,18 @@ def _by_rule(genome, validation_fraction, test_fraction, seed):
     return regions
 
 
-def _cut(wholes, validation_fraction, test_fraction):
-    regions = {split: [] for split in SPLITS}
+def _split_by_position(
+    wholes: list[Interval], validation_fraction: float, test_fraction: float
+) -> dict[str, list[Interval]]:
+    regions: dict[str, list[Interval]] = {split: [] for split in SPLITS}
     for name, _, length, _ in wholes:
         first, second = round(length * (1 - validation_fraction - test_fraction)), round(length * (1 - test_fraction))
         if not 0 < first < second < length:
-            raise InputError(f"the sequence {name} of {length:,} bases is too short to be split.")
+            raise InputError(f"the sequence {name} of {length:,} bases is too short to split; remove this genome.")
         for split, start, end in zip(SPLITS, (0, first, second), (first, second, length)):
             regions[split].append(Interval(name, start, end))
     return regions
 
 
-def _wholes(genome):
+def _whole_sequences(genome: Fasta) -> list[Interval]:
     return [Interval(name, 0, length) for name, length in genome.lengths.items()]

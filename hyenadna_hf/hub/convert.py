@@ -19,7 +19,7 @@ from transformers import GenerationConfig
 from ..arguments import CommandParser
 from ..data.source import refuse_foreign
 from ..errors import InputError
-from ..jobs import naming, sha256
+from ..jobs import errors_naming, sha256
 from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS
 from ..model.modeling_hyenadna import (
     HyenaDNAForCausalLM,
@@ -356,7 +356,7 @@ def _write_published(model, folder):
 def _new_folder(destination):
     """A folder that appears under its name when all is written, or not at all."""
     prefix = f".{destination.name}-"
-    with naming(destination, destination.with_name(prefix)):
+    with errors_naming(destination, destination.with_name(prefix)):
         destination.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=prefix))
         try:

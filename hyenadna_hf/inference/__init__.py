@@ -1,1 +1,1 @@
-"""Trained models at work: likelihoods, variant effects and embeddings of many sequences in bounded memory."""
+"""Likelihoods, variant effects and embeddings of many sequences, in bounded memory."""

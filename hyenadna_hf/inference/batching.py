@@ -1,17 +1,21 @@
-"""Many sequences of many lengths through a model, in bounded memory."""
+"""Batch many sequences of different lengths, in bounded memory."""
 
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from typing import TypeVar
 
 import torch
+from transformers import PreTrainedModel
 
-# Sequences are read ahead, to be sorted by length, until they make this many batches.
+# Sequences are read ahead and sorted by length until they fill this many batches.
 BATCHES_AHEAD = 8
+Item = TypeVar("Item")
 
 
 @contextmanager
-def inference_of(model):
-    """The model in eval mode and without gradients; afterwards every module is in the mode that it was found in."""
+def inference_of(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Run a model in evaluation mode without gradients; afterwards restore the mode of every module."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -22,26 +26,28 @@ def inference_of(model):
             module.training = True
 
 
-def length_bucketed(items, length, max_tokens, window=4096):
+def length_bucketed(
+    items: Iterable[Item], length: Callable[[Item], int], max_tokens: int, window: int = 4096
+) -> Iterator[list[tuple[int, Item]]]:
     """
-    Batches of items of like length, so that little of a batch is padding.
+    Batch items of similar length, so that batches contain little padding.
 
-    Reads `window` items ahead and no more, so memory does not grow with their number. The order is not kept: each item
-    comes with its index.
+    At most `window` items are read ahead, so memory does not grow with their number. The order changes: each item comes
+    with its index.
 
     Args:
-        items (iterable): What to batch.
-        length (`Callable`): Gives the number of tokens of an item.
-        max_tokens (`int`): Tokens in a batch, padding included. A single item that is longer is a batch by itself.
-        window (`int`, defaults to 4096): How many items to sort at a time.
+        items: Items to batch.
+        length: Returns the number of tokens of an item.
+        max_tokens: Tokens in a batch, padding included. A longer item is a batch by itself.
+        window: Number of items to sort at a time.
 
     Yields:
-        `list[tuple[int, item]]`: the batch, each item with its index in `items`.
+        Batches of items with their indices in `items`.
     """
     numbered = enumerate(items)
     while ahead := list(islice(numbered, window)):
-        batch = []
-        # Longest first: what fills a batch is known from its first item, and running out of memory shows at once.
+        batch: list[tuple[int, Item]] = []
+        # Longest first: the first item sets the width of a batch, and running out of memory shows early.
         for index, item in sorted(ahead, key=lambda pair: length(pair[1]), reverse=True):
             if batch and (len(batch) + 1) * max(1, length(batch[0][1])) > max_tokens:
                 yield batch
@@ -50,24 +56,25 @@ def length_bucketed(items, length, max_tokens, window=4096):
         yield batch
 
 
-def chunks_of(items, length, total):
+def chunks_of(items: Iterable[Item], length: Callable[[Item], float], total: float) -> Iterator[list[Item]]:
     """
-    Lists of consecutive items, each as short as it can be with `total` tokens: what to hold in memory at a time.
+    Divide items into lists of consecutive items, each as short as possible with at least `total` tokens.
 
     Args:
-        items (iterable): What to divide; read no further than the list that is handed over.
-        length (`Callable`): Gives the number of tokens of an item.
-        total (`int`): Tokens at which a list is full.
+        items: Items to divide, read lazily.
+        length: Returns the number of tokens of an item.
+        total: Number of tokens at which a list is complete.
 
     Yields:
-        `list`: of at least one item.
+        Non-empty lists of items.
     """
-    chunk, held = [], 0
+    chunk: list[Item] = []
+    size = 0.0
     for item in items:
         chunk.append(item)
-        held += length(item)
-        if held >= total:
+        size += length(item)
+        if size >= total:
             yield chunk
-            chunk, held = [], 0
+            chunk, size = [], 0.0
     if chunk:
         yield chunk

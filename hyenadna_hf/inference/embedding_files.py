@@ -1,63 +1,67 @@
 """
-Files of embeddings: Parquet, NumPy and AnnData.
+Write embeddings to Parquet, NumPy and AnnData files.
 
-All writers take the same arguments: where to write (`Path`); the parts, as a `list` of the regions of each and the
-`.npy` file with their embeddings, float32, of shape `(rows, width)`; and `about`, a `dict` on how they were made. They
-hold one part at a time.
+All writers take the same arguments: the output path; the parts, as a list of pairs of regions and the `.npy` file with
+their embeddings (float32, shape `(rows, width)`); and `metadata`, a dictionary on their origin. They hold one part in
+memory at a time.
 """
 
 import importlib.util
 import json
 import warnings
+from collections.abc import Iterator
 from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, WorkError
-from ..jobs import folder_of_parts
+from ..jobs import parts_folder
 
 COLUMNS = ("name", "contig", "start", "end", "strand", "length")
+Parts = list[tuple[list[Any], Path]]  # regions, and the file with their embeddings
 
 
-def check_output(path, pooling):
+def check_output(path: Path, pooling: str) -> None:
     """
-    Make sure that a file of embeddings can be written, before there are any.
+    Check that a file of embeddings can be written, before any embeddings are computed.
 
     Args:
-        path (`Path`): The file.
-        pooling (`str`): As in [`embed`].
+        path: Output file.
+        pooling: Pooling as in [`embed`].
 
     Raises:
-        InputError: if the file is there already, the format has no room for an embedding of
-            every base, or the package that writes it is missing.
+        InputError: If the file exists, the format does not support an embedding of every base, or the required package
+            is missing.
     """
     suffix = path.suffix
     if pooling == "none" and suffix != ".parquet":
-        raise InputError(f"--out {path}: with pooling none every row has another length; write to .parquet.")
+        raise InputError(f"--out {path}: with pooling none, rows differ in length; write to .parquet.")
     if suffix == ".h5ad" and importlib.util.find_spec("anndata") is None:
         raise InputError(f"--out {path}: the package anndata is missing; pip install 'hyenadna_hf[h5ad]'.")
-    if folder_of_parts(path).is_dir():
-        return  # of a run that may have been killed once the files were there
+    if parts_folder(path).is_dir():
+        return  # from a run that may have been killed after it had installed the files
     for file in (path, _names_file(path)) if suffix == ".npy" else (path,):
         if file.exists():
-            raise InputError(f"--out {path}: {file} is there already; delete it, or give another name.")
+            raise InputError(f"--out {path}: {file} already exists; delete it or choose another name.")
 
 
-def write_parquet(path, parts, about):
+def write_parquet(path: Path, parts: Parts, metadata: dict[str, Any]) -> None:
     """
-    One row a sequence and one row group a part: [`COLUMNS`], and `embedding`, a list of fixed length of float32; with
-    pooling `"none"`, a list of such lists, one a base. `about` is in the metadata of the schema, as JSON.
+    Write one row per sequence and one row group per part, with [`COLUMNS`] and `embedding`, a fixed-size list of
+    float32; with pooling `"none"`, a list of such lists, one per base. The schema contains `metadata` as JSON.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    every_base = about["pooling"] == "none"
+    every_base = metadata["pooling"] == "none"
     width = _width(parts)
     vector = pa.list_(pa.float32(), width)
-    kinds = {"start": pa.int64(), "end": pa.int64(), "length": pa.int64()}
-    fields = [(column, kinds.get(column, pa.string())) for column in COLUMNS]
+    types = {"start": pa.int64(), "end": pa.int64(), "length": pa.int64()}
+    fields = [(column, types.get(column, pa.string())) for column in COLUMNS]
     fields.append(("embedding", pa.list_(vector) if every_base else vector))
-    schema = pa.schema(fields, metadata={"hyenadna": json.dumps(about)})
+    schema = pa.schema(fields, metadata={"hyenadna": json.dumps(metadata)})
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["contig", "strand"]) as writer:
         for regions, file in parts:
             columns = [[getattr(region, column) for region in regions] for column in COLUMNS]
@@ -68,31 +72,36 @@ def write_parquet(path, parts, about):
             writer.write_table(pa.table([*columns, embedding], schema=schema))
 
 
-def write_npy(path, parts, about):
-    """An array of shape `(sequences, width)`, float32; beside it, as `.tsv`, [`COLUMNS`] with a line for each row."""
+def write_npy(path: Path, parts: Parts, metadata: dict[str, Any]) -> None:
+    """
+    Write an array of shape `(sequences, width)`, float32, and beside it a `.tsv` file with [`COLUMNS`] of each row.
+    """
     with open(path, "wb") as array, open(_names_file(path), "w") as names:
         shape = (sum(len(regions) for regions, _ in parts), _width(parts))
         np.lib.format.write_array_header_1_0(array, {"descr": "<f4", "fortran_order": False, "shape": shape})
         print(*COLUMNS, sep="\t", file=names)
         for regions, file in parts:
-            array.write(np.load(file).tobytes())  # `tofile` would not notice a full disk
+            array.write(np.load(file).tobytes())  # `tofile` would miss a full disk
             for region in regions:
                 print(*(getattr(region, column) for column in COLUMNS), sep="\t", file=names)
 
 
-def write_h5ad(path, parts, about):
-    """An `AnnData` whose `X` is that of [`write_npy`], with [`COLUMNS`] in `obs` and `about` in `uns["hyenadna"]`."""
+def write_h5ad(path: Path, parts: Parts, metadata: dict[str, Any]) -> None:
+    """
+    Write an `AnnData` with the array of [`write_npy`] as `X`, [`COLUMNS`] in `obs`, and `metadata` in
+    `uns["hyenadna"]`.
+    """
     import anndata
     import pandas as pd
 
     array = path.with_suffix(".npy")
-    write_npy(array, parts, about)
+    write_npy(array, parts, metadata)
     rows = pd.read_csv(_names_file(array), sep="\t", dtype={"name": str, "contig": "category", "strand": "category"})
     rows.index = rows["name"].to_numpy(object)
-    # An ordinary array to anndata, but its content stays in the file.
+    # anndata sees an ordinary array, but its content stays in the file.
     values = np.asarray(np.load(array, mmap_mode="r"))
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that names are not unique; now they are
-        data = anndata.AnnData(values, obs=rows, uns={"hyenadna": json.dumps(about)})
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # names are made unique below
+        data = anndata.AnnData(values, obs=rows, uns={"hyenadna": json.dumps(metadata)})
         data.obs_names_make_unique()
     data.write_h5ad(path)
     array.unlink()
@@ -102,42 +111,44 @@ def write_h5ad(path, parts, about):
 WRITERS = {".parquet": write_parquet, ".npy": write_npy, ".h5ad": write_h5ad}
 
 
-def write(path, parts, about):
+def write(path: Path, parts: Parts, metadata: dict[str, Any]) -> None:
     """
-    Write a file of embeddings by its ending, and check that it holds a row for each region, in their order.
+    Write a file of embeddings in the format of its suffix, and check that it has a row for each region, in order.
 
     Raises:
-        WorkError: if it does not.
+        WorkError: If the file is incomplete or wrong.
     """
     for regions, file in parts:
-        rows = sum(region.length for region in regions) if about["pooling"] == "none" else len(regions)
+        rows = sum(region.length for region in regions) if metadata["pooling"] == "none" else len(regions)
         if len(np.load(file, mmap_mode="r")) != rows:
-            raise WorkError(f"{file}: a part has another number of rows than its sequences have; delete it.")
-    WRITERS[path.suffix](path, parts, about)
+            raise WorkError(f"{file}: the number of rows does not match the sequences; delete this part.")
+    WRITERS[path.suffix](path, parts, metadata)
     expected = (region.name for regions, _ in parts for region in regions)
     try:
-        same = all(one == other for one, other in zip_longest(READERS[path.suffix](path), expected))
-    except Exception as error:  # what readers raise of a file that was cut
-        raise WorkError(f"{path.name}: it cannot be read back ({error}); is the disk full?") from error
-    if not same:
-        raise WorkError(f"{path.name}: its rows are not those of the sequences when it is read back; is the disk full?")
+        is_complete = all(name == other for name, other in zip_longest(READERS[path.suffix](path), expected))
+    except Exception as error:  # readers raise many types for a truncated file
+        raise WorkError(f"{path.name}: the file cannot be read back ({error}); check the free disk space.") from error
+    if not is_complete:
+        raise WorkError(
+            f"{path.name}: the rows that were read back do not match the sequences; check the free disk space."
+        )
 
 
-def _names_in_parquet(path):
+def _names_in_parquet(path: Path) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     for batch in pq.ParquetFile(path).iter_batches(columns=["name"]):
         yield from batch.column(0).to_pylist()
 
 
-def _names_in_npy(path):
+def _names_in_npy(path: Path) -> Iterator[str]:
     rows = len(np.load(path, mmap_mode="r"))
     with open(_names_file(path), encoding="utf-8") as names:
         next(names)
         yield from (line.split("\t", 1)[0] for line, _ in zip(names, range(rows), strict=True))
 
 
-def _names_in_h5ad(path):
+def _names_in_h5ad(path: Path) -> Iterator[str]:
     import anndata
 
     yield from anndata.read_h5ad(path, backed="r").obs["name"]
@@ -146,9 +157,9 @@ def _names_in_h5ad(path):
 READERS = {".parquet": _names_in_parquet, ".npy": _names_in_npy, ".h5ad": _names_in_h5ad}
 
 
-def _names_file(path):
+def _names_file(path: Path) -> Path:
     return path.with_suffix(".tsv")
 
 
-def _width(parts):
+def _width(parts: Parts) -> int:
     return np.load(parts[0][1], mmap_mode="r").shape[1]

@@ -1,70 +1,80 @@
 """Tables of variant scores."""
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from ..errors import WorkError
 from ..jobs import Job, replace_file
 from ..processes import processes
+from .variants import Variant, VariantScore
 
 COLUMNS = ("chrom", "pos", "id", "ref", "alt", "llr", "llr_forward", "llr_reverse", "skipped", "reason")
 ABSENT = "NA"
 
-# A part has variants with so many bases of windows: what a kill can cost.
+# Size of a part in bases of windows, the work that a kill can lose.
 PART_BASES = 1 << 18
 
 
-def to_row(score):
-    """The fields of a [`VariantScore`] as text, in the order of `COLUMNS`; `pos` counts from 1, as in VCF."""
+def to_row(score: VariantScore) -> list[str]:
+    """Format a [`VariantScore`] as the columns `COLUMNS`; `pos` counts from 1, as in VCF."""
     ratios = (None if ratio is None else f"{ratio:.6f}" for ratio in (score.llr, score.llr_forward, score.llr_reverse))
     return [*_locus(score.variant), *(_text(field) for field in (*ratios, score.skipped, score.reason))]
 
 
-def _locus(variant):
+def _locus(variant: Variant) -> list[str]:
     fields = (variant.contig, variant.start + 1, variant.name, variant.reference, variant.alternate)
     return [_text(field) for field in fields]
 
 
-def _text(field):
+def _text(field: object) -> str:
     return ABSENT if field is None else str(field)
 
 
-def write_tsv(path, rows):
-    """Write rows below a line with the names of their columns."""
+def write_tsv(path: Path, rows: Iterable[list[str]]) -> None:
+    """Write rows below a header line."""
     with path.open("w", encoding="utf-8") as file:
         for row in (COLUMNS, *rows):
             file.write("\t".join(row) + "\n")
 
 
-def score_to_file(out, identity, variants, score, window, write=write_tsv):
+def score_to_file(
+    out: Path,
+    identity: dict[str, Any],
+    variants: Callable[[], Iterator[Variant]],
+    score: Callable[[Iterator[Variant]], Iterator[VariantScore]],
+    window: int,
+    write: Callable[[Path, Iterator[list[str]]], Any] = write_tsv,
+) -> Counter[str | None] | None:
     """
-    Score variants in parts and write the rows to a file; see [`~hyenadna_hf.jobs.Job`].
+    Score variants in parts and write the rows to a file (see [`~hyenadna_hf.jobs.Job`]).
 
     Args:
-        out (`Path`): The file to make.
-        identity (`dict`): All that the rows depend on, for JSON.
-        variants (`Callable`): Gives an iterator of [`Variant`], the same at every call.
-        score (`Callable`): Gives an iterator of [`VariantScore`] for one of [`Variant`].
-        window (`int`): Bases that are read for a variant.
-        write (`Callable`, *optional*): Writes an iterator of rows, as `to_row` makes them, to a path.
+        out: File to write.
+        identity: Everything that the rows depend on, JSON-serializable.
+        variants: Returns a new iterator of the same variants at every call.
+        score: Scores an iterator of variants.
+        window: Bases read per variant.
+        write: Writes an iterator of rows, as returned by `to_row`, to a path.
 
     Returns:
-        `Counter`: how many rows there are of each reason, and of `None`: those with a score. In other processes than
-        the main one `None`.
+        The number of rows by reason; `None` counts the rows with a score. `None` in processes other than the main one.
 
     Raises:
-        InputError: as [`~hyenadna_hf.jobs.Job`].
-        WorkError: if the rows are not those of the variants, one each and in their order. Nothing is installed then.
+        InputError: If another run is writing the file (see [`~hyenadna_hf.jobs.Job`]).
+        WorkError: If the rows do not match the variants one by one. Nothing is installed then.
     """
     state = processes()
     size = max(1, PART_BASES // window)
-    reasons: Counter = Counter()
+    reasons: Counter[str | None] = Counter()
 
-    def make(part, path, advance):
+    def make(part: list[Variant], path: Path, advance: Callable[[int], None]) -> None:
         _write_part(path, map(to_row, score(iter(part))), advance)
 
-    def finish(path):
-        write(path, _counted(_checked(_rows(job, number), variants(), job.folder), reasons))
+    def finish(path: Path) -> Counter[str | None]:
+        write(path, _count_reasons(_check_rows(_rows(job, number), variants(), job.folder), reasons))
         return reasons
 
     with Job(out, identity, state) as job:
@@ -74,13 +84,13 @@ def score_to_file(out, identity, variants, score, window, write=write_tsv):
         return job.finish(finish)
 
 
-def _parts(variants, size):
+def _parts(variants: Iterator[Variant], size: int) -> Iterator[list[Variant]]:
     while part := list(islice(variants, size)):
         yield part
 
 
-def _write_part(path, rows, advance):
-    def write(temporary):
+def _write_part(path: Path, rows: Iterable[list[str]], advance: Callable[[int], None]) -> None:
+    def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8") as file:
             for row in rows:
                 file.write("\t".join(row) + "\n")
@@ -89,41 +99,41 @@ def _write_part(path, rows, advance):
     replace_file(path, write)
 
 
-def _rows(job, number):
+def _rows(job: Job, number: int) -> Iterator[list[str]]:
     for part in range(number):
         with job.part(part).open(encoding="utf-8") as file:
             for line in file:
                 yield line.removesuffix("\n").split("\t")
 
 
-def _checked(rows, variants, folder):
-    """The rows, if they are those of the variants."""
-    remedy = f"delete {folder} and start anew"
+def _check_rows(rows: Iterator[list[str]], variants: Iterator[Variant], folder: Path) -> Iterator[list[str]]:
+    """Yield the rows, and check that they match the variants."""
+    remedy = f"delete {folder} and start again"
     for row in rows:
         variant = next(variants, None)
         if variant is None or row[:5] != _locus(variant) or len(row) != len(COLUMNS):
-            raise WorkError(f"{folder}: the row of {':'.join(row[:5])} is not where its variant is; {remedy}.")
+            raise WorkError(f"{folder}: the row of {':'.join(row[:5])} does not match its variant; {remedy}.")
         yield row
     if (missing := next(variants, None)) is not None:
-        raise WorkError(f"{folder}: there is no row of {':'.join(_locus(missing))}; {remedy}.")
+        raise WorkError(f"{folder}: the row of {':'.join(_locus(missing))} is missing; {remedy}.")
 
 
-def _counted(rows, reasons):
+def _count_reasons(rows: Iterator[list[str]], reasons: Counter[str | None]) -> Iterator[list[str]]:
     for row in rows:
         reasons[None if row[-1] == ABSENT else row[-1]] += 1
         yield row
 
 
-def summary(reasons, out):
+def summary(reasons: Counter[str | None], out: str | Path) -> dict[str, Any]:
     """
-    Say in one sentence what is in a table.
+    Print how many variants of a table have scores.
 
     Args:
-        reasons (`Counter`): As from [`score_to_file`].
-        out (`Path`): The table.
+        reasons: Result of [`score_to_file`].
+        out: The table.
 
     Returns:
-        `dict`: the same: `out`, how many `alleles` there are, `scored` ones, and `not_scored` ones by reason.
+        The same as a dictionary: `out`, the number of `alleles`, of `scored` ones, and of `not_scored` ones by reason.
     """
     not_scored = {reason: number for reason, number in sorted(reasons.items(), key=str) if reason}
     without = ", ".join(f"{number:,} {reason}" for reason, number in not_scored.items())

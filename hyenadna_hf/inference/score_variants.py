@@ -1,9 +1,13 @@
-"""`hyenadna score-variants`: the variants of a VCF file, each with its log-likelihood ratio or why there is none."""
+"""`hyenadna score-variants`: log-likelihood ratios of the variants in a VCF file, or the reasons why they have none."""
 
 import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 from ..arguments import CommandParser
 from ..data.fasta import Fasta
@@ -13,7 +17,7 @@ from ..jobs import output_path, sha256
 from ..loading import load_language_model
 from .score_table import ABSENT, COLUMNS, score_to_file, summary, write_tsv
 from .scoring import ScoringArguments, identity_of
-from .variants import WINDOW, Variant, score_variants
+from .variants import WINDOW, Variant, VariantScore, score_variants
 
 VCF = "a VCF or BCF file"
 INFO = {
@@ -24,20 +28,20 @@ INFO = {
 
 @dataclass(kw_only=True)
 class ScoreVariantsArguments(ScoringArguments):
-    vcf: str = field(metadata={"help": "The variants: VCF, plain or bgzip, or BCF."})
+    vcf: str = field(metadata={"help": "Variants: VCF, plain or bgzip, or BCF."})
     out: str = field(
-        metadata={"help": "What to write: .tsv, a row an alternate allele; .vcf or .vcf.gz, the records with INFO."}
+        metadata={"help": "File to write: .tsv, one row per alternate allele; .vcf or .vcf.gz, records with INFO."}
     )
     window: int = field(default=WINDOW, metadata={"help": "Bases of the reference around a variant."})
 
 
-def parser():
-    """The arguments of `hyenadna score-variants`."""
+def parser() -> CommandParser:
+    """Build the argument parser of `hyenadna score-variants`."""
     return CommandParser(
         "score-variants",
         ScoreVariantsArguments,
-        "Log-likelihood ratio, in nats, of each alternate allele against the reference, as the mean of both strands. "
-        "The same command resumes a run that was stopped. Several devices: accelerate launch -m hyenadna_hf "
+        "Log-likelihood ratio, in nats, of each alternate allele to the reference, averaged over both strands. "
+        "The same command resumes an interrupted run. For several devices: accelerate launch -m hyenadna_hf "
         "score-variants ...",
         "--vcf IN.vcf --fasta REFERENCE.fa --model MODEL --out OUT.tsv [ARGUMENT ...]",
         [
@@ -47,39 +51,39 @@ def parser():
     )
 
 
-def main(argv):
-    """Run `hyenadna score-variants` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any] | None:
+    """Run `hyenadna score-variants` with the arguments `argv`."""
     args, _ = parser().parse(argv)
     reasons = score_vcf(args)
     return None if reasons is None else summary(reasons, args.out)
 
 
-def score_vcf(args):
+def score_vcf(args: ScoreVariantsArguments) -> Counter[str | None] | None:
     """
     Score the variants of a VCF file.
 
     Args:
-        args ([`ScoreVariantsArguments`]): As on the command line.
+        args: Command-line arguments.
 
     Returns:
-        `Counter`: see [`~hyenadna_hf.inference.score_table.score_to_file`].
+        See [`~hyenadna_hf.inference.score_table.score_to_file`].
 
     Raises:
-        InputError: if an argument or a file will not do.
+        InputError: If an argument or a file is invalid.
     """
     out = output_path("--out", args.out, (".tsv", ".vcf", ".vcf.gz"))
-    with _open(args.vcf):
+    with open_vcf(args.vcf):
         pass
     model, tokenizer = load_language_model(args)
     with Fasta(args.fasta) as fasta:
 
-        def score(variants):
+        def score(variants: Iterable[Variant]) -> Iterator[VariantScore]:
             return score_variants(model, tokenizer, variants, fasta, args.window, args.bos, args.max_tokens)
 
-        score(())  # refuses bad arguments before any file is made
+        score(())  # checks the arguments before any file is written
         reads = count()
 
-        def variants():
+        def variants() -> Iterator[Variant]:
             return read_vcf(args.vcf, quiet=next(reads) > 0)
 
         write = write_tsv if out.suffix == ".tsv" else lambda path, rows: write_vcf(args.vcf, path, rows)
@@ -87,52 +91,52 @@ def score_vcf(args):
         return score_to_file(out, identity, variants, score, args.window, write)
 
 
-def read_vcf(path, quiet=False):
+def read_vcf(path: str | Path, quiet: bool = False) -> Iterator[Variant]:
     """
-    The alternate alleles of a VCF or BCF file, in its order.
+    Read the alternate alleles of a VCF or BCF file, in file order.
 
     Args:
-        path (`str` or `Path`): Plain, bgzip, gzip, or BCF; `-` for standard input.
-        quiet (`bool`, defaults to `False`): Leave out htslib's warnings, as at a second reading.
+        path: File, plain, bgzip, gzip, or BCF; `-` for standard input.
+        quiet: Suppress htslib's warnings, for example in a second pass.
 
     Yields:
-        [`Variant`]; for a record without alternate one whose `alternate` is `None`.
+        The variants; for a record without alternate allele, one whose `alternate` is `None`.
 
     Raises:
-        InputError: if the file is absent or damaged.
+        InputError: If the file is missing or damaged.
     """
-    with _open(path, quiet) as file:
-        for record in _records(path, file):
+    with open_vcf(path, quiet) as file:
+        for record in vcf_records(path, file):
             for alternate in record.alts or (None,):
                 yield Variant(record.contig, record.start, record.ref, alternate, record.id)
 
 
-def write_vcf(source, path, rows):
+def write_vcf(source: str | Path, path: Path, rows: Iterable[list[str]]) -> None:
     """
-    Write the records of a VCF file with what their rows say in INFO.
+    Write the records of a VCF file with the scores of their rows in INFO.
 
     Args:
-        source (`str` or `Path`): The file that the rows are of.
-        path (`Path`): What to write; compressed with bgzip if it ends in .gz.
-        rows (iterator of `list[str]`): One an alternate allele, with the fields of `COLUMNS`.
+        source: File that the rows belong to.
+        path: File to write, compressed with bgzip if it ends in .gz.
+        rows: One row per alternate allele, with the fields of `COLUMNS`.
     """
     import pysam
 
-    rows = (dict(zip(COLUMNS, row)) for row in rows)
+    rows_by_column = (dict(zip(COLUMNS, row)) for row in rows)
     written = 0
-    with _open(source, quiet=True) as file:
-        for _ in _records(source, file):  # adds to the header what records have and it does not declare
+    with open_vcf(source, quiet=True) as file:
+        for _ in vcf_records(source, file):  # htslib adds undeclared fields of the records to the header
             pass
         file.reset()
         header = file.header
         for name, (number, kind, description) in INFO.items():
-            if name not in header.info:  # else from an earlier run
+            if name not in header.info:  # otherwise from an earlier run
                 header.info.add(name, number, kind, description)
-        # As text: pysam's own writing would add END to some records.
+        # As text, because pysam would add END to some records.
         with pysam.BGZFile(str(path), "w") if path.suffix == ".gz" else path.open("wb") as result:
             result.write(str(header).encode())
-            for record in _records(source, file):
-                alleles = [next(rows) for _ in record.alts or (None,)]
+            for record in vcf_records(source, file):
+                alleles = [next(rows_by_column) for _ in record.alts or (None,)]
                 ratios = [None if row["llr"] == ABSENT else float(row["llr"]) for row in alleles]
                 reasons = ["." if row["reason"] == ABSENT else row["reason"] for row in alleles]
                 for name, values, absent in (("HYENADNA_LLR", ratios, None), ("HYENADNA_REASON", reasons, ".")):
@@ -141,62 +145,67 @@ def write_vcf(source, path, rows):
                         record.info[name] = values
                 result.write(str(record).encode())
                 written += 1
-    next(rows, None)  # lets the rows be checked to their end
-    found, in_order = _read_back(path)
-    if found != written:
-        raise WorkError(f"{path.name}: {written:,} records were written, but {found:,} can be read; is the disk full?")
-    if path.suffix == ".gz" and in_order:
+    next(rows_by_column, None)  # runs the checks after the last row
+    count, is_sorted = _read_back(path)
+    if count != written:
+        raise WorkError(
+            f"{path.name}: {written:,} records were written, but {count:,} can be read back; check the free disk space."
+        )
+    if path.suffix == ".gz" and is_sorted:
         pysam.tabix_index(str(path), preset="vcf")
     elif path.suffix == ".gz":
-        warnings.warn(f"{source}: its records are not in order of position, so there is no index.", stacklevel=2)
+        warnings.warn(f"{source}: the records are not sorted by position, so no index is written.", stacklevel=2)
 
 
-def _read_back(path):
-    """How many records can be read, and whether they are in the order that an index needs."""
-    places, number, in_order = {}, 0, True  # the last position on each contig
-    with _open(path, quiet=True) as file:
-        for record in _records(path, file):
+def _read_back(path: Path) -> tuple[int, bool]:
+    """Count the readable records, and check that they are sorted as an index requires."""
+    positions: dict[str, int] = {}
+    number, is_sorted = 0, True
+    with open_vcf(path, quiet=True) as file:
+        for record in vcf_records(path, file):
             number += 1
-            comes_back = record.contig in places and record.contig != next(reversed(places))
-            in_order &= not comes_back and places.get(record.contig, 0) <= record.pos
-            places[record.contig] = record.pos
-    return number, in_order
+            is_repeated = record.contig in positions and record.contig != next(reversed(positions))
+            is_sorted &= not is_repeated and positions.get(record.contig, 0) <= record.pos
+            positions[record.contig] = record.pos
+    return number, is_sorted
 
 
 @contextmanager
-def _open(path, quiet=False):
+def open_vcf(path: str | Path, quiet: bool = False) -> Iterator[Any]:
+    """Open a VCF or BCF file as a `pysam.VariantFile`; raise an `InputError` if it is damaged."""
     import pysam
 
     source = regular_file(path, VCF)
     unreadable = f"{path}: this is not a readable VCF or BCF file"
-    before = pysam.set_verbosity(0) if quiet else pysam.get_verbosity()
+    verbosity = pysam.set_verbosity(0) if quiet else pysam.get_verbosity()
     try:
         file = pysam.VariantFile(str(source))
     except (OSError, ValueError) as error:
-        pysam.set_verbosity(before)
+        pysam.set_verbosity(verbosity)
         raise InputError(f"{unreadable} ({error}).") from error
     try:
         yield file
     except BaseException:
-        with suppress(OSError):  # a damaged file cannot be closed either
+        with suppress(OSError):  # closing a damaged file fails, too
             file.close()
         raise
     finally:
-        pysam.set_verbosity(before)
+        pysam.set_verbosity(verbosity)
     try:
         file.close()
     except OSError as error:
         raise InputError(f"{unreadable} ({error}).") from error
 
 
-def _records(path, file):
+def vcf_records(path: str | Path, file: Any) -> Iterator[Any]:
+    """Yield the records of an open VCF file; the `InputError` for a damaged file names the position."""
     position = "the first record"
     try:
         for record in file:
-            str(record)  # refuses what is no UTF-8 before it is scored and cannot be written
+            str(record)  # fails now, not after scoring, if the record is not UTF-8
             yield record
-            position = f"the record behind {record.contig}:{record.pos:,}"
-        position = "the header, with what the records add to it,"
+            position = f"the record after {record.contig}:{record.pos:,}"
+        position = "the header, with the additions of the records,"
         str(file.header)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {position} cannot be read ({error}).") from error

@@ -1,10 +1,14 @@
-"""Sequences longer than a model reads at once, cut into overlapping tiles."""
+"""Split sequences that are longer than the model's input into overlapping tiles."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
 class Tile(NamedTuple):
-    """What the model reads, `[start, end)`, and the part whose results are kept, `[keep_start, keep_end)`; 0-based."""
+    """
+    The interval `[start, end)` that the model reads, and the part `[keep_start, keep_end)` whose results are kept;
+    0-based.
+    """
 
     start: int
     end: int
@@ -12,26 +16,25 @@ class Tile(NamedTuple):
     keep_end: int
 
     @property
-    def kept(self):
-        """The kept part as a slice of the tile's own positions."""
+    def kept(self) -> slice:
+        """The kept part as a slice of the positions within the tile."""
         return slice(self.keep_start - self.start, self.keep_end - self.start)
 
 
-def tiles(length, window, stride):
+def tiles(length: int, window: int, stride: int) -> Iterator[Tile]:
     """
-    Tiles whose kept parts cover a sequence, each position once.
+    Split a sequence into tiles whose kept parts cover each position once.
 
-    Tiles are `window` long and begin every `stride` positions; the last one ends where the sequence ends, so that it is
-    as long as the others. Of two neighbours each gives its half of their overlap. A sequence no longer than `window` is
-    one tile.
+    Tiles have `window` positions and start every `stride` positions; the last one is shifted to end with the sequence.
+    Two neighbours are stitched in the middle of their overlap. A sequence that is not longer than `window` is one tile.
 
     Args:
-        length (`int`): Of the sequence.
-        window (`int`): Length of a tile, at least 1.
-        stride (`int`): From the beginning of a tile to that of the next, 1 to `window`.
+        length: Length of the sequence.
+        window: Length of a tile, at least 1.
+        stride: Distance from the start of a tile to the next, 1 to `window`.
 
     Yields:
-        [`Tile`]
+        Tiles in order.
     """
     keep = 0
     for start in range(0, length - window, stride):

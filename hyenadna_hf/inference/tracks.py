@@ -1,10 +1,11 @@
-"""`hyenadna track`: the log-likelihood of every base of a genome, or of regions, for genome browsers."""
+"""`hyenadna track`: write the log-likelihood of every base of a genome, or of regions, for genome browsers."""
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,37 +26,49 @@ from .tiling import tiles
 BEDGRAPH = (".bedgraph", ".bg")
 BIGWIG = (".bw", ".bigwig")
 
-PART_BASES = 1 << 20  # what a kill can cost
+PART_BASES = 1 << 20  # size of a part, the work that a kill can lose
+
+
+class Piece(NamedTuple):
+    """A window `[start, end)` of a contig, and the part whose values are kept; 0-based."""
+
+    contig: str
+    start: int
+    end: int
+    keep_start: int
+    keep_end: int
 
 
 @dataclass(kw_only=True)
 class TrackArguments(ScoringArguments):
-    out: str = field(metadata={"help": f"What to write, by its ending: {', '.join((*BEDGRAPH, *BIGWIG))}."})
-    region: str | None = field(default=None, metadata={"help": "chr:start-end, counted from 1 (default: all)."})
-    bed: str | None = field(default=None, metadata={"help": "Regions as a BED file, in place of --region."})
+    out: str = field(metadata={"help": f"File to write: {', '.join((*BEDGRAPH, *BIGWIG))}."})
+    region: str | None = field(
+        default=None, metadata={"help": "chr:start-end, counted from 1 (default: the whole genome)."}
+    )
+    bed: str | None = field(default=None, metadata={"help": "BED file of regions, in place of --region."})
     window: int | None = field(
-        default=None, metadata={"help": "Bases that the model reads at once (default: as many as it takes)."}
+        default=None, metadata={"help": "Bases that the model reads at once (default: as many as it can)."}
     )
     stride: int | None = field(
-        default=None, metadata={"help": "Bases from a window to the next (default: half a window)."}
+        default=None, metadata={"help": "Bases from one window to the next (default: half a window)."}
     )
     strands: str = field(default="both", metadata={"help": "both: the mean of both strands; or forward."})
 
 
-def parser():
-    """The arguments of `hyenadna track`."""
+def parser() -> CommandParser:
+    """Build the argument parser of `hyenadna track`."""
     return CommandParser(
         "track",
         TrackArguments,
-        "Write the log-likelihood of each base, in nats, as bedGraph or bigWig. The same command resumes a run that "
-        "was stopped. Several devices: accelerate launch -m hyenadna_hf track ...",
+        "Write the log-likelihood of each base, in nats, as bedGraph or bigWig. The same command resumes an "
+        "interrupted run. For several devices: accelerate launch -m hyenadna_hf track ...",
         "--fasta REFERENCE.fa --model MODEL --out OUT.bw [--region CHR:START-END] [ARGUMENT ...]",
         ["--fasta ref.fa --model my-lm --region chr20:1-50,000 --window 1024 --stride 512 --out track.bw"],
     )
 
 
-def main(argv):
-    """Run `hyenadna track` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any] | None:
+    """Run `hyenadna track` with the arguments `argv`."""
     args, _ = parser().parse(argv)
     out = output_path("--out", args.out, (*BEDGRAPH, *BIGWIG))
     state = processes(args.use_cpu)
@@ -68,18 +81,18 @@ def main(argv):
         total = sum(end - start for _, start, end in regions)
         identity = {"window": window, "stride": stride, "strands": args.strands, "regions": regions}
 
-        def parts():
+        def parts() -> Iterator[list[Piece]]:
             return chunks_of(_pieces(fasta, regions, window, stride), _kept_bases, PART_BASES)
 
-        def make(part, path, advance):
-            _write_part(path, _scored(likelihood, fasta, part, args.strands), advance)
+        def make(part: list[Piece], path: Path, advance: Callable[[int], None]) -> None:
+            _write_part(path, _score_pieces(likelihood, fasta, part, args.strands), advance)
 
-        def finish(path):
+        def finish(path: Path) -> None:
             write = write_bedgraph if path.suffix in BEDGRAPH else write_bigwig
-            write(path, _of_parts(job, parts()), fasta.lengths)
+            write(path, _read_parts(job, parts()), fasta.lengths)
 
         with Job(out, identity_of(args, model, tokenizer, **identity), state) as job:
-            job.run(parts(), _bases_of, make, "bases", total)
+            job.run(parts(), _count_bases, make, "bases", total)
             job.finish(finish)
     if not state.is_main_process:
         return None
@@ -87,23 +100,23 @@ def main(argv):
     return {"out": out, "bases": total, "regions": len(regions)}
 
 
-def _write_part(path, scored, advance):
+def _write_part(path: Path, scored: Iterable[tuple[str, int, np.ndarray]], advance: Callable[[int], None]) -> None:
     values = []
-    for *_, of_piece in scored:
-        values.append(of_piece)
-        advance(len(of_piece))
+    for *_, piece_values in scored:
+        values.append(piece_values)
+        advance(len(piece_values))
 
     save_array(path, np.concatenate(values))
 
 
-def _of_parts(job, parts):
-    """Contig, start and values of each piece, from the files of the parts."""
+def _read_parts(job: Job, parts: Iterable[list[Piece]]) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Yield contig, start and values of each piece from the files of the parts."""
     for number, part in enumerate(parts):
         values = np.load(job.part(number))
-        if len(values) != _bases_of(part):
-            raise WorkError(f"{job.part(number)}: a part has another number of bases than its regions; delete it.")
-        for piece, of_piece in zip(part, np.split(values, np.cumsum([*map(_kept_bases, part)])[:-1])):
-            yield piece.contig, piece.keep_start, of_piece
+        if len(values) != _count_bases(part):
+            raise WorkError(f"{job.part(number)}: the number of bases does not match the regions; delete this part.")
+        for piece, piece_values in zip(part, np.split(values, np.cumsum([*map(_kept_bases, part)])[:-1])):
+            yield piece.contig, piece.keep_start, piece_values
 
 
 def likelihood_track(
@@ -116,57 +129,48 @@ def likelihood_track(
     strands: str = "both",
     bos: bool = False,
     max_tokens: int = MAX_TOKENS,
-):
+) -> Iterator[tuple[str, int, np.ndarray]]:
     """
-    Log-likelihood of every base of regions of a genome, in memory that depends neither on their number nor their size.
+    Compute the log-likelihood of every base of genomic regions, in memory independent of their number and size.
 
-    A region is read as overlapping windows that are stitched at the middle of the overlap; see
-    [`~hyenadna_hf.inference.likelihood.sequence_log_likelihood`]. The windows begin half an overlap before it and end
-    as far behind it, so that its bases are read in no less context than those in the middle of a genome.
+    A region is read as overlapping windows, stitched in the middle of the overlap (see
+    [`~hyenadna_hf.inference.likelihood.sequence_log_likelihood`]). The windows start half an overlap before the region
+    and end as far after it, so that its bases have as much context as those in the middle of a genome.
 
     Args:
-        model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model.
-        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer.
-        fasta ([`~hyenadna_hf.data.fasta.Fasta`]): The genome.
-        regions (iterable of `tuple`): Contig, start and end, from 0, half-open.
-        window, stride (`int`, *optional*): In bases; by default as many as the model takes, and half of that.
-        strands (`str`, defaults to `"both"`): `"both"`: the mean of both strands; or `"forward"`.
-        bos (`bool`, defaults to `False`): Put [BOS] before each window.
-        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included.
+        model: A HyenaDNA language model, with or without PEFT adapters.
+        tokenizer: Tokenizer of the model.
+        fasta: Reference genome.
+        regions: Contig, start and end of each region, 0-based, half-open.
+        window: Bases in a window. Defaults to the most that the model supports.
+        stride: Bases from one window to the next. Defaults to half of `window`.
+        strands: `"both"` for the mean of both strands, or `"forward"`.
+        bos: Prepend [BOS] to each window.
+        max_tokens: Tokens in a batch, padding included.
 
     Returns:
-        iterator of `tuple`: contig, start, and `np.ndarray` of shape `(length,)` with the log-probability of each base
-        from there on, in nats, float32, NaN where it is not scored; in order and without gaps within a region.
+        An iterator of contig, start, and the log-probabilities of the bases from there on, in nats, float32, shape
+        `(length,)`, NaN where a base is not scored; in order and without gaps within a region.
 
     Raises:
-        InputError: at once if an argument will not do.
+        InputError: Immediately if an argument is invalid.
     """
     likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
     window, stride = likelihood.tile_size(window, stride)
     check_strands(strands)
-    return _scored(likelihood, fasta, _pieces(fasta, regions, window, stride), strands)
+    return _score_pieces(likelihood, fasta, _pieces(fasta, regions, window, stride), strands)
 
 
-class Piece(NamedTuple):
-    """A window of a contig, `[start, end)`, and the part whose values are kept; from 0."""
-
-    contig: str
-    start: int
-    end: int
-    keep_start: int
-    keep_end: int
-
-
-def _kept_bases(piece):
+def _kept_bases(piece: Piece) -> int:
     return piece.keep_end - piece.keep_start
 
 
-def _bases_of(part):
+def _count_bases(part: Iterable[Piece]) -> int:
     return sum(map(_kept_bases, part))
 
 
-def _pieces(fasta, regions, window, stride):
-    """The pieces of regions, in order."""
+def _pieces(fasta: Fasta, regions: Iterable[tuple[str, int, int]], window: int, stride: int) -> Iterator[Piece]:
+    """Yield the pieces of regions, in order."""
     flank = (window - stride) // 2
     for contig, start, end in regions:
         first, last = max(0, start - flank), min(fasta.lengths[contig], end + flank)
@@ -176,8 +180,10 @@ def _pieces(fasta, regions, window, stride):
                 yield Piece(contig, tile.start + first, tile.end + first, keep_start, keep_end)
 
 
-def _scored(likelihood, fasta, pieces, strands):
-    """Contig, start and values of each piece."""
+def _score_pieces(
+    likelihood: BaseLikelihood, fasta: Fasta, pieces: Iterable[Piece], strands: str
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Yield contig, start and values of each piece."""
     texts = (
         (piece, fasta.fetch(*piece[:3]), slice(piece.keep_start - piece.start, piece.keep_end - piece.start))
         for piece in pieces
@@ -186,34 +192,34 @@ def _scored(likelihood, fasta, pieces, strands):
         yield piece.contig, piece.keep_start, mean_of_strands(values)
 
 
-def write_bedgraph(path, pieces, lengths):
+def write_bedgraph(path: Path, pieces: Iterable[tuple[str, int, np.ndarray]], lengths: Mapping[str, int]) -> None:
     """
-    Write a track as bedGraph: contig, start and end from 0, half-open, and the value; bases without value are left out.
+    Write a track as bedGraph: contig, start and end (0-based, half-open) and value; bases without value are skipped.
 
     Args:
-        path (`Path`): The file to write.
-        pieces (iterable of `tuple`): As from [`likelihood_track`].
-        lengths (`dict[str, int]`): Of the contigs; not used here.
+        path: File to write.
+        pieces: Result of [`likelihood_track`].
+        lengths: Lengths of the contigs; ignored.
     """
     with path.open("w", encoding="utf-8") as file:
         for contig, start, values in pieces:
             for position in np.flatnonzero(~np.isnan(values)):
-                at = start + position
-                file.write(f"{contig}\t{at}\t{at + 1}\t{values[position]:.4f}\n")
+                first = start + position
+                file.write(f"{contig}\t{first}\t{first + 1}\t{values[position]:.4f}\n")
 
 
-def write_bigwig(path, pieces, lengths):
+def write_bigwig(path: Path, pieces: Iterable[tuple[str, int, np.ndarray]], lengths: Mapping[str, int]) -> None:
     """
-    Write a track as bigWig; bases without value are left out.
+    Write a track as bigWig; bases without value are skipped.
 
     Args:
-        path (`Path`): The file to write.
-        pieces (iterable of `tuple`): As from [`likelihood_track`], in the order of `lengths`.
-        lengths (`dict[str, int]`): Of the contigs of the genome.
+        path: File to write.
+        pieces: Result of [`likelihood_track`], in the order of `lengths`.
+        lengths: Lengths of the contigs of the genome.
     """
     import pyBigWig
 
-    path.touch()  # pyBigWig crashes where it cannot write
+    path.touch()  # pyBigWig crashes if it cannot write
     written = hashlib.sha256()
     with pyBigWig.open(str(path), "w") as file:
         file.addHeader(list(lengths.items()))
@@ -222,14 +228,16 @@ def write_bigwig(path, pieces, lengths):
             for run in np.split(scored, np.flatnonzero(np.diff(scored) > 1) + 1):
                 if len(run):
                     file.addEntries(contig, int(start + run[0]), values=values[run].astype(np.float64), span=1, step=1)
-            _add(written, contig, start + scored, values[scored])
-    # Nor does it tell of a full disk.
+            _update_digest(written, contig, start + scored, values[scored])
+    # It does not report a full disk either.
     if _read_back(path, lengths) != written.hexdigest():
-        raise WorkError(f"{path.name}: it differs from what was written when it is read back; is the disk full?")
+        raise WorkError(
+            f"{path.name}: the file that was read back differs from what was written; check the free disk space."
+        )
 
 
-def _read_back(path, lengths):
-    """Digest of what a bigWig file holds, or `None` if it cannot be read."""
+def _read_back(path: Path, lengths: Mapping[str, int]) -> str | None:
+    """Compute the digest of the content of a bigWig file; `None` if it cannot be read."""
     import pyBigWig
 
     with path.open("rb") as content:
@@ -242,30 +250,33 @@ def _read_back(path, lengths):
         with pyBigWig.open(str(path)) as file:
             for contig, length in lengths.items():
                 for start in range(0, length, PART_BASES):
-                    found = file.intervals(contig, start, min(start + PART_BASES, length)) or ()
-                    starts, _, values = zip(*found) if found else ((), (), ())
-                    _add(digest, contig, np.array(starts), np.array(values))
+                    entries = file.intervals(contig, start, min(start + PART_BASES, length)) or ()
+                    starts, _, values = zip(*entries) if entries else ((), (), ())
+                    _update_digest(digest, contig, np.array(starts), np.array(values))
     except RuntimeError:
         return None
     return digest.hexdigest()
 
 
-def _add(digest, contig, positions, values):
+def _update_digest(digest: Any, contig: str, positions: np.ndarray, values: np.ndarray) -> None:
     if len(values):
-        columns = [positions.astype(np.int64), values.astype(np.float32).view(np.int32).astype(np.int64)]
+        columns: list[np.ndarray] = [
+            positions.astype(np.int64),
+            values.astype(np.float32).view(np.int32).astype(np.int64),
+        ]
         digest.update(b"".join(contig.encode() + row.tobytes() for row in np.stack(columns, axis=1)))
 
 
-def _regions(args, fasta):
-    """What is asked for, as `(contig, start, end)`: in the order of the genome, each base once."""
+def _regions(args: TrackArguments, fasta: Fasta) -> list[tuple[str, int, int]]:
+    """List the requested regions as `(contig, start, end)`: in the order of the genome, each base once."""
     if args.region is not None and args.bed is not None:
-        raise InputError(f"--region {args.region} and --bed {args.bed}: give one of them.")
+        raise InputError(f"--region {args.region} and --bed {args.bed}: give only one of them.")
     if args.region is not None:
         return [parse_region(args.region, fasta)[:3]]
     if args.bed is None:
         return [(contig, 0, length) for contig, length in fasta.lengths.items()]
     order = {contig: number for number, contig in enumerate(fasta.lengths)}
-    merged = []
+    merged: list[tuple[str, int, int]] = []
     intervals = sorted(read_bed(args.bed, fasta), key=lambda interval: (order[interval.name], interval))
     for contig, start, end, *_ in intervals:
         if merged and merged[-1][0] == contig and start <= merged[-1][2]:

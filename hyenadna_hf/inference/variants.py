@@ -1,16 +1,15 @@
 """
-Variant effects: how much likelier a language model finds the alternate allele than the reference allele.
+Variant effects: how much more likely a language model finds the alternate allele than the reference allele.
 
 The score is `log p(alternate haplotype) - log p(reference haplotype)` in nats, over a window of the reference around
-the variant, as the mean of the two strands. Negative: the model finds the alternate less likely.
+the variant, averaged over both strands. It is negative if the model finds the alternate less likely. Evo 2 (Brixi et
+al. 2025) scores variants in the same way.
 
-Evo 2 (Brixi et al. 2025) scores variants so, by the ratio of the likelihoods of a window with and without the variant.
-
-Both haplotypes of a strand begin at the same base, the window's first on that strand, and are scored over the same
-number of bases, as in tangermeme, which trims to equal lengths. Otherwise they could not be compared: each further base
-costs about 1.3 nats whatever it is, which would drown the effect of a deletion or an insertion. So an alternate with a
-deletion reads on into the reference behind the window, and one with an insertion ends before the window does. Nothing
-is scored before the first base that differs: a causal model gives what stands before it the same probability in both.
+On each strand, both haplotypes start at the same base, the first one of the window, and are scored over the same number
+of bases, as in tangermeme, which trims to equal lengths. Without this they would not be comparable: each additional
+base costs about 1.3 nats, which would hide the effect of a deletion or insertion. Therefore an alternate with a
+deletion continues into the reference after the window, and one with an insertion ends before the window does. Bases
+before the first difference are not scored, since a causal model gives them the same probability in both haplotypes.
 """
 
 import re
@@ -24,38 +23,38 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data.fasta import Fasta
-from ..data.intervals import centred
-from ..data.sequence import BASES, normalised, reverse_complement, shared_prefix_length
+from ..data.intervals import centre_window
+from ..data.sequence import BASES, normalise, reverse_complement, shared_prefix_length
 from ..errors import InputError
 from .likelihood import MAX_TOKENS, BaseLikelihood, skipped_bases
 
 WINDOW = 1024
 
-# Why a variant has no score.
+# Reasons why a variant has no score.
 REASONS = {
-    "contig_not_in_fasta": "the reference has no sequence of this name, or several",
+    "contig_not_in_fasta": "the reference has no sequence of this name, or more than one",
     "no_alternate": "there is no alternate allele",
-    "symbolic_allele": "an alternate like <DEL> has no sequence",
-    "spanning_deletion": "the alternate is *, a deletion that belongs to another row",
-    "breakend": "the alternate joins another place of the genome",
-    "ambiguous_allele": "an allele has other letters than A, C, G and T",
-    "outside_contig": "the position is not within the reference's sequence",
-    "reference_mismatch": "the reference allele is not what the reference has at this place",
-    "longer_than_window": "an allele has more bases than the window",
-    "nothing_to_compare": "on neither strand do both haplotypes have a base to score after the first difference",
+    "symbolic_allele": "a symbolic alternate such as <DEL> has no sequence",
+    "spanning_deletion": "the alternate is *, a deletion from another row",
+    "breakend": "the alternate joins another position of the genome",
+    "ambiguous_allele": "an allele has letters other than A, C, G and T",
+    "outside_contig": "the position is outside the reference sequence",
+    "reference_mismatch": "the reference allele differs from the reference sequence",
+    "longer_than_window": "an allele is longer than the window",
+    "nothing_to_compare": "no base after the first difference is scored in both haplotypes, on either strand",
 }
 
 
 class Variant(NamedTuple):
     """
-    One alternate allele.
+    An alternate allele.
 
     Attributes:
-        contig (`str`): Sequence of the reference; `20` and `chr20` mean the same.
-        start (`int`): First base of the reference allele, from 0 (the POS of VCF, less 1).
-        reference (`str`): The bases that are replaced.
-        alternate (`str`, *optional*): What replaces them.
-        name (`str`, *optional*): As in VCF's ID.
+        contig: Name of the reference sequence; `20` and `chr20` are equivalent.
+        start: First base of the reference allele, 0-based (POS of VCF minus 1).
+        reference: Reference allele.
+        alternate: Alternate allele.
+        name: Name, as in VCF's ID.
     """
 
     contig: str
@@ -68,15 +67,16 @@ class Variant(NamedTuple):
 @dataclass(frozen=True)
 class VariantScore:
     """
-    The score of a variant, or why there is none.
+    The score of a variant, or the reason why it has none.
 
     Attributes:
-        variant ([`Variant`]): What was scored.
-        llr (`float`, *optional*): Log-likelihood ratio, alternate against reference, in nats: the mean of the strands.
-        llr_forward, llr_reverse (`float`, *optional*): That of each strand; `None` where no base can be compared, as
-            after a deletion before a contig's end or a run of N.
-        skipped (`int`, *optional*): Bases of the reference window that are not A, C, G or T.
-        reason (`str`, *optional*): Why there is no score: a key of `REASONS`.
+        variant: The variant.
+        llr: Log-likelihood ratio of the alternate to the reference, in nats, averaged over the strands.
+        llr_forward: Ratio on the forward strand. `None` if no base can be compared, for example after a deletion before
+            the end of a contig or before a run of N.
+        llr_reverse: Ratio on the reverse strand, or `None` as above.
+        skipped: Number of bases in the reference window that are not A, C, G or T.
+        reason: Reason why there is no score, a key of `REASONS`.
     """
 
     variant: Variant
@@ -99,35 +99,38 @@ def score_variants(
     """
     Score many variants, in memory that does not grow with their number.
 
-    The window is `window` bases of the reference, centred on the reference allele; at an end of the contig it is moved
-    inwards. Variants in a row that differ in the alternate allele alone share the reference's side.
+    The window has `window` bases of the reference, centred on the reference allele and shifted to stay within the
+    contig. Consecutive variants that differ only in the alternate allele share the reference haplotypes.
 
     Args:
-        model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model; its device and mode are left as
-            they are found.
-        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer; no special tokens are added.
-        variants (iterable of [`Variant`]): Read lazily.
-        fasta ([`~hyenadna_hf.data.fasta.Fasta`]): The reference.
-        window (`int`, defaults to 1024): Bases of the window.
-        bos (`bool`, defaults to `False`): Put [BOS] before each haplotype.
-        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included.
+        model: A HyenaDNA language model, with or without PEFT adapters. Its device and mode do not change.
+        tokenizer: Tokenizer of the model. No special tokens are added.
+        variants: Variants to score, read lazily.
+        fasta: Reference genome.
+        window: Length of the window, in bases.
+        bos: Prepend [BOS] to each haplotype.
+        max_tokens: Tokens in a batch, padding included.
 
     Returns:
-        iterator of [`VariantScore`], one a variant, in their order.
+        An iterator of [`VariantScore`], one per variant, in order.
 
     Raises:
-        InputError: at once, if an argument will not do.
+        InputError: Immediately if an argument is invalid.
     """
     likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
     if not 2 <= window <= likelihood.longest:
-        raise InputError(f"window={window}: give 2 to {likelihood.longest:,} bases; no more go into the model at once.")
+        raise InputError(
+            f"window={window}: give 2 to {likelihood.longest:,} bases, the most that the model reads at once."
+        )
     return _score(likelihood, variants, fasta, window)
 
 
-def _score(likelihood, variants, fasta, window):
+def _score(
+    likelihood: BaseLikelihood, variants: Iterable[Variant], fasta: Fasta, window: int
+) -> Iterator[VariantScore]:
     by_locus = groupby(variants, key=lambda variant: (variant.contig, variant.start, variant.reference))
     loci = (_locus(list(alternates), fasta, window) for _, alternates in by_locus)
-    read, write = tee(loci)  # the first as far ahead of the second as `stream` reads
+    read, write = tee(loci)  # `read` is ahead of `write` by the batches of `stream_groups`
     scored = likelihood.stream_groups(strand for locus in read for strand in locus.strands)
     for locus in write:
         yield from _scores(locus, [list(zip(strand, next(scored))) for strand in locus.strands])
@@ -138,32 +141,32 @@ class Locus(NamedTuple):
     Variants of one reference allele.
 
     Attributes:
-        variants (`list[Variant]`): They differ in the alternate.
-        reasons (`list`): For each, why it has no score, or `None`.
-        strands (`list[list[str]]`): The haplotypes on each strand: the reference's, then those of the variants with a
-            score. Empty if there are none.
-        skipped (`int`): Bases of the window that are not A, C, G or T.
+        variants: Variants that differ in the alternate.
+        reasons: For each variant, the reason why it has no score, or `None`.
+        strands: Haplotypes on each strand: that of the reference, then those of the variants with a score. Empty if no
+            variant has a score.
+        skipped: Number of bases in the window that are not A, C, G or T.
     """
 
-    variants: list
-    reasons: list
-    strands: list
+    variants: list[Variant]
+    reasons: list[str | None]
+    strands: list[list[str]]
     skipped: int = 0
 
 
-def _locus(variants, fasta, window):
-    reasons = [_why_not(variant, fasta, window) for variant in variants]
-    alternates = [normalised(variant.alternate) for variant, reason in zip(variants, reasons) if reason is None]
+def _locus(variants: list[Variant], fasta: Fasta, window: int) -> Locus:
+    reasons = [_missing_reason(variant, fasta, window) for variant in variants]
+    alternates = [normalise(variant.alternate or "") for variant, reason in zip(variants, reasons) if reason is None]
     if not alternates:
         return Locus(variants, reasons, [])
     contig, start, reference, *_ = variants[0]
-    alleles = [normalised(reference), *alternates]
+    alleles = [normalise(reference), *alternates]
     end, length = start + len(reference), fasta.lengths[fasta.resolve(contig)]
-    left, right = centred(start, end, window, length)
-    # Up to a window on either side: a haplotype with a deletion reads on after the window.
+    left, right = centre_window(start, end, window, length)
+    # Up to a window on either side, since a haplotype with a deletion continues after the window.
     first = max(0, start - window)
-    before = normalised(fasta.fetch(contig, first, start))
-    after = normalised(fasta.fetch(contig, end, min(length, end + window)))
+    before = normalise(fasta.fetch(contig, first, start))
+    after = normalise(fasta.fetch(contig, end, min(length, end + window)))
     within_before, within_after = before[left - first :], after[: right - end]
     forward = [(within_before + allele + after)[:window] for allele in alleles]
     reverse = [reverse_complement((before + allele + within_after)[-window:]) for allele in alleles]
@@ -171,8 +174,8 @@ def _locus(variants, fasta, window):
     return Locus(variants, reasons, [forward, reverse], skipped)
 
 
-def _why_not(variant, fasta, window):
-    """The reason why a variant cannot be scored, or `None`."""
+def _missing_reason(variant: Variant, fasta: Fasta, window: int) -> str | None:
+    """Return the reason why a variant cannot be scored, or `None`."""
     contig, start, reference, alternate, _ = variant
     try:
         length = fasta.lengths[fasta.resolve(contig)]
@@ -186,49 +189,50 @@ def _why_not(variant, fasta, window):
         return "spanning_deletion"
     if re.search(r"[][]|^\.|\.$", alternate):
         return "breakend"
-    if not reference or not set(normalised(reference + alternate)) <= set(BASES):
+    if not reference or not set(normalise(reference + alternate)) <= set(BASES):
         return "ambiguous_allele"
     end = start + len(reference)
     if not 0 <= start < end <= length:
         return "outside_contig"
-    if normalised(fasta.fetch(contig, start, end)) != normalised(reference):
+    if normalise(fasta.fetch(contig, start, end)) != normalise(reference):
         return "reference_mismatch"
     if max(len(reference), len(alternate)) > window:
         return "longer_than_window"
     return None
 
 
-def _scores(locus, strands):
-    """[`VariantScore`] of each variant of a locus, from the haplotypes of each strand and their log-probabilities."""
-    ratios = iter(zip(*([_log_ratio(reference, other) for other in others] for reference, *others in strands)))
+def _scores(locus: Locus, strands: list[list[tuple[str, np.ndarray]]]) -> Iterator[VariantScore]:
+    """Yield the score of each variant of a locus, from the haplotypes on each strand and their log-probabilities."""
+    ratios = iter(zip(*([log_ratio(reference, other) for other in others] for reference, *others in strands)))
     for variant, reason in zip(locus.variants, locus.reasons):
         if reason is not None:
             yield VariantScore(variant, reason=reason)
             continue
-        both = next(ratios)
-        there = [ratio for ratio in both if ratio is not None]
-        if there:
-            yield VariantScore(variant, sum(there) / len(there), *both, locus.skipped)
+        forward, reverse = next(ratios)
+        valid = [ratio for ratio in (forward, reverse) if ratio is not None]
+        if valid:
+            yield VariantScore(variant, sum(valid) / len(valid), forward, reverse, locus.skipped)
         else:
             yield VariantScore(variant, skipped=locus.skipped, reason="nothing_to_compare")
 
 
-def _log_ratio(reference, alternate):
+def log_ratio(reference: tuple[str, np.ndarray], alternate: tuple[str, np.ndarray]) -> float | None:
     """
-    Log-likelihood ratio of two haplotypes, over as many bases as are scored in both from the first difference on.
+    Compute the log-likelihood ratio of two haplotypes over the bases scored in both, from the first difference on.
 
     Args:
-        reference, alternate (`tuple[str, np.ndarray]`): A haplotype and the log-probability of each of its bases.
+        reference: A haplotype and the log-probability of each of its bases.
+        alternate: A haplotype and the log-probability of each of its bases.
 
     Returns:
-        `float` or `None`: in nats; `None` if there is no such base. 0 for equal haplotypes.
+        The ratio in nats, 0 for equal haplotypes, or `None` if there is no such base.
     """
     if reference[0] == alternate[0]:
         return 0.0
     shared = shared_prefix_length([reference[0], alternate[0]])
-    reference, alternate = (values[shared:] for _, values in (reference, alternate))
-    reference, alternate = (values[~np.isnan(values)] for values in (reference, alternate))
-    common = min(len(reference), len(alternate))
+    changed = (values[shared:] for _, values in (reference, alternate))
+    before, after = (values[~np.isnan(values)] for values in changed)
+    common = min(len(before), len(after))
     if not common:
         return None
-    return float(alternate[:common].sum(dtype=np.float64) - reference[:common].sum(dtype=np.float64))
+    return float(after[:common].sum(dtype=np.float64) - before[:common].sum(dtype=np.float64))

@@ -1,21 +1,24 @@
-"""What PEFT adapts in HyenaDNA, by method."""
+"""Default target modules of PEFT methods for HyenaDNA."""
+
+from collections.abc import Sequence
+from types import ModuleType
 
 from ..model.configuration_hyenadna import HyenaDNAConfig
 
 # The linear layers of a block: projections of the mixer, then the MLP.
 LINEAR_LAYERS = ("in_proj", "out_proj", "fc1", "fc2")
-# IA3 scales the input of these, and the output of the others.
+# IA3 scales the inputs of these layers, and the outputs of the others.
 FEEDFORWARD_LAYERS = ("fc2",)
 NORMS = ("norm1", "norm2", "ln_f")
 
 
-def register_with_peft():
+def register_with_peft() -> None:
     """
-    Tell PEFT what to adapt in HyenaDNA where a configuration does not say: `LoraConfig(task_type="SEQ_CLS")`.
+    Register HyenaDNA's default target modules with PEFT, for `LoraConfig(task_type="SEQ_CLS")` and the like.
 
-    LoRA (with DoRA), AdaLoRA, VeRA and IA3 take the four linear layers of each block, LN-tuning all norms. PEFT has no
-    other door for this than its tables, so it holds for the running process; elsewhere name the layers, as in
-    `LoraConfig(target_modules=list(LINEAR_LAYERS))`. What a saved adapter adapts stands in its own configuration.
+    LoRA (with DoRA), AdaLoRA, VeRA and IA3 target the four linear layers of each block, LN-tuning all norms. PEFT
+    offers only its global tables for this, so the registration is valid in the running process. Without it, name the
+    layers, as in `LoraConfig(target_modules=list(LINEAR_LAYERS))`. Saved adapters contain their target modules.
     """
     from peft.utils import constants
 
@@ -25,6 +28,6 @@ def register_with_peft():
     _register(constants, "LNTUNING_TARGET", NORMS)
 
 
-def _register(constants, kind, layers):
+def _register(constants: ModuleType, kind: str, layers: Sequence[str]) -> None:
     mapping = getattr(constants, f"TRANSFORMERS_MODELS_TO_{kind}_MODULES_MAPPING")
     mapping[HyenaDNAConfig.model_type] = list(layers)

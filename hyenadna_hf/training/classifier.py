@@ -1,8 +1,10 @@
-"""Sequence classifiers of any kind to fine-tune, with their tokenizers."""
+"""Load sequence classifiers of any architecture for fine-tuning, with their tokenizers."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from transformers import AutoModelForSequenceClassification
+from datasets import DatasetDict
+from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..baselines.named import BASELINE_NAMES
 from ..errors import InputError
@@ -15,8 +17,8 @@ class ModelArguments(LoadingArguments):
     model: str = field(
         default="hyenadna-tiny-1k-remag",
         metadata={
-            "help": f"What to start from: {CHECKPOINTS}, of any Hugging Face model (a folder with a configuration but "
-            "no weights is trained from scratch; an adapter is merged into its base model); a published size, from "
+            "help": f"Model to start from: {CHECKPOINTS}, of any Hugging Face model (a folder with a configuration but "
+            "no weights is trained from scratch, an adapter is merged into its base model); a published size, from "
             f"scratch ({', '.join(SIZE_NAMES)}); or a baseline, from scratch ({', '.join(BASELINE_NAMES)})."
         },
     )
@@ -25,7 +27,9 @@ class ModelArguments(LoadingArguments):
     )
     kmer: int | None = field(
         default=None,
-        metadata={"help": "Write each sequence as overlapping words of this many bases, as the first DNABERT wants."},
+        metadata={
+            "help": "Split each sequence into overlapping words of this many bases, as the first DNABERT expects."
+        },
     )
     special_tokens_mode: str = field(
         default="none",
@@ -33,21 +37,23 @@ class ModelArguments(LoadingArguments):
     )
 
 
-def load_classifier(model_args, names, length=None, **config_fields):
+def load_classifier(
+    model_args: ModelArguments, names: list[str], length: int | None = None, **config_fields: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
     """
     Load the model and tokenizer of `--model`, with one output per class.
 
     Args:
-        model_args ([`ModelArguments`]): Names the model and the tokenizer.
-        names (`list[str]`): Names of the classes, in the order of their numbers.
-        length (`int`, *optional*): Longest sequence, in tokens, for baselines that are made for one length.
-        config_fields: Further fields of the configuration to set (`problem_type`, `embed_dropout`, ...).
+        model_args: Arguments that select the model and the tokenizer.
+        names: Class names, in the order of the class numbers.
+        length: Longest sequence, in tokens, for baselines with a fixed input length.
+        config_fields: Further configuration fields to set (`problem_type`, `embed_dropout`, ...).
 
     Returns:
-        `tuple`: the model, its tokenizer, and where its weights come from, as a phrase.
+        The model, its tokenizer, and a phrase that describes the origin of the weights.
 
     Raises:
-        InputError: if they cannot be loaded.
+        InputError: If loading fails.
     """
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     fields = {**labels, "problem_type": "single_label_classification", **config_fields}
@@ -63,25 +69,29 @@ def load_classifier(model_args, names, length=None, **config_fields):
     return model, tokenizer, origin
 
 
-def longest_input(config, tokenizer):
-    """Maximum number of tokens that a model takes, by its configuration and tokenizer; `None` without a limit."""
+def longest_input(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the maximum input length of a model and its tokenizer, in tokens; `None` without a limit."""
     limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
     return min((limit for limit in limits if limit is not None and 0 < limit < 1e9), default=None)
 
 
-def tokenize(data, tokenizer, max_length=None, kmer=None):
+def tokenize(
+    data: DatasetDict, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, kmer: int | None = None
+) -> DatasetDict:
     """
-    Token ids of each sequence of a `DatasetDict` with columns `sequence` and `label`.
+    Tokenize the sequences of a data set.
 
     Args:
-        max_length (`int`, *optional*): Cut longer inputs at their end, in tokens.
-        kmer (`int`, *optional*): Write sequences as overlapping words of this many bases first.
+        data: Data set with columns `sequence` and `label` or `labels`.
+        tokenizer: Tokenizer to apply.
+        max_length: Truncate longer inputs at their end, in tokens.
+        kmer: Split sequences into overlapping words of this many bases first.
 
     Returns:
-        `DatasetDict` with the tokenizer's columns and `label`.
+        The data set with the columns of the tokenizer and the labels.
     """
 
-    def encode(batch):
+    def encode(batch: dict[str, list]) -> Any:
         return tokenizer(
             [words(sequence, kmer) for sequence in batch["sequence"]],
             truncation=max_length is not None,
@@ -92,7 +102,8 @@ def tokenize(data, tokenizer, max_length=None, kmer=None):
     return data.map(encode, batched=True, remove_columns=others, desc="Tokenizing", keep_in_memory=True)
 
 
-def words(sequence, kmer):
+def words(sequence: str, kmer: int | None) -> str:
+    """Join the overlapping words of `kmer` bases with blanks; return the sequence itself without `kmer`."""
     if kmer is None:
         return sequence
     return " ".join(sequence[i : i + kmer] for i in range(len(sequence) - kmer + 1))

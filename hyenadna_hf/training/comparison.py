@@ -1,11 +1,12 @@
-"""Baselines for a fine-tuned classifier, trained and tested on the same sequences."""
+"""Compare a fine-tuned classifier with baselines trained and tested on the same sequences."""
 
 import time
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import numpy as np
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from sklearn.naive_bayes import CategoricalNB
 from torch.utils.data import DataLoader
 
@@ -19,68 +20,68 @@ from .optimizer import parameter_groups
 
 K = 6
 CNN_EPOCHS, CNN_BATCH_SIZE, CNN_LEARNING_RATE, CNN_WEIGHT_DECAY = 3, 32, 1e-3, 0.1
-LONGEST_FOR_CNN = 10_000  # bases; its dense layer grows with them
-LONGEST_FOR_MATRIX = 1_000  # bases; beyond, the same position seldom means the same
+LONGEST_FOR_CNN = 10_000  # bases; the dense layer grows with the length
+LONGEST_FOR_MATRIX = 1_000  # bases; in longer sequences, positions rarely correspond
 
 
 def compare(
-    data: DatasetDict, device: torch.device, seed: int = 0, groups: dict[str, list[int]] | None = None
+    data: DatasetDict, device: torch.device, seed: int = 0, groups: Mapping[str, Iterable[int]] | None = None
 ) -> dict[str, tuple[dict[str, float], float]]:
     """
     Train baselines on the train split and score them on the test split.
 
-    They are the majority class; a linear model on 6-mer counts, if there are any; a position weight matrix for each
-    class, where all sequences are of one length of at most 1,000 bases and have one class each; and up to 10,000 bases,
-    the convolutional network of GenomicBenchmarks (3 epochs, batches of 32, AdamW with a learning rate of 1e-3 that
-    falls to 0).
+    The baselines are the majority class; a linear model on 6-mer counts, unless all sequences are shorter; a position
+    weight matrix per class, if all sequences have the same length of at most 1,000 bases and one class each; and, up to
+    10,000 bases, the convolutional network of GenomicBenchmarks (3 epochs, batches of 32, AdamW with a learning rate
+    that falls from 1e-3 to 0).
 
     Args:
-        data: With columns `sequence` and `label`, or `labels`.
-        device: Where the network is trained.
-        seed: Of the network's weights and the order of its batches.
-        groups: Groups of labels, by the columns of each.
+        data: Data set with columns `sequence` and `label` or `labels`.
+        device: Device for training the network.
+        seed: Random seed of the network's weights and batches.
+        groups: Columns of each group of labels.
 
     Returns:
-        The test metrics of each baseline, and the seconds that it took.
+        The test metrics of each baseline, and its training time in seconds.
     """
     target = targets_of(data["test"])
     lengths = {len(sequence) for split in data.values() for sequence in split["sequence"]}
-    scorers = {"majority class": partial(_majority_scores, data)}
+    scorers: dict[str, Callable[[], np.ndarray]] = {"majority class": partial(_majority_scores, data)}
     if max(map(len, data["train"]["sequence"])) >= K:
         scorers[f"{K}-mer counts, linear"] = partial(_kmer_scores, data)
     if target.ndim == 1 and len(lengths) == 1 and max(lengths) <= LONGEST_FOR_MATRIX:
         scorers["position weight matrix"] = partial(_matrix_scores, data)
     if max(lengths) <= LONGEST_FOR_CNN:
         scorers[f"CNN, {CNN_EPOCHS} epochs"] = partial(_cnn_scores, data, max(lengths), device, seed)
-    found = {}
-    for name, scores_of_test in scorers.items():
+    results = {}
+    for name, score_test_split in scorers.items():
         started = time.monotonic()
-        metrics = metrics_of_scores(scores_of_test(), target, groups)
-        found[name] = metrics, time.monotonic() - started
-    return found
+        metrics = metrics_of_scores(score_test_split(), target, groups)
+        results[name] = metrics, time.monotonic() - started
+    return results
 
 
-def targets_of(split):
-    """Its labels, of shape `(rows,)` or `(rows, labels)`."""
+def targets_of(split: Dataset) -> np.ndarray:
+    """Return the labels of a split, shape `(rows,)` or `(rows, labels)`."""
     return np.asarray(split["labels" if "labels" in split.column_names else "label"])
 
 
-def _majority_scores(data):
+def _majority_scores(data: DatasetDict) -> np.ndarray:
     train = targets_of(data["train"])
     scores = train.mean(0) - 0.5 if train.ndim > 1 else np.bincount(train)
     return np.tile(scores, (len(data["test"]), 1))
 
 
-def _kmer_scores(data):
+def _kmer_scores(data: DatasetDict) -> np.ndarray:
     train = targets_of(data["train"])
     kmers = kmer_classifier(K, multi_label=train.ndim > 1).fit(list(data["train"]["sequence"]), train)
     scores = kmers.decision_function(list(data["test"]["sequence"]))
-    if scores.ndim == 1:  # two classes have one score in scikit-learn
+    if scores.ndim == 1:  # scikit-learn returns one score for two classes
         scores = scores[:, None] if train.ndim > 1 else np.stack([-scores, scores], axis=1)
     return scores
 
 
-def _matrix_scores(data):
+def _matrix_scores(data: DatasetDict) -> np.ndarray:
     train = targets_of(data["train"])
     letters = {split: np.stack([token_ids(text) for text in data[split]["sequence"]]) for split in ("train", "test")}
     categories = 1 + max(int(ids.max()) for ids in letters.values())
@@ -90,15 +91,17 @@ def _matrix_scores(data):
     return scores
 
 
-def _cnn_scores(data, length, device, seed):
+def _cnn_scores(data: DatasetDict, length: int, device: torch.device, seed: int) -> np.ndarray:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = _trained_cnn(data["train"], length, device)
+        model = _train_cnn(data["train"], length, device)
         with torch.no_grad():
-            return np.concatenate([model(**_on(device, batch)).logits.cpu().numpy() for batch in _loader(data["test"])])
+            return np.concatenate(
+                [model(**_to_device(device, batch)).logits.cpu().numpy() for batch in _loader(data["test"])]
+            )
 
 
-def _trained_cnn(split, length, device):
+def _train_cnn(split: Dataset, length: int, device: torch.device) -> CNNForSequenceClassification:
     targets = targets_of(split)
     problem = "single_label_classification" if targets.ndim == 1 else "multi_label_classification"
     classes = split.features["label"].num_classes if targets.ndim == 1 else targets.shape[1]
@@ -110,15 +113,15 @@ def _trained_cnn(split, length, device):
     loader = _loader(split, shuffle=True)
     for _ in range(CNN_EPOCHS):
         for batch in loader:
-            model(**_on(device, batch)).loss.backward()
+            model(**_to_device(device, batch)).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
     return model.eval()
 
 
-def _loader(split, shuffle=False):
-    """Batches of token ids, masks and labels."""
+def _loader(split: Dataset, shuffle: bool = False) -> DataLoader:
+    """Build a loader of batches of token ids, masks and labels."""
     rows = [
         {"input_ids": token_ids(sequence), "labels": target}
         for sequence, target in zip(split["sequence"], targets_of(split))
@@ -127,5 +130,5 @@ def _loader(split, shuffle=False):
     return DataLoader(rows, CNN_BATCH_SIZE, shuffle=shuffle, collate_fn=collator)
 
 
-def _on(device, batch):
+def _to_device(device: torch.device, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: values.to(device) for name, values in batch.items()}

@@ -4,19 +4,25 @@ import inspect
 import json
 import time
 import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from datasets import DatasetDict, Sequence, Value
+from datasets import Dataset, DatasetDict, Sequence, Value
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     Trainer,
     set_seed,
 )
@@ -39,6 +45,7 @@ from .finetune_arguments import (
     RESULTS_FILE,
     ClassifierArguments,
     DataArguments,
+    FinetuneArguments,
     check_arguments,
     check_metric,
     parse_arguments,
@@ -48,30 +55,30 @@ from .loss import WeightedLoss, balanced_weights
 from .metrics import metric_names, metrics_of_scores
 from .optimizer import optimizer_cls_and_kwargs
 from .recipes import RECIPES, print_recipes, recipe_of
-from .runs import averaging, check_model_arguments, print_where, train, writing
+from .runs import averaging_callbacks, check_model_arguments, print_where, train, writing
 
 LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
 
 
 class FinetuneTrainer(Trainer):
-    """The stock Trainer, with a collator of its own for training, which may augment."""
+    """The stock Trainer with a separate data collator for training, which may augment."""
 
-    def __init__(self, *args, train_collator, **kwargs):
-        with warnings.catch_warnings():  # of transformers' own label smoothing, which is not used
+    def __init__(self, *args: Any, train_collator: Callable[[list], dict[str, Any]], **kwargs: Any) -> None:
+        with warnings.catch_warnings():  # from transformers' own label smoothing, which is not used
             warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label", UserWarning)
             super().__init__(*args, **kwargs)
         self.train_collator = train_collator
 
-    def get_train_dataloader(self):
-        collator, self.data_collator = self.data_collator, self.train_collator
+    def get_train_dataloader(self) -> DataLoader:
+        collator, self.data_collator = self.data_collator, self.train_collator  # type: ignore[has-type]
         try:
             return super().get_train_dataloader()
         finally:
             self.data_collator = collator
 
 
-def main(argv):
-    """Run `hyenadna finetune` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run `hyenadna finetune` with the arguments `argv`."""
     arguments = parse_arguments(argv)
     if arguments[1].recipe != "list":
         return finetune(*arguments)
@@ -82,18 +89,19 @@ def main(argv):
 @dataclass
 class Run:
     """
-    A fine-tuning that is ready to start.
+    A fine-tuning run that is ready to start.
 
-    Args:
-        model_args, data_args: The arguments of the command.
-        console (`Console`): Prints, in the first process.
-        data (`DatasetDict`): The sequences and their labels.
-        names (`list[str]`): Names of the classes or labels.
-        groups (`dict[str, list[int]]`, *optional*): Groups of labels.
-        origin (`str`): Where the weights come from, as a phrase.
-        max_length (`int`, *optional*): Longest input, in tokens.
-        tokens (`DatasetDict`): The tokenized sequences.
-        trainer ([`FinetuneTrainer`]): With the model.
+    Attributes:
+        model_args: Model arguments of the command.
+        data_args: Data arguments of the command.
+        console: Console of the main process, silent in others.
+        data: Sequences and their labels.
+        names: Names of the classes or labels.
+        groups: Columns of each group of labels.
+        origin: Phrase that describes the origin of the weights.
+        max_length: Longest input, in tokens.
+        tokens: Tokenized sequences.
+        trainer: Trainer with the model.
     """
 
     model_args: ClassifierArguments
@@ -101,30 +109,33 @@ class Run:
     console: Console
     data: DatasetDict
     names: list[str]
-    groups: dict[str, list[int]] | None
+    groups: Mapping[str, Iterable[int]] | None
     origin: str
     max_length: int | None
     tokens: DatasetDict
     trainer: FinetuneTrainer
 
 
-def finetune(model_args, data_args, training_args):
+def finetune(
+    model_args: ClassifierArguments, data_args: DataArguments, training_args: FinetuneArguments
+) -> dict[str, Any]:
     """
-    Train, evaluate on the test split, save, load back and classify one sequence.
+    Train, evaluate on the test split, save, load the checkpoint back and classify one sequence.
 
-    `finetune(*parse_arguments(["--dataset", "my_data", "--recipe", "H3"]))` does what the command does.
-
-    All arguments are checked before anything is written. `output_dir` receives the model, the tokenizer, the code to
-    load them anywhere, and `results.json`.
+    `finetune(*parse_arguments(["--dataset", "my_data", "--recipe", "H3"]))` is equivalent to the command. All arguments
+    are checked before anything is written. `output_dir` receives the model, the tokenizer, the code to load them
+    anywhere, and `results.json`.
 
     Args:
-        model_args ([`ClassifierArguments`]), data_args ([`DataArguments`]), training_args ([`FinetuneArguments`])
+        model_args: Model arguments.
+        data_args: Data arguments.
+        training_args: Training arguments.
 
     Returns:
-        `dict`: the content of `results.json`: test metrics by model name, sizes, seed and seconds.
+        The content of `results.json`: test metrics by model name, sizes, seed and seconds.
 
     Raises:
-        InputError: if the data, the model or an argument is invalid.
+        InputError: If the data, the model or an argument is invalid.
     """
     started = time.monotonic()
     run = prepare(model_args, data_args, training_args)
@@ -133,17 +144,17 @@ def finetune(model_args, data_args, training_args):
         return report(run, seconds, started)
 
 
-def prepare(model_args, data_args, training_args):
+def prepare(model_args: ClassifierArguments, data_args: DataArguments, training_args: FinetuneArguments) -> Run:
     """
-    Check the arguments, load data and model, and make the Trainer.
+    Check the arguments, load data and model, and build the Trainer.
 
-    Args: See [`finetune`].
-
-    Returns:
-        [`Run`]
+    Args:
+        model_args: Model arguments.
+        data_args: Data arguments.
+        training_args: Training arguments.
 
     Raises:
-        InputError: if the data, the model or an argument is invalid.
+        InputError: If the data, the model or an argument is invalid.
     """
     console = Console(quiet=training_args.process_index > 0)
     check_arguments(model_args, data_args, training_args)
@@ -169,48 +180,48 @@ def prepare(model_args, data_args, training_args):
         + ", ".join(f"{len(split):,} {name}" for name, split in data.items())
         + (f"; {len(names):,} labels" if multi_label else f"; classes {escape(', '.join(names))}")
     )
-    # Splits by similarity share nothing.
+    # Splits by similarity share no sequences.
     if training_args.process_index == 0 and not data_args.split_by_similarity and (leakage := leakage_summary(data)):
         console.print(f"[yellow]{escape(leakage)}[/yellow]")
     console.print(f"[bold]Model[/bold] {escape(model_args.model)} ({origin}), {model.num_parameters():,} parameters")
     if data_args.recipe:
         console.print(f"[bold]Recipe[/bold] {data_args.recipe}")
     elif published := recipe_of(data_args.dataset):
-        console.print(f"There are published settings for {published}; --recipe auto takes them.")
+        console.print(f"There are published settings for {published}; --recipe auto uses them.")
     if fields and not is_hyenadna(model):
         ignored = ", ".join(f"--{name}" for name in fields)
-        console.print(f"{ignored}: ignored, because this is a {model.config.model_type} model and not HyenaDNA.")
+        console.print(f"{ignored}: ignored, because this is a {model.config.model_type} model, not HyenaDNA.")
     tokens = tokenize(data, tokenizer, max_length, model_args.kmer)
-    full = sum(length == max_length for split in tokens.values() for length in map(len, split["input_ids"]))
-    if full:
+    full_length = sum(length == max_length for split in tokens.values() for length in map(len, split["input_ids"]))
+    if full_length:
         console.print(
-            f"{full:,} sequences fill the {max_length:,} tokens of the model; longer ones are cut at the end."
+            f"{full_length:,} sequences fill the {max_length:,} tokens of the model; longer ones are truncated."
         )
     if multi_label:
-        tokens = tokens.cast_column("labels", Sequence(Value("float32")))  # as the loss wants them
+        tokens = tokens.cast_column("labels", Sequence(Value("float32")))  # for the loss
     loss = _loss(training_args, data["train"], len(names))
     trainer = _trainer(training_args, model, tokenizer, tokens, groups, collators, loss)
     return Run(model_args, data_args, console, data, names, groups, origin, max_length, tokens, trainer)
 
 
-def report(run, seconds, started):
+def report(run: Run, seconds: float, started: float) -> dict[str, Any]:
     """
     Evaluate a trained model on the test split, write results and model card, and load the checkpoint back.
 
     Args:
-        run ([`Run`]): After training.
-        seconds (`float`): How long training took.
-        started (`float`): When the command started, by `time.monotonic()`.
+        run: Run after training.
+        seconds: Training time.
+        started: Start time of the command, from `time.monotonic()`.
 
     Returns:
-        `dict`: the content of `results.json`.
+        The content of `results.json`.
     """
     trainer, model_args = run.trainer, run.model_args
     args, model, test_split = trainer.args, trainer.model, run.data["test"]
-    trainer.compute_metrics = None  # one row has no metrics worth the name
+    trainer.compute_metrics = None  # meaningless for the single row below
     test = trainer.predict(run.tokens["test"])
-    first = _first(trainer.predict(run.tokens["test"].select([0])).predictions)[0]
-    results = {
+    first = _logits(trainer.predict(run.tokens["test"].select([0])).predictions)[0]
+    results: dict[str, Any] = {
         "dataset": run.data_args.dataset,
         "model": model_args.model,
         "start": run.origin,
@@ -219,37 +230,37 @@ def report(run, seconds, started):
         "epochs": round(trainer.state.epoch, 2),
         "weights": f"best {args.metric_for_best_model} on validation" if args.load_best_model_at_end else "last epoch",
         "sequences": {name: len(split) for name, split in run.data.items()},
-        "test": {"model": metrics_of_scores(_first(test.predictions), test.label_ids, run.groups)},
+        "test": {"model": metrics_of_scores(_logits(test.predictions), test.label_ids, run.groups)},
         "fit_seconds": {"model": round(seconds, 1)},
     }
     if not trainer.is_world_process_zero():
         return results
     if run.data_args.baselines:
-        for name, (metrics, took) in compare(run.data, args.device, args.seed, run.groups).items():
-            results["test"][name], results["fit_seconds"][name] = metrics, round(took, 1)
+        for name, (metrics, fit_seconds) in compare(run.data, args.device, args.seed, run.groups).items():
+            results["test"][name], results["fit_seconds"][name] = metrics, round(fit_seconds, 1)
     results["seconds"] = round(time.monotonic() - started, 1)
     output_dir = Path(args.output_dir)
     write_text(output_dir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     if is_hyenadna(model) and not is_baseline(model_args.model):
-        listed = ", ".join(run.names) if len(run.names) <= 20 else f"{len(run.names):,} labels"
-        note = f"Fine-tuned from {model_args.model} ({run.origin}) to tell {listed} apart."
+        names = ", ".join(run.names) if len(run.names) <= 20 else f"{len(run.names):,} labels"
+        note = f"Fine-tuned from {model_args.model} ({run.origin}) to classify {names}."
         write_text(output_dir / "README.md", model_card(output_dir, output_dir.name, note=note, results=results))
 
     run.console.print(_results_table(results, model_args.model, len(test_split)))
-    # Mixed precision and accelerators round; on a CPU in float32 the checkpoint gives the very same numbers.
-    exact = trainer.accelerator.mixed_precision == "no" and args.device.type == "cpu"
-    _classify_one(run, output_dir, torch.as_tensor(first), tolerance=1e-4 if exact else 0.1)
+    # Mixed precision and accelerators round; on a CPU in float32, the checkpoint reproduces the logits exactly.
+    is_exact = trainer.accelerator.mixed_precision == "no" and args.device.type == "cpu"
+    _check_checkpoint(run, output_dir, torch.as_tensor(first), tolerance=1e-4 if is_exact else 0.1)
     print_where(run.console, output_dir, "AutoModelForSequenceClassification", started)
     return results
 
 
-def is_hyenadna(model):
-    """Whether a model is HyenaDNA, and not another model of transformers."""
+def is_hyenadna(model: PreTrainedModel) -> bool:
+    """Return whether a model is HyenaDNA, and not another model of transformers."""
     return model.config.model_type == HyenaDNAConfig.model_type
 
 
-def _load(args, seed):
-    """The data set, with a column `label` or `labels`, and the names of the classes or labels."""
+def _load(args: DataArguments, seed: int) -> tuple[DatasetDict, list[str]]:
+    """Load the data set, with a column `label` or `labels`, and the names of the classes or labels."""
     fractions = (args.validation_fraction, args.test_fraction, seed)
     columns = (args.label_column or "").split(",")
     if len(columns) > 1 or is_saved_dataset(args.dataset):
@@ -258,66 +269,75 @@ def _load(args, seed):
     return data, data["train"].features["label"].names
 
 
-def _groups(source, names, multi_label):
-    """The columns of each group of labels, or `None` if no groups are asked for."""
+def _groups(source: str | None, names: list[str], multi_label: bool) -> Mapping[str, Iterable[int]] | None:
+    """Return the columns of each group of labels, or `None` without `--label_groups`."""
     if source is None:
         return None
     if not multi_label:
-        raise InputError(f"--label_groups {source}: these sequences have one class each; leave it out.")
+        raise InputError(f"--label_groups {source}: these sequences have one class each; omit it.")
     if source in LABEL_GROUPS:
-        groups = LABEL_GROUPS[source]
-        if len(names) != sum(map(len, groups.values())):
-            raise InputError(f"--label_groups {source}: these data have {len(names):,} labels, not those of DeepSEA.")
-        return groups
+        deepsea_groups = LABEL_GROUPS[source]
+        if len(names) != sum(map(len, deepsea_groups.values())):
+            raise InputError(f"--label_groups {source}: this data set has {len(names):,} labels, not those of DeepSEA.")
+        return deepsea_groups
     try:
-        groups = json.loads(Path(source).read_text(encoding="utf-8"))
-        return {group: [names.index(label) for label in labels] for group, labels in groups.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:  # not there, not JSON, or no such label
+        label_groups = json.loads(Path(source).read_text(encoding="utf-8"))
+        return {group: [names.index(label) for label in labels] for group, labels in label_groups.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # missing file, not JSON, or unknown label
         raise InputError(
             f'--label_groups {source}: give a JSON file {{"group": ["label", ...]}} of the labels ({error}).'
         ) from error
 
 
-def _longest(data, model_args):
-    """The most tokens that a sequence becomes, at one token a base."""
+def _longest(data: DatasetDict, model_args: ClassifierArguments) -> int:
+    """Return the number of tokens of the longest sequence, at one token per base."""
     special = len(SPECIAL_TOKENS_MODES[model_args.special_tokens_mode][0].split()) - 1
     return special + max(len(sequence) for split in data.values() for sequence in split["sequence"])
 
 
-def _max_length(data_args, model_args, limit):
-    """The longest input, in tokens; `None` for a model without limit."""
+def _max_length(data_args: DataArguments, model_args: ClassifierArguments, limit: int | None) -> int | None:
+    """Return the longest input, in tokens; `None` for a model without limit."""
     length = data_args.max_length
     if length is not None and not 1 <= length <= (limit or length):
         raise InputError(
-            f"--max_length {length}: give 1 to {limit or 'any number of'} tokens; more does not go into "
-            f"{model_args.model}."
+            f"--max_length {length}: give 1 to {limit or 'any number of'} tokens, the limit of {model_args.model}."
         )
     return limit if length is None else length
 
 
-def _collators(data_args, model_args, tokenizer):
-    """What makes batches for evaluation, and for training."""
+def _collators(
+    data_args: DataArguments, model_args: ClassifierArguments, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Any, Any]:
+    """Build the data collators for evaluation and for training."""
     probability = data_args.reverse_complement
     if tokenizer("ACGTN", add_special_tokens=False)["input_ids"] == list(NUCLEOTIDE_IDS):
         return ClassificationCollator(tokenizer), ClassificationCollator(tokenizer, reverse_complement=probability)
     if probability:
         raise InputError(
-            f"--reverse_complement {probability}: the tokens of {model_args.model} are not those of HyenaDNA, one a "
-            "nucleotide; leave it out."
+            f"--reverse_complement {probability}: {model_args.model} does not use HyenaDNA's tokens, one per "
+            "nucleotide; omit it."
         )
     return (DataCollatorWithPadding(tokenizer),) * 2
 
 
-def _loss(args, train, labels):
-    """The loss with class weights and smoothing; `None` for the model's own."""
+def _loss(args: FinetuneArguments, train: Dataset, labels: int) -> WeightedLoss | None:
+    """Build the loss with class weights and label smoothing; `None` for the model's own loss."""
     if not args.class_weights and not args.label_smoothing_factor:
         return None
     weights = balanced_weights(targets_of(train), labels) if args.class_weights else None
     return WeightedLoss(weights, args.label_smoothing_factor)
 
 
-def _trainer(args, model, tokenizer, tokens, groups, collators, loss):
-    callbacks = averaging(args)
+def _trainer(
+    args: FinetuneArguments,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: DatasetDict,
+    groups: Mapping[str, Iterable[int]] | None,
+    collators: tuple[Any, Any],
+    loss: WeightedLoss | None,
+) -> FinetuneTrainer:
+    callbacks = averaging_callbacks(args)
     if args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
     collator, train_collator = collators
@@ -329,7 +349,7 @@ def _trainer(args, model, tokenizer, tokens, groups, collators, loss):
         processing_class=tokenizer,
         data_collator=collator,
         train_collator=train_collator,
-        compute_metrics=lambda output: metrics_of_scores(_first(output.predictions), output.label_ids, groups),
+        compute_metrics=lambda output: metrics_of_scores(_logits(output.predictions), output.label_ids, groups),
         compute_loss_func=loss,
         callbacks=callbacks,
         optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(
@@ -338,27 +358,27 @@ def _trainer(args, model, tokenizer, tokens, groups, collators, loss):
     )
 
 
-def _first(predictions):
-    # Models of some architectures return further outputs after the logits.
+def _logits(predictions: Any) -> np.ndarray:
+    # Some architectures return further outputs after the logits.
     return predictions[0] if isinstance(predictions, tuple) else predictions
 
 
-def _results_table(results, model, size):
+def _results_table(results: dict[str, Any], model: str, size: int) -> Table:
     table = Table(title=f"Held-out test split: {size:,} sequences")
     table.add_column("")
     metrics = [metric for metric, value in results["test"]["model"].items() if isinstance(value, float)]
     for metric in metrics:
         table.add_column({"mcc": "MCC", "f1": "macro F1", "auroc": "AUROC"}.get(metric, metric), justify="right")
     table.add_column("trained in", justify="right")
-    for name, found in sorted(results["test"].items(), key=lambda item: -item[1][metrics[0]]):
+    for name, scores in sorted(results["test"].items(), key=lambda item: -item[1][metrics[0]]):
         label = f"{Path(model).name}, {results['start'].partition(';')[0]}" if name == "model" else name
-        figures = [f"{found[metric]:.4f}" for metric in metrics]
+        figures = [f"{scores[metric]:.4f}" for metric in metrics]
         table.add_row(escape(label), *figures, f"{results['fit_seconds'][name]:,.0f} s")
     return table
 
 
-def _classify_one(run, folder, expected_logits, tolerance):
-    """Load the checkpoint back as a user would, classify one test sequence, and check that nothing got lost."""
+def _check_checkpoint(run: Run, folder: Path, expected_logits: torch.Tensor, tolerance: float) -> None:
+    """Load the checkpoint as a user would, classify one test sequence, and check that the logits are unchanged."""
     example, remote = run.data["test"][0], {"trust_remote_code": run.model_args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
     model = AutoModelForSequenceClassification.from_pretrained(folder, **remote).eval()
@@ -374,12 +394,12 @@ def _classify_one(run, folder, expected_logits, tolerance):
     difference = float((logits - expected_logits).abs().max())
     if not difference < tolerance * max(1.0, float(expected_logits.abs().max())):
         raise RuntimeError(
-            f"The checkpoint in {folder} gives other logits than the trained model, by {difference:.3g}."
+            f"The logits of the checkpoint in {folder} differ from those of the trained model by {difference:.3g}."
         )
     names = model.config.id2label
     if "labels" in example:
         probability, predicted = logits.sigmoid().max(-1)
-        truth = ", ".join(names[number] for number, is_one in enumerate(example["labels"]) if is_one) or "none"
+        truth = ", ".join(names[number] for number, label in enumerate(example["labels"]) if label) or "none"
     else:
         probability, predicted = logits.softmax(-1).max(-1)
         truth = names[example["label"]]

@@ -1,7 +1,8 @@
-"""The arguments of `hyenadna finetune`: options, the settings of recipes, and checks."""
+"""Arguments of `hyenadna finetune`: options, settings from recipes, and checks."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..arguments import CommandParser
 from ..data.files import HUB_ID
@@ -18,12 +19,12 @@ RESULTS_FILE = "results.json"
 
 @dataclass
 class ClassifierArguments(ModelArguments):
-    """The model, and changes to its configuration, for HyenaDNA only."""
+    """The model, and changes to the configuration of HyenaDNA models."""
 
     classifier_pooling: str | None = field(
         default=None,
         metadata={
-            "help": f"What the head reads: {', '.join(CLASSIFIER_POOLINGS)} (default: the model's; mean if new)."
+            "help": f"Pooling that the head reads: {', '.join(CLASSIFIER_POOLINGS)} (default: the model's, or mean)."
         },
     )
     embed_dropout: float | None = field(
@@ -33,10 +34,10 @@ class ClassifierArguments(ModelArguments):
         default=None, metadata={"help": "Dropout on the output of each mixer and MLP, 0 to 1 (default: the model's)."}
     )
 
-    def config_fields(self):
-        """The given values by the name of the field."""
-        asked = {name: getattr(self, name) for name in ("classifier_pooling", "embed_dropout", "resid_dropout")}
-        return {name: value for name, value in asked.items() if value is not None}
+    def config_fields(self) -> dict[str, Any]:
+        """Return the configuration fields that were set."""
+        fields = {name: getattr(self, name) for name in ("classifier_pooling", "embed_dropout", "resid_dropout")}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass
@@ -44,56 +45,62 @@ class DataArguments:
     dataset: str = field(
         default="splice_sites_chr20",
         metadata={
-            "help": "Labelled sequences: a folder with files train, validation, test; the common beginning of files "
-            "named so (x for x_train.csv.gz and x_test.csv.gz); one file; a set that ships with the package "
-            f"({', '.join(BUNDLED)}); a set of GenomicBenchmarks or a task of the Nucleotide Transformer paper or of "
-            "GUE, by its name (hyenadna data info lists them); or a Hub data set. CSV, TSV, Parquet, or FASTA with "
-            "headers >name|label. With several labels a sequence: see --label_column."
+            "help": "Labelled sequences: a folder with files train, validation, test; the common prefix of such files "
+            "(x for x_train.csv.gz and x_test.csv.gz); one file; a data set that ships with the package "
+            f"({', '.join(BUNDLED)}); a data set of GenomicBenchmarks or a task of the Nucleotide Transformer paper or "
+            "GUE, by name (hyenadna data info lists them); or a Hub data set. CSV, TSV, Parquet, or FASTA with "
+            "headers >name|label. For several labels per sequence, see --label_column."
         },
     )
     recipe: str | None = field(
         default=None,
         metadata={
-            "help": "Take the published settings of a data set for all that is not given here: the name of a recipe, "
-            "auto for that of --dataset where there is one, or list to print them."
+            "help": "Use the published settings of a data set for all arguments that are not given: a recipe name, "
+            "auto for the recipe of --dataset if there is one, or list to print all recipes."
         },
     )
-    sequence_column: str | None = field(default=None, metadata={"help": "Default: sequence, seq or dna."})
+    sequence_column: str | None = field(
+        default=None, metadata={"help": "Column with the sequences (default: sequence, seq or dna)."}
+    )
     label_column: str | None = field(
         default=None,
         metadata={
-            "help": "Default: label, class or target. Several, with commas between (CTCF,DNase), are labels that each "
-            "are 0 or 1; a data set with a list column labels, saved by save_to_disk, has them without this."
+            "help": "Column with the classes (default: label, class or target). For several labels per sequence, each "
+            "0 or 1, their columns separated by commas (CTCF,DNase); not needed for a save_to_disk folder with labels."
         },
     )
     label_groups: str | None = field(
         default=None,
         metadata={
-            "help": "Groups of labels to give the median AUROC of: deepsea (TF, DHS and HM of its 919), or a JSON file "
+            "help": "Groups of labels to report the median AUROC of: deepsea (TF, DHS and HM), or a JSON file "
             '{"group": ["label", ...]}.'
         },
     )
     max_length: int | None = field(
         default=None,
-        metadata={"help": "Longest input, in tokens; the rest is cut off (default: the model's longest)."},
+        metadata={"help": "Longest input, in tokens; the rest is truncated (default: the longest of the model)."},
     )
     padding_side: str | None = field(default=None, metadata={"help": "left or right (default: the tokenizer's)."})
     reverse_complement: float = field(
-        default=0.0, metadata={"help": "Probability with which a training sequence is read on the other strand."}
+        default=0.0, metadata={"help": "Probability of reverse-complementing a training sequence."}
     )
-    validation_fraction: float = field(default=0.1, metadata={"help": "Held out of train if there is no validation."})
-    test_fraction: float = field(default=0.2, metadata={"help": "Held out of train if there is no test split."})
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "Fraction of train to hold out if there is no validation split."}
+    )
+    test_fraction: float = field(
+        default=0.2, metadata={"help": "Fraction of train to hold out if there is no test split."}
+    )
     split_by_similarity: bool = field(
         default=False,
         metadata={
-            "help": "Merge all splits and make new ones that share no near duplicates, of --validation_fraction and "
+            "help": "Merge all splits and make new ones without shared near duplicates, with --validation_fraction and "
             "--test_fraction of all sequences."
         },
     )
     baselines: bool = field(
         default=True,
         metadata={
-            "help": "Also train and score the majority class, a linear model on 6-mer counts, a position weight matrix "
+            "help": "Compare with the majority class, a linear model on 6-mer counts, a position weight matrix "
             "and the CNN of GenomicBenchmarks."
         },
     )
@@ -101,42 +108,48 @@ class DataArguments:
 
 @dataclass
 class FinetuneArguments(RunArguments):
-    """Those of transformers, with defaults for HyenaDNA. (DNABERT and the like need a learning rate near 3e-5.)"""
+    """
+    Arguments of transformers, with defaults for HyenaDNA. (DNABERT and similar models need a learning rate near 3e-5.)
+    """
 
-    output_dir: str = field(default="hyenadna-finetuned", metadata={"help": "Where the checkpoint goes."})
+    output_dir: str = field(default="hyenadna-finetuned", metadata={"help": "Folder for the checkpoint."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the training split."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Sequences a step and device."})
-    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Sequences a step and device, evaluating."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Sequences per step and device."})
+    per_device_eval_batch_size: int = field(
+        default=128, metadata={"help": "Sequences per step and device in evaluation."}
+    )
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
     filter_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of HyenaDNA's filters (default: --learning_rate)."}
     )
-    weight_decay: float = field(default=0.1, metadata={"help": "Not of HyenaDNA's filters, nor of biases and norms."})
+    weight_decay: float = field(
+        default=0.1, metadata={"help": "Weight decay, except for HyenaDNA's filters, biases and norms."}
+    )
     class_weights: str | None = field(
-        default=None, metadata={"help": "balanced: weigh the loss so that every class counts the same."}
+        default=None, metadata={"help": "balanced: weight the loss so that all classes count equally."}
     )
     early_stopping_patience: int | None = field(
         default=None,
         metadata={
-            "help": "Stop after so many evaluations in a row without a better --metric_for_best_model (default: loss) "
-            "on validation, and take the best checkpoint."
+            "help": "Stop after so many evaluations without a better --metric_for_best_model (default: loss) "
+            "on validation, and use the best checkpoint."
         },
     )
     restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "Resume with the patience that was left."}
+        default=True, metadata={"help": "Resume with the remaining patience."}
     )
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint to resume from."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between log entries."})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.early_stopping_patience is not None:
             self.load_best_model_at_end = True
         super().__post_init__()
 
 
-def parser():
-    """The arguments of `hyenadna finetune`."""
+def parser() -> CommandParser:
+    """Build the argument parser of `hyenadna finetune`."""
     return CommandParser(
         "finetune",
         [ClassifierArguments, DataArguments, FinetuneArguments],
@@ -151,22 +164,22 @@ def parser():
     )
 
 
-def parse_arguments(argv):
+def parse_arguments(argv: list[str]) -> tuple[ClassifierArguments, DataArguments, FinetuneArguments]:
     """
-    Parse the arguments of `hyenadna finetune`. Given values override the recipe, and the recipe overrides defaults.
+    Parse the arguments of `hyenadna finetune`. Command-line values override the recipe, which overrides the defaults.
 
     Args:
-        argv (`list[str]`): The command line, after `hyenadna finetune`.
+        argv: Command line after `hyenadna finetune`.
 
     Returns:
-        `tuple`: [`ClassifierArguments`], [`DataArguments`] and [`FinetuneArguments`], as [`finetune`] takes them.
+        The arguments of [`finetune`].
 
     Raises:
-        InputError: if an argument or the recipe is unknown, or arguments contradict each other.
+        InputError: If an argument or the recipe is unknown, or arguments contradict each other.
     """
     command = parser()
-    asked, _ = command.parse_known_args(argv)
-    recipe = recipe_of(asked.dataset) if asked.recipe == "auto" else asked.recipe
+    values, _ = command.parse_known_args(argv)
+    recipe = recipe_of(values.dataset) if values.recipe == "auto" else values.recipe
     if recipe not in (None, "list"):
         command.set_defaults(**find_recipe(recipe).arguments())
     model_args, data_args, training_args, _ = command.parse(argv)
@@ -174,13 +187,13 @@ def parse_arguments(argv):
     return model_args, data_args, training_args
 
 
-def check_arguments(model_args, data_args, args):
-    """Raise an `InputError` for arguments that are invalid, before any work; [`finetune`] calls it."""
+def check_arguments(model_args: ClassifierArguments, data_args: DataArguments, args: FinetuneArguments) -> None:
+    """Raise an `InputError` for invalid arguments, before any work. Called by [`finetune`]."""
     if model_args.kmer is not None and model_args.kmer < 1:
-        raise InputError(f"--kmer {model_args.kmer}: a word has at least one base.")
+        raise InputError(f"--kmer {model_args.kmer}: give at least 1.")
     if model_args.special_tokens_mode not in SPECIAL_TOKENS_MODES:
         raise InputError(
-            f"--special_tokens_mode {model_args.special_tokens_mode}: it is one of {', '.join(SPECIAL_TOKENS_MODES)}."
+            f"--special_tokens_mode {model_args.special_tokens_mode}: choose one of {', '.join(SPECIAL_TOKENS_MODES)}."
         )
     try:
         HyenaDNAConfig(**model_args.config_fields())
@@ -189,31 +202,31 @@ def check_arguments(model_args, data_args, args):
     for name in ("model", "tokenizer"):
         source = getattr(model_args, name)
         if source is not None and not Path(source).is_dir() and not HUB_ID.fullmatch(source):
-            raise InputError(f"--{name} {source}: there is no such folder, and it is no Hub id; check the path.")
+            raise InputError(f"--{name} {source}: this is neither a folder nor a Hub id; check the path.")
     at_least_one = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
     at_least_zero = ("learning_rate", "filter_learning_rate", "weight_decay")
     for name, least in {**dict.fromkeys(at_least_one, 1), **dict.fromkeys(at_least_zero, 0)}.items():
         value = getattr(args, name)
         if value is not None and not value >= least:
-            raise InputError(f"--{name} {value}: give {least} or more.")
+            raise InputError(f"--{name} {value}: give at least {least}.")
     if not (args.num_train_epochs > 0 or args.max_steps > 0):
         raise InputError(f"--num_train_epochs {args.num_train_epochs}: give more than 0, or --max_steps.")
     if not 0 <= data_args.reverse_complement <= 1:
         raise InputError(f"--reverse_complement {data_args.reverse_complement}: give 0 to 1.")
     if data_args.padding_side not in (None, "left", "right"):
-        raise InputError(f"--padding_side {data_args.padding_side}: it is left or right.")
+        raise InputError(f"--padding_side {data_args.padding_side}: choose left or right.")
     if args.class_weights not in (None, "balanced"):
-        raise InputError(f"--class_weights {args.class_weights}: it is balanced, or left out.")
+        raise InputError(f"--class_weights {args.class_weights}: give balanced or omit it.")
     if args.early_stopping_patience is not None and args.early_stopping_patience < 1:
-        raise InputError(f"--early_stopping_patience {args.early_stopping_patience}: give 1 or more.")
+        raise InputError(f"--early_stopping_patience {args.early_stopping_patience}: give at least 1.")
     check_trainer_arguments(args)
     check_run_folder(args, RESULTS_FILE)
 
 
-def check_metric(args, names):
-    """Raise an `InputError` if checkpoints are to be chosen by none of the metrics `names` (a list of `str`)."""
+def check_metric(args: FinetuneArguments, names: list[str]) -> None:
+    """Raise an `InputError` if `metric_for_best_model` is neither the loss nor one of the metrics `names`."""
     metric = args.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in ("loss", *names):
         raise InputError(
-            f"--metric_for_best_model {metric}: for these data it is one of {', '.join(('loss', *names))}."
+            f"--metric_for_best_model {metric}: for this data set, choose one of {', '.join(('loss', *names))}."
         )

@@ -1,5 +1,6 @@
-"""Losses that weigh classes and smooth labels, for the stock Trainer."""
+"""Losses with class weights and label smoothing, for the stock Trainer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,17 +10,17 @@ from torch.nn import functional as F
 from ..data.sequence import IGNORED
 
 
-def balanced_weights(labels, classes=None):
+def balanced_weights(labels: np.ndarray, classes: int | None = None) -> torch.Tensor:
     """
-    Weights with which every class counts the same, or for several labels, their positives as much as their negatives.
+    Compute weights that balance the classes or, with several labels, the positives and negatives of each label.
 
     Args:
-        labels (`np.ndarray` of shape `(rows,)` or `(rows, labels)`): Numbers of classes, or 0 and 1.
-        classes (`int`, *optional*): How many classes; by default those that occur.
+        labels: Class numbers, shape `(rows,)`, or zeros and ones, shape `(rows, labels)`.
+        classes: Number of classes. Defaults to the largest class number plus 1.
 
     Returns:
-        `torch.Tensor` of shape `(classes,)`, rows / (classes * rows of the class), or `(labels,)`, negatives /
-        positives; 1 for what never occurs.
+        Weights rows / (classes * rows of the class), shape `(classes,)`, or negatives / positives, shape `(labels,)`; 1
+        for classes and labels that never occur.
     """
     labels = np.asarray(labels)
     if labels.ndim == 1:
@@ -34,23 +35,28 @@ def balanced_weights(labels, classes=None):
 @dataclass
 class WeightedLoss:
     """
-    Cross-entropy with a weight a class, or binary cross-entropy with a weight for the positives of each label.
+    Cross-entropy with class weights, or binary cross-entropy with a weight for the positives of each label.
 
-    The sum of the weighted losses is divided by the number of labels, not of weights, so that accumulated and
-    distributed gradients are those of the whole batch. A `compute_loss_func` of Trainer, which leaves its own label
-    smoothing out then.
+    The sum of the weighted losses is divided by the number of labels, not the sum of the weights, so that accumulated
+    and distributed gradients equal those of the whole batch. For use as `compute_loss_func` of the Trainer, which then
+    does not apply its own label smoothing.
 
     Args:
-        weights (`torch.Tensor`, *optional*): As [`balanced_weights`] gives them; by default all are 1.
-        label_smoothing (`float`, defaults to 0): Share of the target that goes to all classes alike, as in
-            `torch.nn.functional.cross_entropy`. With several labels each is a choice of two: 0 and 1 become
-            `label_smoothing / 2` and `1 - label_smoothing / 2`.
+        weights: Result of [`balanced_weights`]. Defaults to 1 for all.
+        label_smoothing: Fraction of the target distributed evenly over the classes, as in
+            `torch.nn.functional.cross_entropy`. With several labels, 0 and 1 become `label_smoothing / 2` and
+            `1 - label_smoothing / 2`.
     """
 
     weights: torch.Tensor | None = None
     label_smoothing: float = 0.0
 
-    def __call__(self, outputs, labels, num_items_in_batch=None):
+    def __call__(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
         logits = outputs["logits"].float()
         weights = None if self.weights is None else self.weights.to(logits.device)
         if labels.dim() == 1:
@@ -64,20 +70,25 @@ class WeightedLoss:
 @dataclass
 class SmoothedCausalLoss:
     """
-    The loss of a causal language model with smoothed labels, a `compute_loss_func` of Trainer.
+    Loss of a causal language model with label smoothing, for use as `compute_loss_func` of the Trainer.
 
-    What the Trainer's own label smoothing gives, and in two cases more: it is divided by the number of all accumulated
-    labels in transformers 4, too; and behind a soft prompt, where the Trainer's own fails, there are fewer labels than
-    logits, and the prompt predicts the first. Labels behind masked positions must be -100, as those of
-    [`~hyenadna_hf.data.collators.CausalCollator`] are.
+    It equals the Trainer's own label smoothing except in two cases. It is divided by the number of all accumulated
+    labels in transformers 4, too. And it supports soft prompts, for which the Trainer's own fails: there are then fewer
+    labels than logits, and the prompt predicts the first label. Labels after masked positions must be -100, as in
+    [`~hyenadna_hf.data.collators.CausalCollator`].
 
     Args:
-        label_smoothing (`float`): Share of the target that goes to all tokens alike.
+        label_smoothing: Fraction of the target distributed evenly over the tokens.
     """
 
     label_smoothing: float
 
-    def __call__(self, outputs, labels, num_items_in_batch=None):
+    def __call__(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
         logits = outputs["logits"].float()
         labels = F.pad(labels, (logits.shape[1] - labels.shape[1], 0), value=IGNORED)[:, 1:]
         loss = F.cross_entropy(

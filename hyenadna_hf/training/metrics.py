@@ -1,18 +1,23 @@
-"""Metrics of classification: the one place of their arithmetic."""
+"""Classification metrics."""
+
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, roc_auc_score
 
 
-def classification_metrics(predictions, labels):
+def classification_metrics(
+    predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray
+) -> dict[str, float]:
     """
-    Metrics of single-label classification over a whole split.
+    Compute metrics of single-label classification over a whole split.
 
     Args:
-        predictions, labels (sequences of `int`): Predicted and true classes.
+        predictions: Predicted classes.
+        labels: True classes.
 
     Returns:
-        `dict[str, float]`: `accuracy`, Matthews correlation coefficient `mcc`, and macro-averaged `f1`.
+        `accuracy`, Matthews correlation coefficient `mcc`, and macro-averaged `f1`.
     """
     return {
         "accuracy": float(accuracy_score(labels, predictions)),
@@ -21,18 +26,20 @@ def classification_metrics(predictions, labels):
     }
 
 
-def multilabel_metrics(scores, labels, groups=None):
+def multilabel_metrics(
+    scores: np.ndarray, labels: np.ndarray, groups: Mapping[str, Iterable[int]] | None = None
+) -> dict[str, float]:
     """
-    Metrics of multi-label classification over a whole split.
+    Compute metrics of multi-label classification over a whole split.
 
     Args:
-        scores (`np.ndarray` of shape `(rows, labels)`): Logits.
-        labels (`np.ndarray` of shape `(rows, labels)`): 0 and 1.
-        groups (`dict[str, list[int]]`, *optional*): Columns of each group of labels.
+        scores: Logits, shape `(rows, labels)`.
+        labels: Zeros and ones, shape `(rows, labels)`.
+        groups: Columns of each group of labels.
 
     Returns:
-        `dict[str, float]`: `auroc`, the median over the labels; macro-averaged `f1` of what has a logit above 0; and
-        what [`auroc_by_group`] gives, if there are groups.
+        `auroc`, the median over the labels; macro-averaged `f1` at a logit threshold of 0; and the metrics of
+        [`auroc_by_group`] if groups are given.
     """
     labels = np.asarray(labels)
     return {
@@ -42,69 +49,74 @@ def multilabel_metrics(scores, labels, groups=None):
     }
 
 
-def metrics_of_scores(scores, labels, groups=None):
-    """[`classification_metrics`] of the highest score for classes, [`multilabel_metrics`] for rows of 0 and 1."""
+def metrics_of_scores(
+    scores: np.ndarray, labels: np.ndarray, groups: Mapping[str, Iterable[int]] | None = None
+) -> dict[str, float]:
+    """
+    Compute [`classification_metrics`] of the highest score for classes, or [`multilabel_metrics`] for rows of 0 and 1.
+    """
     if np.ndim(labels) == 1:
         return classification_metrics(scores.argmax(-1), labels)
     return multilabel_metrics(scores, labels, groups)
 
 
-def metric_names(multi_label, groups=None):
-    """Names of what [`metrics_of_scores`] gives and is better the higher it is."""
+def metric_names(multi_label: bool, groups: Iterable[str] | None = None) -> list[str]:
+    """List the metrics of [`metrics_of_scores`] for which higher is better."""
     if not multi_label:
         return ["accuracy", "mcc", "f1"]
     return ["auroc", "f1", *(f"auroc_{group}" for group in groups or ())]
 
 
-def label_aurocs(scores, labels):
+def label_aurocs(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
-    Area under the ROC curve of each label.
+    Compute the area under the ROC curve of each label.
 
     Args:
-        scores, labels: As those of [`auroc_by_group`].
+        scores: Logits or probabilities, shape `(rows, labels)`.
+        labels: Zeros and ones, shape `(rows, labels)`.
 
     Returns:
-        `np.ndarray` of shape `(labels,)`, with `nan` for a label that is the same in every row.
+        Areas of shape `(labels,)`, NaN for a label that is the same in every row.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     both = (labels.min(0) == 0) & (labels.max(0) == 1)
     return np.array([roc_auc_score(labels[:, i], scores[:, i]) if both[i] else np.nan for i in range(len(both))])
 
 
-def class_auroc(probabilities, labels, classes):
+def class_auroc(probabilities: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> float:
     """
-    Area under the ROC curve of classes: the mean of that of each class against the others.
+    Compute the mean over the classes of the area under the ROC curve of each class against the others.
 
     Args:
-        probabilities (`np.ndarray` of shape `(rows, classes)`): Scores of each class.
-        labels (`np.ndarray` of shape `(rows,)`): The true classes.
-        classes (`np.ndarray` of shape `(classes,)`): Which class each column is of.
+        probabilities: Scores of each class, shape `(rows, classes)`.
+        labels: True classes, shape `(rows,)`.
+        classes: Class of each column, shape `(classes,)`.
 
     Returns:
-        `float`, over the classes that are among `labels`.
+        The mean over the classes that occur in `labels`.
     """
     return float(np.nanmean(label_aurocs(probabilities, np.asarray(labels)[:, None] == classes)))
 
 
-def auroc_by_group(scores, labels, groups):
+def auroc_by_group(scores: np.ndarray, labels: np.ndarray, groups: Mapping[str, Iterable[int]]) -> dict[str, float]:
     """
-    Median area under the ROC curve over the labels of each group, as chromatin profiles are reported.
+    Compute the median area under the ROC curve over the labels of each group, as reported for chromatin profiles.
 
     Args:
-        scores (`np.ndarray` of shape `(rows, labels)`): Logits or probabilities.
-        labels (`np.ndarray` of shape `(rows, labels)`): 0 and 1.
-        groups (`dict[str, list[int]]`): Columns of each group (`CHROMATIN_GROUPS` for DeepSEA's 919 labels).
+        scores: Logits or probabilities, shape `(rows, labels)`.
+        labels: Zeros and ones, shape `(rows, labels)`.
+        groups: Columns of each group (`CHROMATIN_GROUPS` for DeepSEA's 919 labels).
 
     Returns:
-        `dict[str, float]`: `auroc_GROUP` for each group, and `labels_without_auroc`, the number of labels that are the
-        same in every row and left out. A group of which nothing is left is `nan`.
+        `auroc_GROUP` for each group, and `labels_without_auroc`, the number of skipped labels that are the same in
+        every row. A group without remaining labels is NaN.
     """
     areas = label_aurocs(scores, labels)
     metrics = {f"auroc_{group}": _median(areas[list(columns)]) for group, columns in groups.items()}
-    left_out = sum(int(np.isnan(areas[list(columns)]).sum()) for columns in groups.values())
-    return {**metrics, "labels_without_auroc": left_out}
+    skipped = sum(int(np.isnan(areas[list(columns)]).sum()) for columns in groups.values())
+    return {**metrics, "labels_without_auroc": skipped}
 
 
-def _median(areas):
-    found = areas[~np.isnan(areas)]
-    return float(np.median(found)) if len(found) else float("nan")
+def _median(areas: np.ndarray) -> float:
+    valid = areas[~np.isnan(areas)]
+    return float(np.median(valid)) if len(valid) else float("nan")

@@ -1,37 +1,40 @@
-"""Which parameters decay, how fast the implicit filters learn, and Muon, for the stock Trainer."""
+"""Parameter groups with weight decay and learning rates for HyenaDNA, and Muon, for the stock Trainer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainingArguments
 
-FILTERS = {"filter_fn", "filter_fn_rev"}  # their modules in an operator
+FILTERS = {"filter_fn", "filter_fn_rev"}  # modules of an operator
 
 
 class WithMuon(torch.optim.Optimizer):
     """
     Muon (Jordan et al. 2024) for some weight matrices, and another optimizer for all other parameters.
 
-    Muon's updates are made as large as AdamW's (Liu et al. 2025), so that their learning rates compare.
+    Muon's updates are scaled to the size of AdamW's (Liu et al. 2025), so that their learning rates are comparable.
 
     Args:
-        params: Parameter groups. Those with `muon=True` have the matrices.
+        params: Parameter groups. Those with `muon=True` contain the matrices.
         optimizer: Class of the other optimizer.
-        lr: Learning rate of groups without one of their own.
+        lr: Learning rate of groups that set none.
         kwargs: Further arguments of the other optimizer.
     """
 
-    def __init__(self, params: list[dict[str, Any]], optimizer: type[torch.optim.Optimizer], lr: float, **kwargs: Any):
+    def __init__(
+        self, params: list[dict[str, Any]], optimizer: type[torch.optim.Optimizer], lr: float, **kwargs: Any
+    ) -> None:
         matrices, others = ([group for group in params if group.get("muon", False) is muon] for muon in (True, False))
         self._muon = torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw")
         self._other = optimizer(others, lr=lr, **kwargs)
         super().__init__([*self._muon.param_groups, *self._other.param_groups], {})
 
-    def step(self, closure=None):
-        """Update all parameters. `closure`, if given, computes the loss once more and returns it."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all parameters. `closure`, if given, recomputes the loss and returns it."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for part, muon in ((self._muon, True), (self._other, False)):
-            # Whoever loads a state or schedules a rate knows the groups and the state of the whole.
+            # Schedulers and loaded states act on the groups and the state of this optimizer.
             part.param_groups = [group for group in self.param_groups if group.get("muon", False) is muon]
             part.state = self.state
             part.step()
@@ -45,31 +48,31 @@ def parameter_groups(
     muon_learning_rate: float | None = None,
 ) -> list[dict[str, Any]]:
     """
-    Parameter groups for an optimizer: no weight decay for implicit filters, biases and norms.
+    Build parameter groups for an optimizer, without weight decay for implicit filters, biases and norms.
 
-    Decay would pull the filters, which are functions of position, towards none; the paper exempts them.
+    Filters are functions of the position, which weight decay would shrink to zero; the paper exempts them.
 
     Args:
-        model (`torch.nn.Module`): A HyenaDNA model, bare or wrapped (PEFT, DDP), or any other.
-        weight_decay (`float`): For the weight matrices outside the filters.
-        filter_learning_rate (`float`, *optional*): For the filters; that of the optimizer by default.
-        muon_learning_rate (`float`, *optional*): Put the weight matrices of the blocks, all but the filters', into a
-            group for [`WithMuon`], with this learning rate. Embeddings and heads are not in a block.
+        model: A HyenaDNA model, plain or wrapped (PEFT, DDP), or any other model.
+        weight_decay: Weight decay of the weight matrices outside the filters.
+        filter_learning_rate: Learning rate of the filters. Defaults to that of the optimizer.
+        muon_learning_rate: Put the weight matrices of the blocks, except those of the filters, into a group for
+            [`WithMuon`] with this learning rate. Embeddings and heads are not part of a block.
 
     Returns:
-        `list[dict]`: groups of the trainable parameters, without empty ones.
+        Non-empty groups of the trainable parameters.
     """
-    filters: list = []
-    exempt: list = []
-    decayed: list = []
-    matrices: list = []
+    filters: list[torch.nn.Parameter] = []
+    exempt: list[torch.nn.Parameter] = []
+    decayed: list[torch.nn.Parameter] = []
+    matrices: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parts = name.split(".")
-            in_block = any(part.isdecimal() for part in parts)  # blocks have numbers
+            is_in_block = any(part.isdecimal() for part in parts)  # blocks have numbers
             if not FILTERS.isdisjoint(parts):
                 filters.append(parameter)
-            elif muon_learning_rate is not None and in_block and parameter.ndim == 2:
+            elif muon_learning_rate is not None and is_in_block and parameter.ndim == 2:
                 matrices.append(parameter)
             else:
                 (decayed if parameter.ndim > 1 else exempt).append(parameter)
@@ -90,18 +93,18 @@ def optimizer_cls_and_kwargs(
     muon_learning_rate: float | None = None,
 ) -> tuple[type, dict[str, Any]]:
     """
-    What a Trainer takes as `optimizer_cls_and_kwargs`: the optimizer of `args.optim` over [`parameter_groups`].
+    Build the argument `optimizer_cls_and_kwargs` of a Trainer: the optimizer of `args.optim` over [`parameter_groups`].
 
     `Trainer(model, args, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(model, args), ...)`
 
     Args:
-        model (`torch.nn.Module`): What the Trainer gets.
-        args (`TrainingArguments`): Gives `optim`, `learning_rate`, `weight_decay` and the like.
-        filter_learning_rate (`float`, *optional*): Learning rate of the filters; `args.learning_rate` by default.
-        muon_learning_rate (`float`, *optional*): Update the weight matrices of the blocks by Muon, see [`WithMuon`].
+        model: Model of the Trainer.
+        args: Arguments of the Trainer (`optim`, `learning_rate`, `weight_decay`, ...).
+        filter_learning_rate: Learning rate of the filters. Defaults to `args.learning_rate`.
+        muon_learning_rate: Update the weight matrices of the blocks with Muon (see [`WithMuon`]).
 
     Returns:
-        `tuple`: class and keyword arguments.
+        Class and keyword arguments of the optimizer.
     """
     optimizer, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
     kwargs["params"] = parameter_groups(model, args.weight_decay, filter_learning_rate, muon_learning_rate)

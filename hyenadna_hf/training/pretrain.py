@@ -7,15 +7,26 @@ import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from datasets import IterableDataset
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch.nn import functional as F
 from torch.utils.data import ConcatDataset
-from transformers import AutoModelForCausalLM, Trainer, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    EvalPrediction,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 
 from .. import __version__
 from ..arguments import CommandParser
@@ -23,7 +34,7 @@ from ..data.fasta import Fasta
 from ..data.files import SPLITS
 from ..data.genome import GenomeDataset
 from ..data.intervals import Interval, parse_region, read_bed
-from ..data.pretraining import LengthWarmup, Mixture, PretrainingCollator, Windows, without
+from ..data.pretraining import LengthWarmup, Mixture, PretrainingCollator, Windows, subtract_intervals
 from ..data.sequence import IGNORED
 from ..errors import InputError
 from ..hub.card import model_card
@@ -36,7 +47,7 @@ from .loss import SmoothedCausalLoss
 from .optimizer import optimizer_cls_and_kwargs
 from .runs import (
     RunArguments,
-    averaging,
+    averaging_callbacks,
     check_model_arguments,
     check_run_folder,
     check_trainer_arguments,
@@ -47,7 +58,7 @@ from .runs import (
 
 RESULTS_FILE = "pretraining.json"
 LOG_FILE = "training_log.csv"
-MOST_N = 0.5  # of a training window; those with more are left out
+MOST_N = 0.5  # largest fraction of N in a training window; others are skipped
 
 
 @dataclass
@@ -56,38 +67,39 @@ class GenomeArguments:
         default_factory=list,
         metadata={
             "action": "extend",
-            "help": "Genomes: FASTA, plain, bgzip or gzip. May be given several times.",
+            "help": "Genome: FASTA, plain, bgzip or gzip. Can be given several times.",
         },
     )
     weights: list[float] = field(
         default_factory=list,
-        metadata={"help": "How often windows of each genome are taken (default: as it has bases to train on)."},
+        metadata={"help": "Relative sampling frequency of each genome (default: its number of training windows)."},
     )
     bed: list[str] = field(
         default_factory=list,
         metadata={
             "action": "extend",
-            "help": "A BED file for each genome, whose fourth column says train, validation or test.",
+            "help": "BED file for each genome, with train, validation or test in the fourth column.",
         },
     )
     validation: list[str] = field(
         default_factory=list,
-        metadata={"help": "Without --bed: sequences or regions (chr7 chr9:1-5000000) to evaluate on while training."},
+        metadata={"help": "Without --bed: sequences or regions (chr7 chr9:1-5000000) for evaluation during training."},
     )
     test: list[str] = field(
-        default_factory=list, metadata={"help": "Without --bed: those to evaluate on at the end. The rest is train."}
+        default_factory=list,
+        metadata={"help": "Without --bed: sequences or regions for evaluation at the end. The rest is train."},
     )
     window: int | None = field(
         default=None,
         metadata={
-            "help": "Bases that the model reads at once (default: 2 less than its longest input, for special tokens).",
+            "help": "Bases that the model reads at once (default: its longest input less 2 special tokens).",
             "formerly": ["max_length"],
         },
     )
     both_strands: bool = field(
         default=False,
         metadata={
-            "help": "In training, read the other strand of every second window.",
+            "help": "In training, reverse-complement half of the windows at random.",
             "formerly": ["reverse_complement"],
         },
     )
@@ -99,46 +111,52 @@ class PretrainedArguments(CheckpointArguments):
     model: str = field(
         default="hyenadna-tiny-1k-seqlen",
         metadata={
-            "help": f"What to train: a published size, from scratch ({', '.join(SIZE_NAMES)}), gpt (attention of the "
+            "help": f"Model to train: a published size, from scratch ({', '.join(SIZE_NAMES)}), gpt (attention at the "
             "size of hyenadna-tiny-1k-seqlen, from scratch), or a language model with HyenaDNA's tokens, trained "
             f"further if it has weights: {CHECKPOINTS} (an adapter is merged into its base model)."
         },
     )
     initial_length: int | None = field(
-        default=None, metadata={"help": "Begin with sequences of so many bases and double them until --window."}
+        default=None, metadata={"help": "Start with sequences of so many bases and double their length up to --window."}
     )
     length_warmup_steps: float = field(
-        default=0.4, metadata={"help": "Steps until the last doubling; below 1, a share of all steps."}
+        default=0.4, metadata={"help": "Steps until the last doubling; below 1, a fraction of all steps."}
     )
 
 
 @dataclass
 class PretrainArguments(RunArguments):
-    """The arguments of transformers, with the paper's settings as defaults."""
+    """Arguments of transformers, with the settings of the paper as defaults."""
 
-    output_dir: str = field(default="hyenadna-pretrained", metadata={"help": "Where the checkpoint goes."})
-    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the bases to train on."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Windows a step and device."})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Windows a step and device, evaluating."})
+    output_dir: str = field(default="hyenadna-pretrained", metadata={"help": "Folder for the checkpoint."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training bases."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Windows per step and device."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Windows per step and device in evaluation."})
     learning_rate: float = field(default=6e-4, metadata={"help": "Peak learning rate of AdamW."})
-    weight_decay: float = field(default=0.1, metadata={"help": "Not of filters, biases and norms."})
+    weight_decay: float = field(default=0.1, metadata={"help": "Weight decay, except for filters, biases and norms."})
     min_lr_rate: float = field(
-        default=0.1, metadata={"help": "Where cosine_with_min_lr ends, as a share of the peak, 0 to 1."}
+        default=0.1, metadata={"help": "Final learning rate of cosine_with_min_lr, as a fraction of the peak, 0 to 1."}
     )
-    warmup_steps: float = field(default=0.01, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
+    warmup_steps: float = field(default=0.01, metadata={"help": "Warm-up steps; below 1, a fraction of all steps."})
     eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate on validation."})
-    eval_steps: float | None = field(default=0.1, metadata={"help": "Steps between; below 1, a share of all steps."})
-    save_steps: float = field(default=0.1, metadata={"help": "Steps between checkpoints, or a share of all steps."})
-    logging_steps: float = field(default=0.005, metadata={"help": "Steps between lines of the log, or a share."})
+    eval_steps: float | None = field(
+        default=0.1, metadata={"help": "Steps between evaluations; below 1, a fraction of all steps."}
+    )
+    save_steps: float = field(
+        default=0.1, metadata={"help": "Steps between checkpoints; below 1, a fraction of all steps."}
+    )
+    logging_steps: float = field(
+        default=0.005, metadata={"help": "Steps between log entries; below 1, a fraction of all steps."}
+    )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        # One process reads for all: only then does the n-th example have the same number everywhere.
+        # One process reads for all, so that the n-th example is the same everywhere.
         self.accelerator_config.dispatch_batches = True
 
 
-def parser():
-    """The arguments of `hyenadna pretrain`."""
+def parser() -> CommandParser:
+    """Build the argument parser of `hyenadna pretrain`."""
     return CommandParser(
         "pretrain",
         [GenomeArguments, PretrainedArguments, PretrainArguments],
@@ -152,24 +170,24 @@ def parser():
     )
 
 
-def main(argv):
-    """Run `hyenadna pretrain` with the arguments `argv` (a list of `str`)."""
-    *arguments, _ = parser().parse(argv)
-    return pretrain(*arguments, command=shlex.join(["hyenadna", "pretrain", *argv]))
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run `hyenadna pretrain` with the arguments `argv`."""
+    genome_args, model_args, training_args, _ = parser().parse(argv)
+    return pretrain(genome_args, model_args, training_args, shlex.join(["hyenadna", "pretrain", *argv]))
 
 
 @dataclass
 class Run:
     """
-    A pretraining that is ready to start.
+    A pretraining run that is ready to start.
 
-    Args:
-        model_args: The arguments of the command.
-        console (`Console`): Prints, in the first process.
-        origin (`str`): Where the weights come from, as a phrase.
-        bases_per_step (`int`): Bases of a training step.
-        held_out (`dict[str, ConcatDataset]`): Windows of `validation` and `test`, where there are any.
-        trainer (`Trainer`): With the model.
+    Attributes:
+        model_args: Model arguments of the command.
+        console: Console of the main process, silent in others.
+        origin: Phrase that describes the origin of the weights.
+        bases_per_step: Number of bases in a training step.
+        held_out: Windows of `validation` and `test`, if there are any.
+        trainer: Trainer with the model.
     """
 
     model_args: PretrainedArguments
@@ -180,22 +198,30 @@ class Run:
     trainer: Trainer
 
 
-def pretrain(genome_args, model_args, training_args, command=None):
+def pretrain(
+    genome_args: GenomeArguments,
+    model_args: PretrainedArguments,
+    training_args: PretrainArguments,
+    command: str | None = None,
+) -> dict[str, Any]:
     """
     Train a language model on windows of genomes, and evaluate it on held-out windows.
 
-    `output_dir` receives the model, the tokenizer, the code to load them anywhere, a card, `pretraining.json` and
+    `output_dir` receives the model, the tokenizer, the code to load them anywhere, a model card, `pretraining.json` and
     `training_log.csv`.
 
     Args:
-        genome_args ([`GenomeArguments`]), model_args ([`PretrainedArguments`]), training_args ([`PretrainArguments`])
-        command (`str`, *optional*): The command line, for the results.
+        genome_args: Genomes and splits.
+        model_args: Model arguments.
+        training_args: Training arguments.
+        command: Command line to record in the results.
 
     Returns:
-        `dict`: the content of `pretraining.json`: perplexity, bits a base and bases by split, and how it was trained.
+        The content of `pretraining.json`: perplexity, bits per base and number of bases by split, and training
+        settings.
 
     Raises:
-        InputError: if an argument, a genome or the model is invalid; nothing has been written then.
+        InputError: If an argument, a genome or the model is invalid; nothing has been written then.
     """
     started = time.monotonic()
     run = prepare(genome_args, model_args, training_args)
@@ -204,17 +230,17 @@ def pretrain(genome_args, model_args, training_args, command=None):
         return report(run, command, seconds, started)
 
 
-def prepare(genome_args, model_args, training_args):
+def prepare(genome_args: GenomeArguments, model_args: PretrainedArguments, training_args: PretrainArguments) -> Run:
     """
-    Check the arguments, load genomes and model, and make the Trainer.
+    Check the arguments, load genomes and model, and build the Trainer.
 
-    Args: See [`pretrain`].
-
-    Returns:
-        [`Run`]
+    Args:
+        genome_args: Genomes and splits.
+        model_args: Model arguments.
+        training_args: Training arguments.
 
     Raises:
-        InputError: if an argument, a genome or the model is invalid.
+        InputError: If an argument, a genome or the model is invalid.
     """
     console = Console(quiet=training_args.process_index > 0)
     check_arguments(training_args)
@@ -227,12 +253,12 @@ def prepare(genome_args, model_args, training_args):
     windows = sum(stream.size() for stream in splits["train"])
     batches_per_step = training_args.world_size * training_args.gradient_accumulation_steps
     windows_per_step = training_args.per_device_train_batch_size * batches_per_step
-    if training_args.max_steps <= 0:  # a stream without end has no epochs
+    if training_args.max_steps <= 0:  # an endless stream has no epochs
         training_args.max_steps = math.ceil(windows * training_args.num_train_epochs / windows_per_step)
-    callbacks = averaging(training_args)
+    callbacks = averaging_callbacks(training_args)
     if model_args.initial_length is not None:
         if genome_args.append_sep:
-            raise InputError("--append_sep and --initial_length: cut windows have no [SEP]; leave out one of them.")
+            raise InputError("--append_sep and --initial_length: cut windows have no [SEP]; omit one of them.")
         steps = model_args.length_warmup_steps
         steps = math.ceil(steps * training_args.max_steps) if steps < 1 else int(steps)
         warmup = LengthWarmup(length, model_args.initial_length, steps)
@@ -256,23 +282,24 @@ def prepare(genome_args, model_args, training_args):
     return Run(model_args, console, origin, windows_per_step * length, held_out, trainer)
 
 
-def report(run, command, seconds, started):
+def report(run: Run, command: str | None, seconds: float, started: float) -> dict[str, Any]:
     """
-    Evaluate a trained model on what was held out, and write results, log and model card.
+    Evaluate a trained model on the held-out windows, and write results, log and model card.
 
     Args:
-        run ([`Run`]): After training.
-        command (`str`, *optional*): The command line, for the results.
-        seconds (`float`): How long training took.
-        started (`float`): When the command started, by `time.monotonic()`.
+        run: Run after training.
+        command: Command line to record in the results.
+        seconds: Training time.
+        started: Start time of the command, from `time.monotonic()`.
 
     Returns:
-        `dict`: the content of `pretraining.json`.
+        The content of `pretraining.json`.
     """
-    trainer, splits = run.trainer, {}
+    trainer = run.trainer
+    splits: dict[str, dict[str, Any]] = {}
     for name, split in run.held_out.items():
-        found = trainer.evaluate(split, metric_key_prefix=name)
-        splits[name] = {metric: found[f"{name}_{metric}"] for metric in ("bits_per_base", "perplexity", "bases")}
+        metrics = trainer.evaluate(split, metric_key_prefix=name)
+        splits[name] = {metric: metrics[f"{name}_{metric}"] for metric in ("bits_per_base", "perplexity", "bases")}
     steps = trainer.state.global_step
     results = {
         "command": command,
@@ -293,72 +320,74 @@ def report(run, command, seconds, started):
     return results
 
 
-def check_arguments(args):
-    """Refuse invalid arguments, by an `InputError`, before any work; [`pretrain`] calls it."""
+def check_arguments(args: PretrainArguments) -> None:
+    """Raise an `InputError` for invalid arguments, before any work. Called by [`pretrain`]."""
     check_trainer_arguments(args)
-    # Its name in transformers 4 comes second.
+    # The second is the name in transformers 4.
     for name, suitable in {"train_sampling_strategy": "random", "group_by_length": False}.items():
         value = getattr(args, name, suitable)
         if value != suitable:
-            raise InputError(f"--{name} {value}: windows come as a stream, which has its own order; leave it out.")
+            raise InputError(f"--{name} {value}: windows are a stream with its own order; omit it.")
     check_run_folder(args, RESULTS_FILE)
 
 
-def load_language_model(model_args):
+def load_language_model(model_args: PretrainedArguments) -> tuple[PreTrainedModel, str]:
     """
-    The language model that `--model` names, and where its weights come from, as a phrase.
+    Load the language model of `--model`; also return a phrase that describes the origin of its weights.
 
     Raises:
-        InputError: if it cannot be loaded, or has other tokens than HyenaDNA.
+        InputError: If loading fails, or the model does not use HyenaDNA's tokens.
     """
     model, origin = load_to_train(AutoModelForCausalLM, model_args.model, model_args.trust_remote_code)
     tokens = model.get_input_embeddings().num_embeddings
     if tokens not in (HyenaDNAConfig().vocab_size, len(VOCABULARY)):
         raise InputError(
-            f"--model {model_args.model}: it has {tokens} tokens; only models over HyenaDNA's tokens, one a "
+            f"--model {model_args.model}: it has {tokens} tokens; only models with HyenaDNA's tokens, one per "
             "nucleotide, can be trained on windows of a genome."
         )
     return model, origin
 
 
-def _window_length(args, config):
+def _window_length(args: GenomeArguments, config: PretrainedConfig) -> int:
     longest = config.max_position_embeddings
     length = longest - 2 if args.window is None else args.window
     if not 2 <= length <= longest - args.append_sep:
-        raise InputError(f"--window {length}: give 2 to {longest - args.append_sep:,} bases, which the model reads.")
+        raise InputError(f"--window {length}: give 2 to {longest - args.append_sep:,} bases, the limit of the model.")
     return length
 
 
-def genome_splits(args, length, seed):
+def genome_splits(args: GenomeArguments, length: int, seed: int) -> dict[str, list[GenomeDataset]]:
     """
-    The streams of each split, one per genome with bases in it.
+    Build the streams of each split, one per genome that has bases in it.
 
     Args:
-        args ([`GenomeArguments`]): Names genomes and splits.
-        length (`int`): Bases in a window.
-        seed (`int`): Of the order in training.
+        args: Genomes and splits.
+        length: Length of a window, in bases.
+        seed: Random seed of the order in training.
 
     Returns:
-        `dict[str, list[GenomeDataset]]`: by `train`, `validation` and `test`.
+        Streams by split: `train`, `validation` and `test`.
 
     Raises:
-        InputError: if they cannot be made.
+        InputError: If the genomes or splits are invalid.
     """
     if not args.fasta:
-        raise InputError("--fasta: name at least one genome to train on.")
+        raise InputError("--fasta: give at least one genome to train on.")
     if args.bed and len(args.bed) != len(args.fasta):
-        raise InputError(f"--bed: there are {len(args.bed)} for {len(args.fasta)} genomes; give one for each or none.")
+        raise InputError(
+            f"--bed: there are {len(args.bed)} for {len(args.fasta)} genomes; give one per genome or none."
+        )
     if args.bed and (args.validation or args.test):
-        raise InputError("--bed and --validation or --test: the BED file says what is which split; leave out one.")
+        raise InputError("--bed and --validation or --test: the BED file defines the splits; omit one of them.")
     genomes = [Fasta(path) for path in args.fasta]
-    splits = {"train": [], "validation": [], "test": []}
+    splits: dict[str, list[GenomeDataset]] = {"train": [], "validation": [], "test": []}
 
-    def add(split, genome, **where):
-        training = split == "train"
-        n_policy = {"n_policy": "drop", "max_n": MOST_N} if training else {}
+    def add(split: str, genome: Fasta, **source: Any) -> None:
+        is_train = split == "train"
+        n_policy: dict[str, Any] = {"n_policy": "drop", "max_n": MOST_N} if is_train else {}
         stream = GenomeDataset(
             genome, split=split, max_length=length, reverse_complement=args.both_strands, seed=seed,
-            append_sep=args.append_sep, rank=0, world_size=1, **n_policy, **where,
+            append_sep=args.append_sep, rank=0, world_size=1, **n_policy, **source,
         )  # fmt: skip
         splits[split].append(stream)
 
@@ -368,40 +397,51 @@ def genome_splits(args, length, seed):
                 if split in _bed_splits(bed, genome):
                     add(split, genome, bed=bed)
         return splits
-    held_out = {name: [_find(region, genomes) for region in getattr(args, name)] for name in ("validation", "test")}
+    held_out = {
+        name: [_find_region(region, genomes) for region in getattr(args, name)] for name in ("validation", "test")
+    }
     for i, genome in enumerate(genomes):
-        mine = {name: [piece for number, piece in found if number == i] for name, found in held_out.items()}
+        pieces_by_split = {
+            name: [piece for number, piece in pieces if number == i] for name, pieces in held_out.items()
+        }
         whole = [Interval(name, 0, size) for name, size in genome.lengths.items()]
-        mine["train"] = without(whole, mine["validation"] + mine["test"])
-        if not mine["train"]:
-            raise InputError(f"--validation and --test: they hold all of {genome.path}; leave something to train on.")
-        if without(mine["validation"], mine["test"]) != mine["validation"]:
+        pieces_by_split["train"] = subtract_intervals(whole, pieces_by_split["validation"] + pieces_by_split["test"])
+        if not pieces_by_split["train"]:
+            raise InputError(f"--validation and --test: they cover all of {genome.path}; leave regions to train on.")
+        if subtract_intervals(pieces_by_split["validation"], pieces_by_split["test"]) != pieces_by_split["validation"]:
             raise InputError(f"--validation and --test: they overlap in {genome.path}.")
-        for split, pieces in mine.items():
+        for split, pieces in pieces_by_split.items():
             if pieces:
                 add(split, genome, regions=pieces)
     return splits
 
 
-def _bed_splits(bed, genome):
-    named = {SPLITS.get(interval.rest[0]) for interval in read_bed(bed, genome) if interval.rest} - {None}
-    return named or {"train"}
+def _bed_splits(bed: str, genome: Fasta) -> set[str]:
+    names = (interval.rest[0] for interval in read_bed(bed, genome) if interval.rest)
+    return {SPLITS[name] for name in names if name in SPLITS} or {"train"}
 
 
-def _find(region, genomes):
-    found = []
+def _find_region(region: str, genomes: list[Fasta]) -> tuple[int, Interval]:
+    matches = []
     for number, genome in enumerate(genomes):
         try:
-            found.append((number, parse_region(region, genome)))
+            matches.append((number, parse_region(region, genome)))
         except InputError as error:
-            reason = error
-    if len(found) != 1:
-        why = f"{len(found)} of the genomes have it; say which splits they have by --bed" if found else reason
-        raise InputError(f"--validation and --test {region}: {why}")
-    return found[0]
+            reason = str(error)
+    if len(matches) != 1:
+        problem = f"{len(matches)} of the genomes have it; define the splits with --bed" if matches else reason
+        raise InputError(f"--validation and --test {region}: {problem}")
+    return matches[0]
 
 
-def _trainer(args, model, tokenizer, data, validation, callbacks):
+def _trainer(
+    args: PretrainArguments,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: IterableDataset,
+    validation: ConcatDataset | None,
+    callbacks: list[TrainerCallback],
+) -> Trainer:
     smoothing = args.label_smoothing_factor
     return Trainer(
         model=model,
@@ -418,22 +458,22 @@ def _trainer(args, model, tokenizer, data, validation, callbacks):
     )
 
 
-def window_losses(logits, labels):
-    """The sum of the losses in nats, and the number of bases predicted, of each row: `(batch, 2)`."""
+def window_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Compute the sum of the losses, in nats, and the number of predicted bases of each row, shape `(batch, 2)`."""
     losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none")
     return torch.stack([losses.view(len(labels), -1).sum(1), (labels[:, 1:] != IGNORED).sum(1)], dim=1)
 
 
-def split_metrics(output):
-    """Of what [`window_losses`] gave over a whole split: `perplexity`, `bits_per_base`, and `bases` predicted."""
+def split_metrics(output: EvalPrediction) -> dict[str, float]:
+    """Compute `perplexity`, `bits_per_base` and the number of predicted `bases` of a split from [`window_losses`]."""
     nats, bases = np.asarray(output.predictions, dtype=np.float64).sum(0)
     return {"bits_per_base": nats / bases / math.log(2), "perplexity": math.exp(nats / bases), "bases": int(bases)}
 
 
-def _write(folder, results, trainer, bases_per_step):
+def _write(folder: Path, results: dict[str, Any], trainer: Trainer, bases_per_step: int) -> None:
     columns = ("step", "bases", "length", "loss", "learning_rate", "grad_norm", "eval_bits_per_base")
 
-    def write_log(path):
+    def write_log(path: Path) -> None:
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
             writer.writeheader()
@@ -444,16 +484,16 @@ def _write(folder, results, trainer, bases_per_step):
     replace_file(folder / LOG_FILE, write_log)
     write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     if trainer.model.config.model_type == HyenaDNAConfig.model_type:
-        seen = f"It was trained on {results['bases_seen']:,} bases to predict the next one"
-        held_out = ", ".join(f"{found['bits_per_base']:.4f} on {name}" for name, found in results["splits"].items())
-        note = f"{seen}{f'; bits a base: {held_out}' if held_out else ''}."
+        summary = f"It was trained on {results['bases_seen']:,} bases to predict the next one"
+        held_out = ", ".join(f"{split['bits_per_base']:.4f} on {name}" for name, split in results["splits"].items())
+        note = f"{summary}{f'; bits per base: {held_out}' if held_out else ''}."
         write_text(folder / "README.md", model_card(folder, folder.name, note=note))
 
 
-def _table(evaluations):
-    table = Table(title="What was held out")
-    for column in ("split", "bits a base", "perplexity", "bases"):
+def _table(evaluations: dict[str, dict[str, Any]]) -> Table:
+    table = Table(title="Held-out windows")
+    for column in ("split", "bits per base", "perplexity", "bases"):
         table.add_column(column, justify="left" if column == "split" else "right")
-    for name, found in evaluations.items():
-        table.add_row(name, f"{found['bits_per_base']:.4f}", f"{found['perplexity']:.4f}", f"{found['bases']:,}")
+    for name, values in evaluations.items():
+        table.add_row(name, f"{values['bits_per_base']:.4f}", f"{values['perplexity']:.4f}", f"{values['bases']:,}")
     return table

@@ -1,17 +1,19 @@
 """
-Published settings of fine-tuning, one recipe a data set, which `hyenadna finetune --recipe` takes in place of defaults.
+Published fine-tuning settings, one recipe per data set, for `hyenadna finetune --recipe`.
 
-The numbers are those of the HyenaDNA paper (Nguyen, Poli, Faizi et al. 2023) and of its configurations; where the paper
-gives a range, the value of the configuration; for the epochs of species, which are not published, those of the others.
-The published schedule warms up from 1e-6, ours from 0. Biotypes and soft prompts have no recipe: the one embeds without
-training, the other trains no weight of the model.
+The values are those of the HyenaDNA paper (Nguyen, Poli, Faizi et al. 2023) and its configurations. If the paper gives
+a range, the recipe has the value of the configuration; the unpublished number of epochs for species is that of the
+other data sets. The published schedule warms up from 1e-6, ours from 0. Biotypes and soft prompts have no recipe: the
+former use embeddings without training, the latter train no weight of the model.
 """
 
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from ..data.genomic_benchmarks import GENOMIC_BENCHMARKS
@@ -22,26 +24,28 @@ from ..errors import InputError
 @dataclass(frozen=True)
 class Recipe:
     """
-    Settings for one data set. Each field is an argument of `hyenadna finetune` of the same name.
+    Settings for one data set. Each field is the argument of `hyenadna finetune` with the same name.
 
     Attributes:
-        max_length (`int`): Longest input, in tokens; the rest is cut off.
-        metric_for_best_model (`str`): What is reported: `accuracy`, `mcc`, `f1` (macro) or `auroc` (median over the
-            labels). It chooses the epoch only together with `--load_best_model_at_end` or `--early_stopping_patience`.
-        learning_rate (`float`): Peak learning rate of AdamW.
-        filter_learning_rate (`float`, *optional*): That of the implicit filters; by default the same.
-        weight_decay (`float`): Not of filters, biases and norms.
-        embed_dropout, resid_dropout (`float`): Dropout on the embeddings, and on the output of each mixer and MLP.
-        per_device_train_batch_size (`int`): Sequences a step, of all devices together.
-        num_train_epochs (`float`): Passes over train.
-        lr_scheduler_type (`str`): Learning rate schedule.
-        warmup_steps (`float`): Share of all steps.
-        min_lr_rate (`float`): Where the schedule ends, as a share of the peak.
-        max_grad_norm (`float`): Gradients are clipped to this norm.
-        reverse_complement (`float`): Probability with which a training sequence is read on the other strand.
-        classifier_pooling (`str`): What the head reads.
-        special_tokens_mode, padding_side (`str`): Of the tokenizer.
-        seed (`int`): Of everything that is random.
+        max_length: Longest input, in tokens; the rest is truncated.
+        metric_for_best_model: Reported metric: `accuracy`, `mcc`, `f1` (macro) or `auroc` (median over the labels). It
+            selects the epoch only with `--load_best_model_at_end` or `--early_stopping_patience`.
+        learning_rate: Peak learning rate of AdamW.
+        filter_learning_rate: Peak learning rate of the implicit filters. Defaults to `learning_rate`.
+        weight_decay: Weight decay, except for filters, biases and norms.
+        embed_dropout: Dropout on the embeddings.
+        resid_dropout: Dropout on the output of each mixer and MLP.
+        per_device_train_batch_size: Sequences per step, over all devices.
+        num_train_epochs: Number of epochs.
+        lr_scheduler_type: Learning rate schedule.
+        warmup_steps: Fraction of all steps for warm-up.
+        min_lr_rate: Final learning rate, as a fraction of the peak.
+        max_grad_norm: Norm to which gradients are clipped.
+        reverse_complement: Probability of reverse-complementing a training sequence.
+        classifier_pooling: Pooling of the classification head.
+        special_tokens_mode: Special tokens that the tokenizer adds.
+        padding_side: Padding side of the tokenizer.
+        seed: Random seed.
     """
 
     max_length: int
@@ -63,15 +67,15 @@ class Recipe:
     padding_side: str = "left"
     seed: int = 2222
 
-    def arguments(self, devices=None):
+    def arguments(self, devices: int | None = None) -> dict[str, Any]:
         """
-        The recipe as arguments of `hyenadna finetune`, its batch shared out among the devices.
+        Convert the recipe to arguments of `hyenadna finetune`, with its batch divided among the devices.
 
         Args:
-            devices (`int`, *optional*): How many; by default as many as `torchrun` has started processes.
+            devices: Number of devices. Defaults to the number of processes started by `torchrun`.
 
         Returns:
-            `dict`: values by name.
+            Values by argument name.
         """
         devices = devices or int(os.environ.get("WORLD_SIZE", 1))
         return {**asdict(self), "per_device_train_batch_size": max(1, self.per_device_train_batch_size // devices)}
@@ -97,7 +101,7 @@ NUCLEOTIDE_TRANSFORMER_RECIPES = {
     name: Recipe(600 if name.startswith("splice") else task.length, task.metric)
     for name, task in NUCLEOTIDE_TRANSFORMER_TASKS.items()
 }
-# GUE came after the paper: it gets the recipe of the Nucleotide Transformer tasks.
+# GUE is newer than the paper; it uses the recipe of the Nucleotide Transformer tasks.
 GUE_RECIPES = {name: Recipe(task.length, task.metric) for name, task in GUE_TASKS.items()}
 CHROMATIN_RECIPES = {
     "chromatin_1k": _CHROMATIN,
@@ -117,32 +121,34 @@ COLLECTIONS = {
 RECIPES = {name: recipe for recipes in COLLECTIONS.values() for name, recipe in recipes.items()}
 
 
-def recipe_of(dataset):
-    """The name of the recipe for a data set (its name, its Hub id, or a path that ends in it), or `None`."""
+def recipe_of(dataset: str | Path) -> str | None:
+    """Return the name of the recipe for a data set (name, Hub id, or a path that ends in the name), or `None`."""
     name = Path(dataset).name.partition(".")[0].removeprefix("Genomic_Benchmarks_")
     return name if name in RECIPES else None
 
 
-def find_recipe(name):
+def find_recipe(name: str) -> Recipe:
     """
-    The [`Recipe`] of a name.
+    Return the recipe with a name.
 
     Raises:
-        InputError: if there is none, with the nearest names.
+        InputError: If there is none. The error lists similar names.
     """
     if name not in RECIPES:
         near = get_close_matches(name, RECIPES, n=5, cutoff=0.5)
-        hint = f"the nearest are {', '.join(near)}; " if near else ""
-        raise InputError(f"--recipe {name}: there is no recipe of this name; {hint}--recipe list prints them all.")
+        hint = f"similar names are {', '.join(near)}; " if near else ""
+        raise InputError(f"--recipe {name}: there is no recipe of this name; {hint}--recipe list prints all names.")
     return RECIPES[name]
 
 
-def print_recipes(console):
-    """Print all recipes on a `rich.Console`: a table a collection, below it what is the same throughout."""
+def print_recipes(console: Console) -> None:
+    """Print all recipes, one table per collection, with the common settings below each table."""
     for title, recipes in COLLECTIONS.items():
         values = {field.name: {getattr(recipe, field.name) for recipe in recipes.values()} for field in fields(Recipe)}
-        varied = [name for name, found in values.items() if len(found) > 1]
-        common = (f"{name} {found.pop()}" for name, found in values.items() if len(found) == 1 and found != {None})
+        varied = [name for name, options in values.items() if len(options) > 1]
+        common = (
+            f"{name} {options.pop()}" for name, options in values.items() if len(options) == 1 and options != {None}
+        )
         table = Table(title=title, title_justify="left", box=None)
         for number, name in enumerate(["recipe", *varied]):
             table.add_column(name, justify="right" if number else "left", no_wrap=True)

@@ -158,7 +158,7 @@ def test_bad_sizes_and_too_long_inputs_are_refused():
         baseline_config("bert")
     with pytest.raises(ValueError, match="max_seq_len=56: it must be at least 57"):
         CNNConfig(max_seq_len=56)
-    with pytest.raises(ValueError, match="give one of each"):
+    with pytest.raises(ValueError, match="give one value of each"):
         CNNConfig(channels=[8])
     ids = torch.randint(7, 11, (2, 90))
     with pytest.raises(ValueError, match="90 positions, but this model's max_seq_len is 60"):

@@ -56,7 +56,7 @@ def parser():
 def test_former_spellings(words, expected, notes, capsys):
     args, _ = parser().parse(words.split())
     assert vars(args) == vars(Arguments(fasta="a")) | expected
-    text = "".join(f"hyenadna try: {note}; the old spelling will go in the next release.\n" for note in notes)
+    text = "".join(f"hyenadna try: {note}; the next release will not accept the old spelling.\n" for note in notes)
     assert capsys.readouterr() == ("", text)
 
 
@@ -126,7 +126,7 @@ MEANINGS = {
     "strands": "^both: the mean of both strands",
     "stride": r"\b[Bb]ases\b",
     "tokenizer": "tokenizer",
-    "trust_remote_code": "Allow code that comes with --model to run",
+    "trust_remote_code": "Run code that comes with --model",
     "window": r"\b[Bb]ases\b",
 }
 

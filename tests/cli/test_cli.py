@@ -81,7 +81,7 @@ def test_every_command_has_help_with_examples_and_defaults(name, capsys):
         (OSError("no config.json there"), 1, "hyenadna try: error: no config.json there\n"),
         (RuntimeError("I/O error: full (os error 28)"), 1, "hyenadna try: error: No space left on device\n"),
         (RuntimeError("[inline_container.cc:672] . unexpected pos 576"), 1, "try: error: the file cannot be written"),
-        (MemoryError(), 1, "hyenadna try: error: out of memory; make the batch (--max_tokens,"),
+        (MemoryError(), 1, "hyenadna try: error: out of memory; reduce the batch size (--max_tokens,"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "hyenadna try: error: out of memory;"),
         (RuntimeError("alloc_cpu.cpp: can't allocate memory"), 1, "hyenadna try: error: out of memory;"),
         (KeyboardInterrupt(), 130, "hyenadna try: interrupted.\n"),
@@ -297,8 +297,8 @@ def test_doctor_finds_what_is_missing(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "version", version)
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
-    assert "problem: torch >=2.4 is wanted, 2.0 is installed; pip install 'torch>=2.4'" in text
-    assert re.search(r"problem: datasets.*: missing, not all commands work; pip install 'hyenadna_hf\[all\]'", text)
+    assert "problem: torch >=2.4 is required, but 2.0 is installed; pip install 'torch>=2.4'" in text
+    assert re.search(r"problem: datasets.*: missing, some commands do not work; pip install 'hyenadna_hf\[all\]'", text)
     assert not re.search("problem: .*anndata", text)  # for one kind of file only
 
 

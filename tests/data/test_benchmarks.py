@@ -29,7 +29,7 @@ FIRST_BASE = 31_581_000  # of the fixture, on chromosome 20
 def sizes_differ():
     """What is small enough for a test has not the published sizes; the tests of the warning look at it themselves."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*are published; results do not compare")
+        warnings.filterwarnings("ignore", ".*are published; results are not comparable")
         yield
 
 
@@ -111,7 +111,7 @@ def test_a_bad_interval_is_named(tmp_path, windows, reference, change, message):
 
 def test_intervals_need_a_reference(tmp_path, windows):
     source = tree(tmp_path / "set", windows, "intervals")
-    with pytest.raises(InputError, match="give the reference FASTA"):
+    with pytest.raises(InputError, match="give the reference genome"):
         load_genomic_benchmark("human_ensembl_regulatory", source)
 
 
@@ -122,7 +122,7 @@ def test_an_empty_class_is_named(tmp_path, windows, reference, kind):
         load_genomic_benchmark("human_ensembl_regulatory", source, reference)
     for file in (tmp_path / "set").glob("*/enhancer*"):
         shutil.rmtree(file) if file.is_dir() else file.unlink()
-    with pytest.raises(InputError, match="the class 'enhancer' is empty in train"):
+    with pytest.raises(InputError, match="the class 'enhancer' has no sequence in train"):
         load_genomic_benchmark("human_ensembl_regulatory", source, reference)
 
 
@@ -135,7 +135,7 @@ def test_bad_text_files_and_folders_are_named(tmp_path):
     data = load_genomic_benchmark("human_enhancers_cohn", str(tmp_path))
     assert set(data["train"]["sequence"]) == {"ACGT"}
     (tmp_path / "train" / "positive" / "7.txt").write_text("MKVL")
-    with pytest.raises(InputError, match=r"train, positive/7\.txt: the sequence holds 'L' at base 4"):
+    with pytest.raises(InputError, match=r"train, positive/7\.txt: the sequence contains 'L' at base 4"):
         load_genomic_benchmark("human_enhancers_cohn", str(tmp_path))
     shutil.rmtree(tmp_path / "test")
     (tmp_path / "train" / "positive" / "7.txt").write_text("ACGT")
@@ -160,7 +160,7 @@ def small(folder, labels, ending="csv"):
 def test_numbers_are_those_of_the_names(tmp_path):
     """Names and numbers of classes mean the same, and a size that is not the published one is said."""
     by_number = small(tmp_path, [1, 0])
-    with pytest.warns(UserWarning, match="20 train sequences, but 75,000 are published; results do not compare"):
+    with pytest.warns(UserWarning, match="20 train sequences, but 75,000 are published; results are not comparable"):
         data = load_genomic_benchmark("demo_human_or_worm", by_number)
     assert data["test"].features["label"].names == ["human", "worm"] and data["test"]["label"][:2] == [1, 0]
     by_name = load_genomic_benchmark("demo_human_or_worm", small(tmp_path, ["worm", "human"]))
@@ -250,12 +250,16 @@ def test_from_a_hub(tmp_path):
     assert cohn["test"] == sorted([["ACGT", "negative"], ["TTGA", "positive"]] * 10)
     assert h3["test"] == tf["test"] == tf["validation"] == sorted([["ACGT", "0"], ["TTGA", "1"]] * 10)
     assert [len(split) for split in h3.values()] == [18, 2, 20] and [len(split) for split in tf.values()] == [20] * 3
-    assert message == "H4 (InstaDeepAI/nucleotide_transformer_downstream_tasks): has no task H4; is it still there?"
+    assert (
+        message == "H4 (InstaDeepAI/nucleotide_transformer_downstream_tasks): it has no task H4; check the repository."
+    )
 
 
 def test_without_a_hub(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"human_ocr_ensembl: the Hub does not give .* say where they are"):
+    with pytest.raises(
+        InputError, match=r"human_ocr_ensembl: the data set .* cannot be loaded from the Hub .* give their location"
+    ):
         load_labelled("human_ocr_ensembl")
 
 

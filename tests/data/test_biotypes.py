@@ -76,14 +76,14 @@ def test_genes_of_both_kinds_of_gtf(tmp_path, genome, kind, name, end):
 def test_rare_biotypes_are_counted(tmp_path, genome):
     rows = [*annotation("new"), row("1", "x", "gene", 5, 9, "+", "rare", gene_biotype="snRNA")]
     path = write(tmp_path / "x.gtf", rows)
-    with pytest.warns(UserWarning, match=r"fewer than 4 genes are left out: snRNA \(1\)"):
+    with pytest.warns(UserWarning, match=r"skipping biotypes with fewer than 4 genes: snRNA \(1\)"):
         data = load_biotypes(path, genome, min_genes=4, **FRACTIONS)
     assert data["train"].features["label"].names == ["protein_coding", "tRNA"]
-    with pytest.raises(InputError, match="the class 'miRNA' is empty; its biotypes are protein_coding, snRNA, tRNA"):
+    with pytest.raises(InputError, match="it has no gene of biotype 'miRNA'; choose from protein_coding, snRNA, tRNA"):
         load_biotypes(path, genome, ["miRNA", "tRNA"])
     with (
         pytest.warns(UserWarning),
-        pytest.raises(InputError, match="0 of its biotypes have 10 genes or more, two are needed"),
+        pytest.raises(InputError, match="0 of its biotypes have at least 10 genes, but two are needed"),
     ):
         load_biotypes(path, genome)
 
@@ -93,23 +93,25 @@ def test_a_gtf_of_another_genome_is_known_by_its_start_codons(tmp_path, genome):
     bases = genome.read_text().split("\n")[1]
     (tmp_path / "other.fa").write_text(f">chr1\nA{bases[:-1]}\n")
     with pytest.raises(
-        InputError, match=r"of 12 start codons \d are ATG in .*other\.fa; .* of another genome or release"
+        InputError, match=r"\d of 12 start codons are ATG in .*other\.fa; use the annotation of this genome"
     ):
         load_biotypes(path, tmp_path / "other.fa", min_genes=2)
     (tmp_path / "later.fa").write_text(f">chr1\n{bases[:750]}A{bases[750:]}\n")
-    with pytest.warns(UserWarning, match=r"of 12 start codons 7 are ATG .* is the annotation that of another release"):
+    with pytest.warns(
+        UserWarning, match=r"7 of 12 start codons are ATG .* if the annotation belongs to another release"
+    ):
         load_biotypes(path, tmp_path / "later.fa", min_genes=2, **FRACTIONS)
 
 
 BAD = {
     "other names": (row("chrX", "x", "gene", 1, 9, "+", "g"), "there is no sequence 'chrX'.* another genome"),
-    "past the end": (row("1", "x", "gene", 1990, 2001, "+", "g"), "is no piece of chr1, which has 2,000 bases"),
-    "position 0": (row("1", "x", "gene", 0, 9, "+", "g"), "is no piece of chr1"),
-    "three columns": ("1\tx\tgene", "GTF and GFF3 have nine columns"),
-    "strand": (row("1", "x", "gene", 1, 9, "1", "g"), "GTF and GFF3 have nine columns"),
-    "no gene_id": ('1\tx\tgene\t1\t9\t.\t+\t.\tgene_name "x";', "there is no gene_id among the attributes; add it"),
-    "no ID": ("1\tx\tgene\t1\t9\t.\t+\t.\tName=x", "there is no ID among the attributes; add it"),
-    "no number": (row("1", "x", "gene", "²", 9, "+", "g"), "GTF and GFF3 have nine columns"),
+    "past the end": (row("1", "x", "gene", 1990, 2001, "+", "g"), "is outside chr1, which has 2,000 bases"),
+    "position 0": (row("1", "x", "gene", 0, 9, "+", "g"), "is outside chr1"),
+    "three columns": ("1\tx\tgene", "GTF and GFF3 have nine tab-separated columns"),
+    "strand": (row("1", "x", "gene", 1, 9, "1", "g"), "GTF and GFF3 have nine tab-separated columns"),
+    "no gene_id": ('1\tx\tgene\t1\t9\t.\t+\t.\tgene_name "x";', "the attribute gene_id is missing; add it"),
+    "no ID": ("1\tx\tgene\t1\t9\t.\t+\t.\tName=x", "the attribute ID is missing; add it"),
+    "no number": (row("1", "x", "gene", "²", 9, "+", "g"), "GTF and GFF3 have nine tab-separated columns"),
     "a name of another genome in GFF3": ("chr%2B\tx\tgene\t1\t9\t.\t+\t.\tID=g", r"there is no sequence 'chr\+'"),
 }
 
@@ -124,7 +126,7 @@ def test_a_bad_line_is_named(tmp_path, genome, line, message):
 def test_bad_files_are_named(tmp_path, genome):
     with pytest.raises(InputError, match="there is no such file"):
         load_biotypes(tmp_path / "absent.gtf", genome)
-    with pytest.raises(InputError, match="not one gene in it"):
+    with pytest.raises(InputError, match="the file contains no gene"):
         load_biotypes(write(tmp_path / "x.gtf", ["# nothing"]), genome)
     (tmp_path / "x.gtf").write_bytes(b"1\tx\xff\n")
     with pytest.raises(InputError, match="not a readable GTF or GFF3 file"):
@@ -185,7 +187,7 @@ def test_gff3_of_another_genome_is_known_by_its_first_codons(tmp_path, genome):
     bases = genome.read_text().split("\n")[1]
     (tmp_path / "other.fa").write_text(f">chr1\nA{bases[:-1]}\n")
     with pytest.raises(
-        InputError, match=r"of 12 start codons \d are ATG in .*other\.fa; .* of another genome or release"
+        InputError, match=r"\d of 12 start codons are ATG in .*other\.fa; use the annotation of this genome"
     ):
         load_biotypes(path, tmp_path / "other.fa", min_genes=2)
 

@@ -53,7 +53,7 @@ def test_every_packing_and_both_line_ends(tmp_path, packed, end):
 
 
 def test_windows_line_ends_are_counted(tmp_path):
-    with pytest.warns(UserWarning, match=r"any.fa: 7 lines end as on Windows"):
+    with pytest.warns(UserWarning, match=r"any.fa: 7 lines have Windows line endings"):
         Fasta(write(tmp_path / "any.fa", fasta_text({"a": "ACGT" * 15}, end="\r\n"))).close()
 
 
@@ -82,7 +82,7 @@ def test_names_of_ucsc_and_ensembl(tmp_path):
         assert fasta.resolve(asked) == own
     assert fasta.resolve("7") == "7" and fasta.resolve("chr7") == "chr7"
     assert fasta.fetch("chr20", 3, 6) == "tCt"
-    with pytest.raises(InputError, match="'Chr7' could be any of chr7, 7"):
+    with pytest.raises(InputError, match="'Chr7' matches chr7, 7"):
         fasta.resolve("Chr7")
     with pytest.raises(InputError, match=r"x.fa: there is no sequence '2'; there are chr1, chrM, 20, .*7\."):
         fasta.resolve("2")
@@ -94,20 +94,23 @@ def test_names_of_ucsc_and_ensembl(tmp_path):
 @pytest.mark.parametrize("start, end", [(0, 146), (-1, 4), (9, 3), (145, None)])
 def test_a_piece_that_is_not_there(tmp_path, start, end):
     fasta = Fasta(write(tmp_path / "x.fa", fasta_text(RECORDS)))
-    with pytest.raises(InputError, match=r"x.fa: chr1 has 144 bases; there is no piece from"):
+    with pytest.raises(InputError, match=r"x.fa: chr1 has 144 bases; the interval from"):
         fasta.fetch("chr1", start, end)
 
 
 BAD = {
     "absent": (None, "there is no such file"),
     "empty": ("", "the file is empty"),
-    "duplicate name": (">a\nAC\n>b\nAC\n>a x\nGT\n", "line 5: there is a second record 'a', the first is in line 1"),
-    "protein": (">a\nACGT\nMKVLAA\n", "line 3: 'L' in record 'a' is no IUPAC nucleotide code"),
+    "duplicate name": (">a\nAC\n>b\nAC\n>a x\nGT\n", "line 5: duplicate record 'a', first found in line 1"),
+    "protein": (">a\nACGT\nMKVLAA\n", "line 3: 'L' in record 'a' is not an IUPAC nucleotide code"),
     "aligned": (">a\nAC-GT\n", "line 2: '-' in record 'a'"),
     "numbered": (">a\n1 ACGT\n", "line 2: '1' in record 'a'"),
-    "stray text": ("Sequences of today\n>a\nACGT\n", "line 1: FASTA begins with a header >name; here there is 'Sequ"),
-    "no header": ("ACGT\n", "line 1: FASTA begins with a header"),
-    "blank line first": ("\n>a\nACGT\n", "line 1: FASTA begins with a header"),
+    "stray text": (
+        "Sequences of today\n>a\nACGT\n",
+        "line 1: a FASTA file must begin with a header >name, not with 'Sequ",
+    ),
+    "no header": ("ACGT\n", "line 1: a FASTA file must begin with a header"),
+    "blank line first": ("\n>a\nACGT\n", "line 1: a FASTA file must begin with a header"),
     "blank line inside": (">a\nACGT\n\nACGT\n", "line 4: all lines of record 'a' but the last"),
     "blank line below header": (">a\n\nACGT\n", "line 3: all lines of record 'a' but the last"),
     "ragged lines": (">a\nACGT\nAC\nACGT\n", "line 4: all lines of record 'a' but the last must have one length"),
@@ -115,7 +118,7 @@ BAD = {
     "mixed line ends": (">a\nACGT\r\nACGTA\nACGT\r\n", "line 3: all lines of record 'a'"),
     "no sequence": (">a\nACGT\n>b\n>c\nA\n", "line 3: the record 'b' has no sequence"),
     "no sequence at the end": (">a\nACGT\n>b\n", "line 3: the record 'b' has no sequence"),
-    "no name": (">a\nACGT\n> b\nA\n", "line 3: the header has no name directly after >"),
+    "no name": (">a\nACGT\n> b\nA\n", "line 3: the header must have a name directly after >"),
     "old Mac line ends": (">a\rACGT\rACGT\r", "line 1: the record 'a' has no sequence"),
     "cut gzip": (gzip.compress(fasta_text(RECORDS).encode())[:-20], "the gzip file is damaged"),
     "two bytes of gzip": (b"\x1f\x8b", "the gzip file is damaged"),
@@ -149,7 +152,7 @@ def test_an_index_of_an_older_file_is_made_anew(tmp_path):
 @pytest.mark.parametrize(
     "index, message",
     [
-        ("a\t8\t3\t8\t9\n", "holds 'L' at base 3"),
+        ("a\t8\t3\t8\t9\n", "has 'L' at base 3"),
         ("a\t9\t3\t8\t9\n", "a cannot be read"),
         ("what\n", "cannot be read with its"),
     ],

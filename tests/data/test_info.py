@@ -56,7 +56,7 @@ def test_info_is_printed(folder, capsys):
     for words in (
         "│ exact duplicates │ 0 (0.0%) │ 1 (33.3%) │ 0 (0.0%) │",
         "│ near duplicates │ 0 (0.0%) │ 0 (0.0%) │ 0 (0.0%) │",
-        "Near duplicates: 50% or more of the distinct 16-mers",
+        "Near duplicates: at least 50% of the distinct 16-mers",
         "│ sequences │ 5 │ 2 │ 3 │",
         "│ class a │ 3 │ 1 │ 2 │",
         "│ median length │ 8 │ 8 │ 8 │",
@@ -112,7 +112,7 @@ def test_a_picture_of_lengths():
     [
         (["preview"], "preview: name a data set"),
         (["info", "absent.csv"], "no such file or folder"),
-        (["info", "splice_sites_chr20", "--source", "x"], "--source: splice_sites_chr20 is no published set"),
+        (["info", "splice_sites_chr20", "--source", "x"], "--source: splice_sites_chr20 is not a published data set"),
         (["info", "H3", "--source", "absent.csv"], "no such file or folder"),
         (["info", "H3", "--rows", "0"], "--rows 0"),
         (["info", "H3", "--fly"], "unknown argument --fly"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyenadna_hf.data.fasta import Fasta
-from hyenadna_hf.data.intervals import Interval, centred, parse_region, read_bed
+from hyenadna_hf.data.intervals import Interval, centre_window, parse_region, read_bed
 from hyenadna_hf.errors import InputError
 
 
@@ -55,9 +55,9 @@ BAD = {
     "past the end": ("chr1\t90\t101", "the interval ends at 101, but chr1 has 100 bases"),
     "nothing in it": ("chr1\t9\t9", "the interval from 9 to 9 is empty; its end must be after its start"),
     "the wrong way round": ("chr1\t9\t5", "is empty"),
-    "no number": ("chr1\tfive\t9", "BED has a sequence, a start and an end"),
-    "beyond all numbers": (f"chr1\t5\t{'9' * 5000}", "BED has a sequence, a start and an end"),
-    "two columns": ("chr1\t5", "BED has a sequence, a start and an end"),
+    "no number": ("chr1\tfive\t9", "a BED line needs a sequence, a start and an end"),
+    "beyond all numbers": (f"chr1\t5\t{'9' * 5000}", "a BED line needs a sequence, a start and an end"),
+    "two columns": ("chr1\t5", "a BED line needs a sequence, a start and an end"),
     "unknown sequence": ("chr3\t5\t9", "there is no sequence 'chr3'; there are chr1, 2"),
 }
 
@@ -87,7 +87,7 @@ def test_regions(genome):
     assert parse_region("chr20:5-9", genome) == Interval("chr20:5-9", 0, 5)
     assert parse_region("chr20:5-9:2-3", genome) == Interval("chr20:5-9", 1, 3)
     for region in ("chr1:0-5", "chr1:50-101", "chr1:9-5"):
-        with pytest.raises(InputError, match="is no piece of chr1, which has 100 bases"):
+        with pytest.raises(InputError, match="is outside chr1, which has 100 bases"):
             parse_region(region, genome)
     for region in ("chr1:,-5", f"chr1:1-{'9' * 5000}"):
         with pytest.raises(InputError, match="there is no sequence 'chr1:"):
@@ -100,7 +100,7 @@ def test_regions(genome):
 def test_a_window_around_a_centre(limit, length, data):
     start = data.draw(st.integers(0, limit - 1))
     end = data.draw(st.integers(start + 1, limit))
-    first, last = centred(start, end, length, limit)
+    first, last = centre_window(start, end, length, limit)
     assert 0 <= first < last <= limit and last - first == min(length, limit)
     if length >= end - start:
         assert first <= start and end <= last

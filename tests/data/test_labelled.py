@@ -132,7 +132,7 @@ def test_one_file_a_class_whatever_its_labels_say(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "a.fa").write_text(">1|x\nAC\n>2\nGT\n")
     (tmp_path / "train" / "b.csv").write_text("Sequence,Class,label\nTT,y,z\nT!,y,z\n")
-    with pytest.raises(InputError, match=r"train, b\.csv row 2: the sequence holds '!' at base 2"):
+    with pytest.raises(InputError, match=r"train, b\.csv row 2: the sequence contains '!' at base 2"):
         read_labelled(str(tmp_path))
     (tmp_path / "train" / "b.csv").write_text("Sequence,Class,label\nTT,y,z\n")
     assert read_labelled(str(tmp_path))["train"]["label"] == ["a", "a", "b"]
@@ -154,7 +154,7 @@ def test_names_of_classes_that_datasets_keeps_with_the_table(tmp_path):
     with pytest.raises(InputError, match=r"1 of 3 sequences have no label, first row 1 \(''\)"):
         read_labelled(str(tmp_path / "absent"))
     (tmp_path / "absent" / "state.json").write_text("{}")
-    with pytest.raises(InputError, match="absent: this is not a readable folder of save_to_disk"):
+    with pytest.raises(InputError, match="absent: this is not a readable save_to_disk folder"):
         read_labelled(str(tmp_path / "absent"))
 
 
@@ -170,7 +170,7 @@ def test_missing_labels_are_counted_and_named(tmp_path, missing, ending):
     rows = (">read1|", ">read3|", ">read4|") if ending == ".fa" else ("row 2", "row 4", "row 5")
     first = ", ".join(f"{row}{(missing if ending == '.fa' else '').rstrip()} ({missing.strip()!r})" for row in rows)
     assert f"x{ending}: 4 of 8 sequences have no label, first {first}; give each one class" in str(error.value)
-    assert "cannot be called NA, NaN, None or null" in str(error.value)
+    assert "cannot be named NA, NaN, None or null" in str(error.value)
 
 
 def test_intervals_in_any_header(tmp_path):
@@ -233,11 +233,11 @@ LONG = b"seq,label\n" + "".join(f"{''.join(Random(i).choices('ACGT', k=60))},1\n
 BAD = {
     "empty file": ("x.csv", "", "the file is empty"),
     "no rows": ("x.csv", "sequence,label\n", "not one row"),
-    "no sequence column": ("x.csv", "bases,label\nACGT,1\n", "sequence_column among its columns: bases, label"),
+    "no sequence column": ("x.csv", "bases,label\nACGT,1\n", "set sequence_column to one of its columns: bases, label"),
     "two label columns": ("x.csv", "seq,label,class\nACGT,1,2\n", "more than one of label, class"),
-    "digits": ("x.csv", "seq,label\nACGT,1\nAC7GT,0\n", "row 2: the sequence holds '7' at base 3"),
-    "protein": ("x.csv", "seq,label\nMKVL,1\n", "row 1: the sequence holds 'L' at base 4"),
-    "empty sequence": ("x.csv", "seq,label\n,1\n", "row 1: the sequence holds nothing"),
+    "digits": ("x.csv", "seq,label\nACGT,1\nAC7GT,0\n", "row 2: the sequence contains '7' at base 3"),
+    "protein": ("x.csv", "seq,label\nMKVL,1\n", "row 1: the sequence contains 'L' at base 4"),
+    "empty sequence": ("x.csv", "seq,label\n,1\n", "row 1: the sequence is empty"),
     "empty label": ("x.csv", "seq,label\nACGT,\n", "1 of 1 sequences have no label, first row 1 ('')"),
     "one class": ("x.csv", "seq,label\nACGT,1\nACG,1\n", "every sequence has the label '1'"),
     "too few to split": ("x.csv", "seq,label\nACGT,1\nACG,0\n", "cannot hold a test split out of train"),
@@ -249,7 +249,7 @@ BAD = {
         "1 of 2 sequences have no label, first row 2 ('')",
     ),
     "binary": ("x.tsv", b"seq\tlabel\n\xff\xfe\x00\t1\n", "not a readable CSV or TSV file"),
-    "two columns of one name": ("x.csv", "Seq,seq ,label\nAC,AC,1\n", "two columns are called 'seq'"),
+    "two columns of one name": ("x.csv", "Seq,seq ,label\nAC,AC,1\n", "there are two columns 'seq'"),
     "gz cut short": ("x.csv.gz", gzip.compress(LONG)[:-20], "not a readable CSV or TSV"),
     "short gz cut short": ("x.csv.gz", gzip.compress(b"seq,label\nACGT,1\n")[:-5], "the gzip file is damaged"),
     "fasta.gz cut short": (
@@ -263,8 +263,8 @@ BAD = {
         "1 of 1 sequences have no label, first >a (''); give each one class",
     ),
     "fasta with blank labels": ("x.fa", ">a| \nACGT\n>b|1\nA\n", "1 of 2 sequences have no label, first >a| ('')"),
-    "fasta without sequence": ("x.fa", ">a|1\n>b|0\nAC\n", ">a|1: the sequence holds nothing"),
-    "fasta with a blank inside": ("x.fa", ">a|1\nAC GT\n", ">a|1: the sequence holds ' ' at base 3"),
+    "fasta without sequence": ("x.fa", ">a|1\n>b|0\nAC\n", ">a|1: the sequence is empty"),
+    "fasta with a blank inside": ("x.fa", ">a|1\nAC GT\n", ">a|1: the sequence contains ' ' at base 3"),
     "json lines cut short": ("x.jsonl", '{"seq":"ACGT","label":"1"}\n{"seq":"AC', "not a readable JSON Lines file"),
     "json lines without a label": (
         "x.jsonl",
@@ -321,7 +321,7 @@ def test_unknown_columns_files_and_splits_are_named(tmp_path):
     with pytest.raises(InputError, match="no train file in this folder"):
         load_labelled_sequences(str(tmp_path / "empty"))
     write(TEST, tmp_path / "empty" / "test.csv")
-    with pytest.raises(InputError, match="no train split among test"):
+    with pytest.raises(InputError, match="no train split, only test"):
         load_labelled_sequences(str(tmp_path / "empty"))
     for absent in (str(tmp_path / "absent"), "absent.csv.gz", "./absent"):
         with pytest.raises(InputError, match="there is no such file or folder"):
@@ -330,7 +330,9 @@ def test_unknown_columns_files_and_splits_are_named(tmp_path):
 
 def test_what_is_neither_file_nor_bundled_is_asked_of_the_hub(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"no bundled set \(splice_sites_chr20\); and the Hub does not give"):
+    with pytest.raises(
+        InputError, match=r"not a bundled data set \(splice_sites_chr20\); and .* cannot be loaded from the Hub"
+    ):
         load_labelled_sequences("someone/absent-set")
 
 

@@ -264,7 +264,7 @@ def test_shares_that_are_not_reached_are_told():
     "families, fractions, message",
     [
         ([80, *[1] * 20], (0.1, 0.2), "80 of the 100 sequences form one group.*a sum of 0.200 or less"),
-        ([10, 10], (0.2, 0.3), "too few and too large"),
+        ([10, 10], (0.2, 0.3), "too few or too large"),
         ([1] * 10, (0.5, 0.5), "validation_fraction=0.5, test_fraction=0.5: give two numbers above 0"),
         ([1] * 10, (0.0, 0.5), "validation_fraction=0.0"),
     ],

@@ -45,8 +45,8 @@ def test_what_is_held_out_is_each_row_once(tmp_path_factory, labels, seed):
     [
         (["CTCF", "absent"], "label_column='absent' is not one of its columns: seq, CTCF, DNase, note"),
         (["CTCF", "note"], "row 1: note is 'x'; labels are 0 or 1"),
-        (["CTCF", ""], "name each label once"),
-        (["CTCF", "CTCF"], "name each label once"),
+        (["CTCF", ""], "give each column once"),
+        (["CTCF", "CTCF"], "give each column once"),
     ],
 )
 def test_columns_that_will_not_do(tmp_path, columns, message):
@@ -57,11 +57,11 @@ def test_columns_that_will_not_do(tmp_path, columns, message):
 
 def test_other_bad_input(tmp_path):
     TABLE.assign(seq="ACGX").to_csv(tmp_path / "train.csv", index=False)
-    with pytest.raises(InputError, match="row 1: the sequence holds 'X' at base 4"):
+    with pytest.raises(InputError, match="row 1: the sequence contains 'X' at base 4"):
         load_multilabel_sequences(tmp_path, ["CTCF", "DNase"])
     TABLE.to_csv(tmp_path / "test.csv", index=False)
     (tmp_path / "train.csv").unlink()
-    with pytest.raises(InputError, match="there is no train split among test"):
+    with pytest.raises(InputError, match="there is no train split, only test"):
         load_multilabel_sequences(tmp_path, ["CTCF", "DNase"])
     with gzip.open(tmp_path / "train.csv.gz", "wt") as file:
         file.write("sequence,a,b\nACGT,1,0\n")
@@ -69,10 +69,10 @@ def test_other_bad_input(tmp_path):
     with pytest.raises(InputError, match="cannot hold a test split of 20% out of 1 train rows"):
         load_multilabel_sequences(tmp_path, ["a", "b"])
     DatasetDict({"train": Dataset.from_dict({"sequence": ["A"], "label": [0]})}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(InputError, match="there is no saved column labels; name the column of each label"):
+    with pytest.raises(InputError, match="this is not a saved data set with labels; give the column of each label"):
         load_multilabel_sequences(tmp_path / "saved")
     (tmp_path / "saved" / "dataset_dict.json").write_text("what")
-    with pytest.raises(InputError, match="saved: this is not a readable folder of save_to_disk"):
+    with pytest.raises(InputError, match="saved: this is not a readable save_to_disk folder"):
         load_multilabel_sequences(tmp_path / "saved")
 
 

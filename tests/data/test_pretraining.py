@@ -12,7 +12,7 @@ from transformers import TrainerState
 from hyenadna_hf import HyenaDNATokenizer
 from hyenadna_hf.data.genome import GenomeDataset
 from hyenadna_hf.data.intervals import Interval
-from hyenadna_hf.data.pretraining import LengthWarmup, Mixture, PretrainingCollator, Windows, without
+from hyenadna_hf.data.pretraining import LengthWarmup, Mixture, PretrainingCollator, Windows, subtract_intervals
 from hyenadna_hf.errors import InputError
 
 
@@ -160,4 +160,4 @@ def test_without_is_set_difference(kept, removed):
 
     gone = positions(removed)
     expected = Counter({place: n for place, n in positions(kept).items() if place not in gone})
-    assert positions(without(kept, removed)) == expected
+    assert positions(subtract_intervals(kept, removed)) == expected

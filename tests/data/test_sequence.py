@@ -7,7 +7,7 @@ from hyenadna_hf.data.sequence import (
     COMPLEMENT_IDS,
     NUCLEOTIDE_IDS,
     NUCLEOTIDES,
-    normalised,
+    normalise,
     reverse_complement,
     reverse_complement_ids,
     token_ids,
@@ -23,21 +23,19 @@ def test_complements_of_every_code():
 
 
 def test_spelling():
-    assert normalised("acguACGUnrY-") == "ACGTACGTNRY-"
+    assert normalise("acguACGUnrY-") == "ACGTACGTNRY-"
     assert NUCLEOTIDE_IDS == (7, 8, 9, 10, 11)
     assert COMPLEMENT_IDS.tolist() == [0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11]
 
 
 @given(st.text(NUCLEOTIDES + NUCLEOTIDES.lower(), max_size=50))
 def test_one_spelling_is_read_as_the_same_tokens_on_both_strands(sequence):
-    spelling = normalised(sequence)
-    assert normalised(spelling) == spelling and len(spelling) == len(sequence)
+    spelling = normalise(sequence)
+    assert normalise(spelling) == spelling and len(spelling) == len(sequence)
     assert set(spelling) <= set(NUCLEOTIDES) - {"U"}
     rna = spelling.replace("T", "U").lower()
-    assert normalised(rna) == spelling
-    assert (
-        normalised(reverse_complement(rna)) == reverse_complement(spelling) == normalised(reverse_complement(sequence))
-    )
+    assert normalise(rna) == spelling
+    assert normalise(reverse_complement(rna)) == reverse_complement(spelling) == normalise(reverse_complement(sequence))
     assert token_ids(rna).tolist() == token_ids(spelling).tolist() == token_ids(sequence).tolist()
 
 

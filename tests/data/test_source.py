@@ -148,9 +148,9 @@ FOREIGN = {
     "zip": (archive("genome.fa"), "a zip archive", "unpack it"),
     "tar": (tar(), "a tar archive", "tar -xf"),
     "tar.gz": (gzip.compress(tar()), "a tar archive", "tar -xf"),
-    "bz2": (b"BZh91AY&SY\x00", "packed with bzip2", "bunzip2"),
-    "xz": (b"\xfd7zXZ\x00\x00", "packed with xz", "unxz"),
-    "zst": (b"\x28\xb5\x2f\xfd\x04", "packed with zstd", "unzstd"),
+    "bz2": (b"BZh91AY&SY\x00", "a bzip2 file", "bunzip2"),
+    "xz": (b"\xfd7zXZ\x00\x00", "an xz file", "unxz"),
+    "zst": (b"\x28\xb5\x2f\xfd\x04", "a zstd file", "unzstd"),
     "utf-16": ("seq,label\n".encode("utf-16"), "UTF-16 text", "UTF-8"),
     "hdf5": (b"\x89HDF\r\n\x1a\n\x00", "an HDF5 file", "export"),
 }
@@ -276,7 +276,7 @@ def test_intervals_and_genes_on_standard_input(tmp_path, temporary, standard_inp
         assert [interval[:3] for interval in read_bed(name, genome)] == [("chr1", 0, 3)]
         assert [interval[:3] for interval in read_bed(name, genome)] == [("chr1", 0, 3)]
         standard_input(MARK + b"1\tx\tncRNA_gene\t2\t4\t.\t-\t.\tID=gene:g;biotype=tRNA\n" * 3)
-        with pytest.raises(InputError, match=f"{name}: 1 of its biotypes have 1 genes or more"):
+        with pytest.raises(InputError, match=f"{name}: 1 of its biotypes have at least 1 genes"):
             load_biotypes(name, genome, min_genes=1)
 
 

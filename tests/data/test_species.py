@@ -107,7 +107,7 @@ def test_held_out_by_hand(folder):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"held_out": {"eel": {}}}, "there is no species 'eel' in .*; there are"),
+        ({"held_out": {"eel": {}}}, "unknown species 'eel'; .* contains"),
         ({"held_out": {"yak": {"test": ["chr1"]}}}, "give regions for validation"),
         (
             {"held_out": {"bug": {"validation": ["circle:1-9"], "test": ["circle:10-20"]}}},
@@ -128,7 +128,7 @@ def test_bad_folders_are_named(tmp_path, folder):
         load_species(tmp_path / "absent")
     (tmp_path / "one").mkdir()
     write(tmp_path / "one" / "a.fa", {"x": "ACGT"})
-    with pytest.raises(InputError, match="needs the genomes of two or more; here is 1"):
+    with pytest.raises(InputError, match="needs at least two genomes; this folder contains 1"):
         load_species(tmp_path / "one")
     write(folder / "cod" / "3.fa", {"3": "ACGT"})
     with pytest.raises(InputError, match=r"2\.fasta and .*3\.fa both have a sequence '3'"):

@@ -104,7 +104,7 @@ def test_what_cannot_be_resumed_is_refused():
         Numbers(50, seed=1).load_state_dict(state)
     other = Numbers(50, rank=1, world_size=2)
     other.load_state_dict(state)
-    with pytest.raises(InputError, match="is that of share 0 of 2 .* this is share 1 of 2"):
+    with pytest.raises(InputError, match="is from share 0 of 2 .* this is share 1 of 2"):
         next(iter(other))
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hyenadna_hf.data.biotypes import load_biotypes
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.intervals import read_bed
-from hyenadna_hf.data.labelled import BUNDLED, class_names, read_labelled
+from hyenadna_hf.data.labelled import BUNDLED, list_classes, read_labelled
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.inference.score_table import to_row
 from hyenadna_hf.inference.score_variants import read_vcf, write_vcf
@@ -102,7 +102,7 @@ def read_genes(file, fasta):
 
 def read_table(file, fasta):
     tables = read_labelled(str(file))
-    names = class_names(file, tables)
+    names = list_classes(file, tables)
     assert set(tables["train"]["label"]) == set(names)
 
 

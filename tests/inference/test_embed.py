@@ -222,5 +222,5 @@ def test_a_tokenizer_of_words_is_refused():
     def words(text, **_):
         return {"input_ids": [1] * (len(text) - 2)}
 
-    with pytest.raises(InputError, match="one token a base"):
+    with pytest.raises(InputError, match="one token per base"):
         embed(MODEL, words, ["ACGT"])

@@ -176,9 +176,7 @@ def test_a_killed_run_goes_on_where_it_was(fasta, records, model_folder, tmp_pat
     assert [file.name for file in parts] == ["000000", "000001", "000002"] and (partial / "job.json").is_file()
     kept = sum(len(np.load(file)) for file in parts)
 
-    with pytest.raises(
-        InputError, match="out.parquet.partial: .*another pooling, layer left this; finish that run, delete"
-    ):
+    with pytest.raises(InputError, match="out.parquet.partial: .*a different pooling, layer; finish that run, delete"):
         main([*arguments, "--pooling", "last", "--layer", "0"])
     fasta.write_text(fasta.read_text() + ">new\nACGT\n")
     with pytest.raises(InputError, match="another fasta left"):
@@ -247,13 +245,13 @@ def test_several_processes(fasta, model_folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--out", "x.csv"], r"the ending says the format; it must be one of .parquet, .npy, .h5ad"),
+        (["--out", "x.csv"], r"the suffix sets the format; it must be one of .parquet, .npy, .h5ad"),
         (["--pooling", "none", "--out", "x.npy"], "pooling none.*write to .parquet"),
-        (["--out", "there.npy"], "there.tsv is there already"),
+        (["--out", "there.npy"], "there.tsv already exists"),
         (["--pooling", "max"], "pooling='max'"),
         (["--layer", "3"], "layer=3"),
         (["--window", "301"], "window=301"),
-        (["--dtype", "int8"], "--dtype int8: it is one of float32, bfloat16"),
+        (["--dtype", "int8"], "--dtype int8: choose one of float32, bfloat16"),
         (["--model", "no/such/model"], "--model no/such/model: cannot be loaded.*hyenadna-tiny-1k-remag ships"),
         (["--model", "size"], "--model size: it has no weights; train it first"),
         (["--bed", "long.bed"], r"long.bed, line 1: .*ends at 2, but a has 1 bases"),
@@ -324,7 +322,7 @@ def test_a_failing_writer_leaves_nothing_under_the_name(fasta, model_folder, tmp
     assert not out.exists()
     main(arguments)
     assert len(rows(out)) == 60
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         main(arguments)
 
 

@@ -71,10 +71,10 @@ def test_rna(folder, tmp_path):
 @pytest.mark.parametrize(
     "region, options, message",
     [
-        ("chr20:0-5", [], "'chr20:0-5' is no piece of chr20"),
-        ("chr20:5-500", [], "'chr20:5-500' is no piece of chr20"),
+        ("chr20:0-5", [], "'chr20:0-5' is outside chr20"),
+        ("chr20:5-500", [], "'chr20:5-500' is outside chr20"),
         ("chr1:1-5", [], "there is no sequence 'chr1'"),
-        ("chr20:1-5", ["--plot", "heat.bmp"], "--plot heat.bmp: the ending says the format"),
+        ("chr20:1-5", ["--plot", "heat.bmp"], "--plot heat.bmp: the suffix sets the format"),
         ("chr20:1-5", ["--window", "41"], "window=41: give 2 to 40"),
     ],
 )

@@ -158,7 +158,7 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, small_
     assert [path.name for path in out.parent.iterdir()] == ["out.tsv"]
 
 
-NOT_ITS_ROW = "the row of .* is not where its variant is; delete .*partial and start anew"
+NOT_ITS_ROW = "the row of .* does not match its variant; delete .*partial and start again"
 
 
 @pytest.mark.parametrize(
@@ -236,12 +236,12 @@ def test_two_processes(folder, tmp_path, small_parts):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--out", "out.csv"], "--out out.csv: the ending says the format; it must be one of .tsv, .vcf, .vcf.gz"),
-        (["--out", "absent/out.tsv"], "there is no folder absent"),
+        (["--out", "out.csv"], "--out out.csv: the suffix sets the format; it must be one of .tsv, .vcf, .vcf.gz"),
+        (["--out", "absent/out.tsv"], "the folder absent does not exist"),
         (["--window", "67"], "window=67: give 2 to 66 bases"),
         (["--vcf", "absent.vcf"], "absent.vcf: there is no such file"),
         (["--vcf", "text.vcf"], "text.vcf: this is not a readable VCF or BCF file"),
-        (["--vcf", "broken.vcf"], "broken.vcf: the record behind 20:5 cannot be read"),
+        (["--vcf", "broken.vcf"], "broken.vcf: the record after 20:5 cannot be read"),
         (["--fasta", "absent.fa"], "absent.fa: there is no such file"),
         (["--model", "./absent/model"], "--model ./absent/model: cannot be loaded"),
         (["--model", "hyenadna-tiny-1k-remag"], "--model hyenadna-tiny-1k-remag: lm_head.weight and"),
@@ -280,7 +280,7 @@ def test_a_vcf_with_a_damaged_block_is_refused(tmp_path):
     content = bytearray((tmp_path / "x.vcf.gz").read_bytes())
     content[-200] ^= 0xFF
     (tmp_path / "x.vcf.gz").write_bytes(content)
-    with pytest.raises(InputError, match="x.vcf.gz: the record behind 20:[0-9,]+ cannot be read"):
+    with pytest.raises(InputError, match="x.vcf.gz: the record after 20:[0-9,]+ cannot be read"):
         list(read_vcf(tmp_path / "x.vcf.gz"))
 
 

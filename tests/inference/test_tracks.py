@@ -133,7 +133,7 @@ def test_a_bigwig_that_does_not_read_back_is_not_installed(folder, tmp_path, mon
 
     monkeypatch.setattr(tracks, "_read_back", cut_first)
     (tmp_path / "out.bw").write_text("old")
-    with pytest.raises(WorkError, match="out.bw: it differs from what was written when it is read back"):
+    with pytest.raises(WorkError, match="out.bw: the file that was read back differs from what was written"):
         main(arguments(folder, tmp_path / "out.bw"))
     assert (tmp_path / "out.bw").read_text() == "old"
 
@@ -153,10 +153,10 @@ def test_regions_of_a_bed_file_are_put_in_order_and_merged(folder, tmp_path):
     [
         (
             ["--out", "out.wig"],
-            "--out out.wig: the ending says the format; it must be one of .bedgraph, .bg, .bw",
+            "--out out.wig: the suffix sets the format; it must be one of .bedgraph, .bg, .bw",
         ),
         (["--region", "chr2:1-5", "--bed", "x.bed"], "give one of them"),
-        (["--region", "chr2:90-1000"], "is no piece of chr2"),
+        (["--region", "chr2:90-1000"], "is outside chr2"),
         (["--bed", "absent.bed"], "absent.bed: there is no such file"),
         (["--window", "41"], "window=41: give 3 to 40"),
         (["--stride", "23"], "stride=23: give 1 to 22"),

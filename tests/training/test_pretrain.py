@@ -50,7 +50,7 @@ def weights(folder):
 
 def test_it_learns_and_says_how_well(files, capsys):
     assert main(arguments(files, "out", "--max_steps", "120", "--append_sep", "--window", "64")) == 0
-    assert "What was held out" in capsys.readouterr().out
+    assert "Held-out windows" in capsys.readouterr().out
     results = json.loads((files / "out" / "pretraining.json").read_text())
     assert results["steps"] == 120 and results["bases_seen"] == 120 * 4 * 64
     assert results["splits"]["test"]["bits_per_base"] < 1.2  # one bit of choice in five bases
@@ -68,7 +68,7 @@ def test_it_learns_and_says_how_well(files, capsys):
         scored += ids.shape[1] - 1
     assert results["splits"]["test"]["bases"] == scored
     assert results["splits"]["test"]["bits_per_base"] == pytest.approx(nats / scored / math.log(2), rel=1e-5)
-    assert "bits a base" in (files / "out" / "README.md").read_text()
+    assert "bits per base" in (files / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ LENGTH_GROUPING = (
         (["--validation", "three"], "three"),
         (["--test", "one:1-9000"], "one:1-9000"),
         (["--test", "one:400-600"], "overlap"),
-        (["--validation", "one", "--test", "two"], "leave something"),
+        (["--validation", "one", "--test", "two"], "leave regions"),
         (["--model", "nowhere/at/all"], "no such folder"),
         (["--fasta", "absent.fa"], "absent.fa"),
         (["--weights", "1", "2"], "weights"),
@@ -232,7 +232,7 @@ LENGTH_GROUPING = (
         (["--prediction_loss_only"], "--prediction_loss_only True: the metrics need predictions"),
         (["--label_names", "bases"], "--label_names ['bases']"),
         (["--dataloader_drop_last"], "--dataloader_drop_last True"),
-        (LENGTH_GROUPING, "windows come as a stream"),
+        (LENGTH_GROUPING, "windows are a stream"),
     ],
 )
 def test_what_will_not_do_is_said_before_anything_is_written(files, capsys, more, words):
