@@ -201,9 +201,9 @@ def test_state_and_work_are_bounded(order, monkeypatch):
 @pytest.mark.parametrize(
     "start, length, stretch", [(0, 5, 5), (0, 5, 9), (5, 5, 3), (32, 32, 32), (7, 7, 64), (3, 9, 2), (0, 700, 800)]
 )
-@pytest.mark.parametrize("least_beginning", [1, 64])
-def test_stretches_of_a_convolution(start, length, stretch, least_beginning):
-    tuning = replace(TUNING, least_beginning=least_beginning, cache_transforms=64)  # several turns
+@pytest.mark.parametrize("least_prefix", [1, 64])
+def test_stretches_of_a_convolution(start, length, stretch, least_prefix):
+    tuning = replace(TUNING, least_prefix=least_prefix, cache_transforms=64)  # several turns
     v = torch.randn(2, 5, length, dtype=torch.float64)
     k = torch.randn(5, start + stretch + 2, dtype=torch.float64)
     out = torch.randn(2, 5, stretch, dtype=torch.float64)
