@@ -39,13 +39,7 @@ class Past:
         """
         Prepare the long convolutions of the new positions, each to be called once and in order.
 
-        Args:
-            operator: The [`HyenaDNAOperator`] whose kernels to use.
-            x: A tensor of the shape `(rows, channels, length)`, dtype and device of the signals.
-            plan: How to compute.
-
-        Returns:
-            Functions that map `(rows, d_model, length)` to its convolution, context included.
+        They map signals `(rows, d_model, length)`, of the length, dtype and device of `x`, to results with context.
         """
         convolution, kernels = operator.long_convolution(x, plan)
         return [partial(convolution, spectra=spectra) for spectra in kernels]
@@ -58,14 +52,7 @@ class Past:
         return length
 
     def begin_in_place(self, operator: nn.Module, norm: nn.Module, hidden_states: Tensor) -> None:
-        """
-        Begin a first call whose channels arrive in parts, through the two methods below.
-
-        Args:
-            operator: The [`HyenaDNAOperator`] whose kernels and projections to use.
-            norm: The layer norm of its input.
-            hidden_states: The residual stream, of shape `(rows, length, d_model)`.
-        """
+        """Begin a first call on the residual stream, whose channels arrive in parts through the two methods below."""
 
     def keep_signal(self, i: int, rows: slice, channels: slice, signal: Tensor) -> None:
         """Store the input of long convolution `i` for some rows and channels, zeros at masked positions."""
@@ -78,14 +65,7 @@ NO_PAST = Past()
 
 
 class PreparedPast(Past):
-    """
-    No context, with the long convolutions of an operator prepared once for several calls.
-
-    Args:
-        operator: The [`HyenaDNAOperator`] whose convolutions to prepare.
-        like: A tensor of the shape `(rows, length, d_model)`, dtype and device of the inputs.
-        plan: How these calls are computed.
-    """
+    """No context, with long convolutions prepared once for several inputs of the shape of `like`."""
 
     def __init__(self, operator: nn.Module, like: Tensor, plan: Plan) -> None:
         convolution, kernels = operator.long_convolution(like.transpose(1, 2), plan)

@@ -68,11 +68,7 @@ class HyenaDNAGenerationMixin(GenerationMixin):
         return generation_config, model_kwargs
 
     def _get_stopping_criteria(
-        self,
-        generation_config: GenerationConfig,
-        *args: Any,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-        **kwargs: Any,
+        self, generation_config: GenerationConfig, *args: Any, tokenizer: Any = None, **kwargs: Any
     ) -> StoppingCriteriaList:
         if generation_config.stop_strings is None or tokenizer is None:  # transformers raises without a tokenizer
             return super()._get_stopping_criteria(generation_config, *args, tokenizer=tokenizer, **kwargs)

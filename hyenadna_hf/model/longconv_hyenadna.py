@@ -1,7 +1,7 @@
 """
-Long convolutions, by their definition and by FFT.
+Long convolutions by FFT.
 
-Both compute `y[t] = sum over s <= t of k[t - s] * v[s]` for every channel. Bidirectional convolutions add
+They compute `y[t] = sum over s <= t of k[t - s] * v[s]` for every channel. Bidirectional convolutions add
 `sum over s > t of future[s - t] * v[s]`.
 """
 
@@ -13,23 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .tuning_hyenadna import TUNING, Tuning
-
-
-def causal_conv_direct(v: Tensor, k: Tensor) -> Tensor:
-    """
-    Compute a causal convolution by its definition, in O(length^2) time and memory. For tests.
-
-    Args:
-        v: Signal of shape `(batch, channels, length)`.
-        k: Kernel of shape `(channels, length)`, lag 0 first.
-
-    Returns:
-        A tensor of the shape of `v`, in the precision of the arguments.
-    """
-    position = torch.arange(v.shape[-1], device=v.device)
-    lag = position[:, None] - position[None, :]  # [T, S]
-    toeplitz = k[:, lag.clamp(min=0)] * (lag >= 0)  # [C, T, S]
-    return torch.einsum("cts,bcs->bct", toeplitz, v)
 
 
 class LongConvolution:

@@ -127,12 +127,7 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _load_pretrained_model(
-        cls,
-        model: PreTrainedModel,
-        state_dict: dict[str, Tensor] | None,
-        checkpoint_files: list[str] | None,
-        *args: Any,
-        **kwargs: Any,
+        cls, model: PreTrainedModel, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any
     ) -> Any:
         if state_dict is not None:
             check_published_constants(model.config, state_dict, state_dict.get)

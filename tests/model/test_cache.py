@@ -9,13 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import randomise
+from reference import causal_conv_direct, randomise
 from transformers import AutoModel, DynamicCache
 
 from hyenadna_hf import HyenaDNACache, HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAModel
 from hyenadna_hf.model import cache_hyenadna
 from hyenadna_hf.model.cache_hyenadna import BLOCK, add_convolution
-from hyenadna_hf.model.longconv_hyenadna import causal_conv_direct
 from hyenadna_hf.model.tuning_hyenadna import TUNING
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 

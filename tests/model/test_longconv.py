@@ -5,12 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import future_conv_direct
+from reference import causal_conv_direct, future_conv_direct
 
 from hyenadna_hf.model.longconv_hyenadna import (
     LongConvolution,
     RealFFT,
-    causal_conv_direct,
     fft_size,
     prefix_lengths,
 )
