@@ -90,14 +90,9 @@ class HyenaDNAOperator(nn.Module):
 
     def long_convolution(self, x: Tensor, plan: Plan) -> tuple[LongConvolution, list[Sequence[Tensor]]]:
         """
-        Prepare the long convolutions of a whole signal.
+        Prepare the long convolutions of a whole signal of the length (last dimension), dtype and device of `x`.
 
-        Args:
-            x: A tensor of the dtype, device and length (last dimension) of the signal.
-            plan: How to compute.
-
-        Returns:
-            The convolution, and the spectra of each of the `hyena_order - 1` kernels.
+        Returns the convolution, and the spectra of each of the `hyena_order - 1` kernels.
         """
         causal = self.filter_fn_rev is None
         convolution = LongConvolution(x.shape[-1], causal=causal, native=plan.native, tuning=plan.tuning)
@@ -109,7 +104,7 @@ class HyenaDNAOperator(nn.Module):
         return convolution, [convolution.spectra(*past_and_future) for past_and_future in kernels]
 
     def get_spectra(self, convolution: LongConvolution, dtype: torch.dtype) -> list[Tensor]:
-        """Return spectra that are kept for the next call; compute them if there are none that are valid."""
+        """Return the kept spectra, after computing them if there are none or they are out of date."""
         kept = self.kept  # another thread may replace it
         if kept is None or not kept.is_valid_for(self.filter_fns(), convolution, dtype):
             self.kept = kept = None  # free the memory before computing new ones
@@ -179,8 +174,8 @@ class HyenaDNAOperator(nn.Module):
             split_dim=1,
             random=self.dropout.training and self.dropout.p > 0,
         )
-        # Only parameters that the pieces use directly: those behind `projected` and the features would be counted twice
-        # in a graph for second gradients.
+        # Only parameters that the pieces use directly: a graph for second gradients would count those of `projected`
+        # and of the features twice.
         modules = [self.short_filter, *(filter_fn.implicit_filter[filter_fn.last] for filter_fn in self.filter_fns())]
         modules += [self.in_proj] if plan.low_memory else []
         parameters = [parameter for module in modules for parameter in module.parameters()]

@@ -39,7 +39,7 @@ class Plan:
     """
 
     path: str
-    reason: str = "asked for"
+    reason: str = "requested"
     keeps_spectra: bool = False
     low_memory: bool = False
     native: bool = False
@@ -88,7 +88,7 @@ def choose_plan(
     low = config.memory == "low"
     # Attribution methods pass leaves; the embeddings of prompt tuning are computed from its parameters.
     if observer is None and gradients and inputs.requires_grad and inputs.is_leaf and not low:
-        observer = "gradients of inputs_embeds are wanted"
+        observer = "gradients of inputs_embeds are required"
     if observer is not None:
         return Plan("transparent", observer, tuning=tuning)
 
@@ -96,18 +96,18 @@ def choose_plan(
     positions, on_cpu = rows * length, inputs.device.type == "cpu"
     purpose = "training" if gradients else "inference with dropout" if active else "inference"
     size = f'{purpose} of {positions:,} positions on {inputs.device.type}, memory="{config.memory}"'
-    infers, alone = not gradients and not active, not (cached or sharded)
-    keeps_spectra = infers and on_cpu and alone and _keeps_spectra(backbone, length, tuning)
-    parts = on_cpu and positions >= tuning.whole_below
-    plain = infers and not (continues or sharded) and not torch.is_autocast_enabled(inputs.device.type)
-    if plain and (low or parts):
+    is_inference, is_standalone = not gradients and not active, not (cached or sharded)
+    keeps_spectra = is_inference and on_cpu and is_standalone and _keeps_spectra(backbone, length, tuning)
+    is_long = on_cpu and positions >= tuning.whole_below
+    fits_in_place = is_inference and not (continues or sharded or torch.is_autocast_enabled(inputs.device.type))
+    if fits_in_place and (low or is_long):
         return Plan("in_place", size, keeps_spectra, tuning=tuning)
     graph = positions * config.d_model * config.n_layer
     checkpointed = active and backbone.layers[0].gradient_checkpointing
-    if parts and alone and not (infers or low or checkpointed) and graph <= tuning.graph:
+    if is_long and is_standalone and not (is_inference or low or checkpointed) and graph <= tuning.graph:
         return Plan("rows", size, tuning=tuning)
     if low or (on_cpu and positions >= tuning.pieces_from):
-        return Plan("pieces", size, low_memory=low, mixer_in_pieces=alone, tuning=tuning)
+        return Plan("pieces", size, low_memory=low, mixer_in_pieces=is_standalone, tuning=tuning)
     return Plan("whole", size, keeps_spectra, tuning=tuning)
 
 
