@@ -247,10 +247,10 @@ def _weights_file(source: Path) -> Path:
 
 def _read_config(config: str | Path | None, file: Path, stored: dict[str, Any] | None) -> dict[str, Any] | None:
     if config is None:
-        beside = file.parent / "config.json"
-        if stored is not None or not beside.is_file():
+        default = file.parent / "config.json"
+        if stored is not None or not default.is_file():
             return stored
-        config = beside
+        config = default
     try:
         read = json.loads(Path(config).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -185,7 +185,7 @@ def merge_config(config: dict[str, Any] | None, tensors: Mapping[str, torch.Tens
             raise ValueError(f"architectures={merged.architectures!r}: it must be a list of names.")
         merged.to_json_string()  # raises now rather than when it is saved
         GenerationConfig.from_model_config(merged)
-    except Exception as error:  # of many types, since transformers reads fields of its own
+    except Exception as error:  # of many types, since transformers reads some fields
         raise InputError(f"the configuration is not valid for HyenaDNA: {error}") from error
     return merged
 

@@ -132,7 +132,7 @@ class HyenaDNACache(Cache):
             self.lengths = torch.zeros(rows, dtype=torch.long)
         elif rows != len(self.lengths):
             raise ValueError(
-                f"The input has {rows} rows, but past_key_values was made by a call with {len(self.lengths)}; pass "
+                f"The input has {rows} rows, but past_key_values was created by a call with {len(self.lengths)}; pass "
                 "rows in the same order, or repeat or select them in the cache first (batch_repeat_interleave, "
                 "batch_select_indices)."
             )

@@ -26,7 +26,7 @@ class HyenaDNAConfig(PretrainedConfig):
 
     Args:
         vocab_size: Number of rows of the embedding, rounded up to a multiple of `pad_vocab_size_multiple`. (Published
-            configs say 12 and have 16 rows.)
+            configs contain 12; their weights have 16 rows.)
         d_model: Width of the model.
         n_layer: Number of Hyena blocks.
         d_inner: Width of the MLP in each block. Defaults to `4 * d_model`.

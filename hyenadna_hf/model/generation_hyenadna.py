@@ -90,7 +90,7 @@ class HyenaDNAGenerationMixin(GenerationMixin):
         mask, position_ids = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
         fits = position_ids is not None and (mask is None or mask.shape == position_ids.shape)
         if fits and find_sequence_starts(position_ids, mask, position_ids) is not None:
-            raise ValueError("Cannot generate from sequences that share a row; pass each one in a row of its own.")
+            raise ValueError("Cannot generate from sequences that share a row; pass each one in a separate row.")
         masked = 0 if mask is None or self.config.compat_padding else int((mask == 0).sum(1).min())
         if max_cache_length - masked > self.config.max_seq_len:
             raise ValueError(

@@ -98,7 +98,7 @@ class LongConvolution:
     def convolve(
         self, x: Tensor, spectra: Sequence[Tensor], signal: Tensor | None = None, spectrum: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Convolve a float32 or float64 signal; also return its transform, unless `spectrum` was overwritten."""
+        """Convolve a float32 or float64 signal; also return its transform, which is invalid if `spectrum` is given."""
         prefixes = [self._convolve_prefix(x, n, short) for n, short in zip(self.prefixes, spectra[1:])]
         transformed = self._transform(x if signal is None else signal, self.size, out=spectrum)
         product = torch.mul(transformed, spectra[0], out=spectrum)

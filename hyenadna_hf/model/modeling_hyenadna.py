@@ -310,7 +310,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         starts = self._find_starts(inputs, attention_mask, position_ids, kwargs)
         if starts is not None and (cache is not None or self.sharding is not None):
             raise ValueError(
-                "Sequences that share a row support neither a cache nor shards; pass each one in a row of its own."
+                "Sequences that share a row support neither a cache nor shards; pass each one in a separate row."
             )
         rows = find_rows(self.config, attention_mask, starts)
         if plan is None:
@@ -583,7 +583,7 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
         if has_shape and self._find_starts(inputs, attention_mask, position_ids, kwargs) is not None:
             raise ValueError(
                 "Sequences that share a row: a sequence classifier makes one prediction per row; pass each one in a "
-                "row of its own (DataCollatorWithPadding instead of DataCollatorWithFlattening)."
+                "separate row (DataCollatorWithPadding instead of DataCollatorWithFlattening)."
             )
         outputs = self.hyena(
             input_ids=input_ids,

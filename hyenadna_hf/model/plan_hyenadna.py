@@ -163,7 +163,7 @@ def find_observer(backbone: nn.Module, inputs: Tensor, modules: frozenset[type])
             return f"{hook} on {_module_name(backbone, module)}", True
         kind = type(module)
         if (kind not in PLAIN_MODULES and kind not in modules) or "forward" in state or "_compiled_call_impl" in state:
-            return f"{_module_name(backbone, module)} is a {kind.__name__} with a forward of its own", True
+            return f"{_module_name(backbone, module)} is a {kind.__name__} with its own forward", True
         for parameter in state["_parameters"].values():
             if parameter is None and kind not in (nn.Linear, nn.Conv1d):  # these have biases
                 continue

@@ -148,7 +148,7 @@ def region_texts(streams: Iterable[GenomeDataset]) -> Iterator[tuple[str, str]]:
 def _markov_bits(args: BitsArguments, splits: dict[str, list[GenomeDataset]]) -> dict[str, float]:
     order = args.model.removeprefix(MARKOV)
     if not order.isdecimal() or not 0 <= int(order) <= 12:
-        raise InputError(f"--model {args.model}: give {MARKOV}0 to {MARKOV}12.")
+        raise InputError(f"--model {args.model}: use {MARKOV}0 to {MARKOV}12.")
     genomes = {fasta_stem(stream.fasta.path): stream for stream in splits["train"]}
     unknown = next((name for name in args.markov_genomes if name not in genomes), None)
     if unknown is not None:

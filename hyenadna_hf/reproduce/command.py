@@ -115,7 +115,7 @@ def reproduce(name: str, args: ReproduceArguments, rest: Sequence[str] = (), com
         InputError: If an argument is invalid, before anything is written.
     """
     if name not in TABLES:
-        raise InputError(f"table {name}: there is no such table; there are {', '.join(TABLES)}.")
+        raise InputError(f"table {name}: there is no such table; choose one of {', '.join(TABLES)}.")
     table = TABLES[name]
     sources, models = _select_datasets(table, name, args), _select_models(table, args)
     for argument, value in (("--limit", args.limit), ("--num_train_epochs", args.num_train_epochs)):

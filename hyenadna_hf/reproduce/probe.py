@@ -75,7 +75,7 @@ def probe(args: ProbeArguments, model_args: ModelArguments) -> dict[str, Any]:
     if args.probe not in PROBES:
         raise InputError(f"--probe {args.probe}: it must be one of {', '.join(PROBES)}.")
     if args.draws < 1 or min(args.shots) < 0:
-        raise InputError(f"--draws {args.draws} --shots {args.shots}: give at least 1 draw and shots from 0.")
+        raise InputError(f"--draws {args.draws} --shots {args.shots}: use at least 1 draw, and 0 or more shots.")
     data = load_labelled(args.dataset, seed=args.seed)
     names = data["train"].features["label"].names
     labels = {split: np.array(data[split]["label"]) for split in ("train", "test")}

@@ -216,7 +216,7 @@ class TestErrors:
     def test_another_number_of_rows(self):
         model = model_of()
         _, cache = in_pieces(model, torch.randint(7, 11, (2, 9)))
-        with pytest.raises(ValueError, match="3 rows, but past_key_values was made by a call with 2"):
+        with pytest.raises(ValueError, match="3 rows, but past_key_values was created by a call with 2"):
             model(torch.randint(7, 11, (3, 1)), past_key_values=cache)
 
     def test_a_cache_of_another_kind(self):
