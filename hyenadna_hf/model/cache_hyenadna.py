@@ -234,20 +234,17 @@ class HyenaDNACacheLayer(Past):
         return x
 
     def convolutions(self, operator: nn.Module, x: Tensor, plan: Plan) -> list[Callable]:
-        self.stepping = self.length > 0 and self.width <= BLOCK and self.valid is None
-        if self.length + self.width > self.horizon or not (self.stepping or self.length == self.anchor):
+        self.is_stepping = self.length > 0 and self.width <= BLOCK and self.valid is None
+        if self.length + self.width > self.horizon or not (self.is_stepping or self.length == self.anchor):
             self._extend_horizon(operator.filter_fn, x, plan.tuning)
         if self.signal.is_inference() and not torch.is_inference_mode_enabled():
             self.signal = self.signal.clone()
-        convolve = self._convolve_step_by_step if self.stepping else self._convolve_at_once
+        convolve = self._convolve_step_by_step if self.is_stepping else self._convolve_at_once
         return [partial(convolve, plan.tuning, i) for i in range(self.long_convolutions)]
 
-    def choose_horizon(self, length: int) -> int:
-        return self.next_horizon()
-
     def begin_in_place(self, operator: nn.Module, norm: nn.Module, hidden_states: Tensor) -> None:
-        self.stepping = False
-        self.horizon = self.next_horizon()
+        self.is_stepping = False
+        self.horizon = self.choose_horizon(self.width)
         lags = min(max(self.horizon - self.total, BLOCK), self.horizon)  # the number that `_trim_filters` keeps
         device = hidden_states.device
         self.filters = operator.filter_fn(torch.arange(lags, device=device))
@@ -267,7 +264,7 @@ class HyenaDNACacheLayer(Past):
 
     def advance(self) -> None:
         self.length += self.width
-        if self.stepping:
+        if self.is_stepping:
             return
         if self.valid is not None:
             self._align()
@@ -277,7 +274,7 @@ class HyenaDNACacheLayer(Past):
     @torch.no_grad()
     def _extend_horizon(self, filter_fn: Callable, like: Tensor, tuning: Tuning) -> None:
         """Compute the contributions of all positions seen to the positions up to a new horizon."""
-        self.horizon = self.next_horizon()
+        self.horizon = self.choose_horizon(self.width)
         filters = filter_fn(torch.arange(self.horizon, device=like.device))
         signal = filters.new_zeros(self.long_convolutions, like.shape[0], self.d_model, self.horizon)
         if self.length:
@@ -287,12 +284,11 @@ class HyenaDNACacheLayer(Past):
         self.signal, self.filters, self.anchor = signal, filters, self.length
         self._trim_filters()
 
-    def next_horizon(self) -> int:
-        """Choose the position up to which to compute contributions next."""
+    def choose_horizon(self, length: int) -> int:
         share = TUNING.cache_ahead
-        ahead = max(self.width, share * BLOCK, self.length // share)
+        ahead = max(length, share * BLOCK, self.length // share)
         if self.length == 0:
-            ahead = self.width + max(share * BLOCK, self.width // share)
+            ahead = length + max(share * BLOCK, length // share)
         return min(self.length + ahead, self.max_length)
 
     def _trim_filters(self) -> None:

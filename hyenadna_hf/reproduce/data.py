@@ -147,7 +147,8 @@ def species_windows(folder: str, length: int, windows: int | dict[str, int]) -> 
         ]
         if len({row["label"] for row in rows}) < len(stream.names):
             raise InputError(
-                f"{folder}: {split} has no window of {length:,} bases of some species; use larger genomes or a larger --limit."
+                f"{folder}: {split} has no window of {length:,} bases of some species; use larger genomes or a larger "
+                "--limit."
             )
         features = Features({"sequence": Value("string"), "label": stream.features["label"]})
         data[split] = Dataset.from_list(rows, features=features)
