@@ -39,7 +39,7 @@ STORAGES = {
 # Size of the structure in bytes, without tensors, which are stored next to it.
 LARGEST_PICKLE = 100_000_000
 # Packages whose objects trainers pickle along with the weights. Calling them creates an inert object.
-BYSTANDERS: tuple[str, ...] = (
+INERT_PACKAGES = (
     "argparse",
     "collections",
     "functools",
@@ -48,8 +48,9 @@ BYSTANDERS: tuple[str, ...] = (
     "omegaconf",
     "pathlib",
     "pytorch_lightning",
+    "torchmetrics",
+    "typing",
 )
-BYSTANDERS += ("torchmetrics", "typing")
 
 
 class Inert:
@@ -111,7 +112,7 @@ class TensorUnpickler(pickle.Unpickler):
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         top = module.partition(".")[0]
-        if top in BYSTANDERS:
+        if top in INERT_PACKAGES:
             return type(name, (Inert,), {"__module__": module})
         if top in sys.stdlib_module_names or "." in name:
             raise pickle.UnpicklingError(f"it names {module}.{name}")

@@ -319,10 +319,10 @@ class HyenaDNACacheLayer(Past):
             now = self.length + column
             step = now - self.anchor
             start = now - step % BLOCK
-            done = x[..., now].clone()
+            earlier = x[..., now].clone()
             x[..., now] = v[..., column]
             summed = (x[..., start : now + 1] * recent[:, start - now - 1 :]).sum(-1)
-            y[..., column] = done + summed
+            y[..., column] = earlier + summed
             after = now + 1
             block = (step + 1) & -(step + 1)  # the largest power of two that divides the steps taken
             if block >= BLOCK and after < self.horizon:

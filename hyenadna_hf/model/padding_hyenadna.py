@@ -195,13 +195,13 @@ def find_sequence_starts(
         for row, (numbers, is_valid) in enumerate(zip(values, mask)):
             columns = is_valid.nonzero()[:, 0]
             steps = numbers[columns].diff()
-            begins = steps != 0 if name == "seq_idx" else numbers[columns[1:]] == 0
-            if name == "position_ids" and bool((~begins & (steps != 1)).any()):
+            is_start = steps != 0 if name == "seq_idx" else numbers[columns[1:]] == 0
+            if name == "position_ids" and bool((~is_start & (steps != 1)).any()):
                 raise ValueError(
                     f"position_ids of row {row} neither go up by one nor start again at 0. HyenaDNA has no position "
                     "embeddings and uses them only to find sequences that share a row; otherwise leave them out."
                 )
-            starts[row, columns[1:][begins]] = True
+            starts[row, columns[1:][is_start]] = True
     return starts if bool(starts[:, 1:].any()) else None
 
 

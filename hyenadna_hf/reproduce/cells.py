@@ -171,8 +171,8 @@ def _setting_name(row: dict[str, Any]) -> str:
 
 def _run_step(step: Step, folder: Path, number: int, device: int | None) -> dict[str, Any]:
     """Run a step, unless it is finished, and load its results from `folder/number`."""
-    output, done = folder / str(number), folder / f"{number}.done"
-    if not done.is_file():
+    output, marker = folder / str(number), folder / f"{number}.done"
+    if not marker.is_file():
         words = [*step.words(str(folder / "0")), "--output_dir", str(output)]
         if step.resumes and last_whole_checkpoint(output):
             words += ["--resume_from_checkpoint", "true"]
@@ -189,7 +189,7 @@ def _run_step(step: Step, folder: Path, number: int, device: int | None) -> dict
             ).returncode
         if status:
             raise InputError(f"{step.command}: {_find_error(folder / 'log.txt')} (exit status {status})")
-        done.touch()
+        marker.touch()
     return json.loads((output / step.results).read_text(encoding="utf-8"))
 
 

@@ -69,24 +69,24 @@ def prepare(kind: str, name: str, source: str | None, folder: str | None, limit:
     Raises:
         InputError: If the data set is unavailable.
     """
-    where = source or (str(Path(folder).expanduser()) if folder else None)
+    location = source or (str(Path(folder).expanduser()) if folder else None)
     if kind == "labelled":
-        where = source or (find(folder, name) if folder else name)
-        data = load_labelled(where, test_fraction=TEST_SHARE, seed=SPLIT_SEED)
-        split = _describe_split(name, where, data)
-        if limit is None and not Path(where).is_file():
-            return Data(where, where, split, _sizes(data), _bases(data), _fingerprint(data))
-    elif where is None:
+        location = source or (find(folder, name) if folder else name)
+        data = load_labelled(location, test_fraction=TEST_SHARE, seed=SPLIT_SEED)
+        split = _describe_split(name, location, data)
+        if limit is None and not Path(location).is_file():
+            return Data(location, location, split, _sizes(data), _bases(data), _fingerprint(data))
+    elif location is None:
         raise InputError(f"{name}: this data set is built from local files; set --data to their folder.")
     elif kind == "genomes":
-        return _prepare_genomes(where, limit)
+        return _prepare_genomes(location, limit)
     elif kind == "species":
-        data = species_windows(where, WINDOW_LENGTHS[name], SPECIES_WINDOWS if limit is None else limit)
+        data = species_windows(location, WINDOW_LENGTHS[name], SPECIES_WINDOWS if limit is None else limit)
         limit, split = None, f"windows of {', '.join(data['train'].features['label'].names)}, not the published genomes"
     elif kind == "biotypes":
-        data, split = _load_biotypes(Path(where)), "genes held out at random, not the published split"
+        data, split = _load_biotypes(Path(location)), "genes held out at random, not the published split"
     else:
-        data, split = _load_chromatin(Path(where), name)
+        data, split = _load_chromatin(Path(location), name)
     if limit is not None:
         split = f"{split}; limited to {limit:,} per split"
         data = {part: _limit(name, part, rows, limit) for part, rows in data.items()}
@@ -97,7 +97,7 @@ def prepare(kind: str, name: str, source: str | None, folder: str | None, limit:
             DatasetDict(data).save_to_disk(prepared)
     else:
         _write_parquet(data, prepared)
-    return Data(str(prepared), where, split, _sizes(data), _bases(data), fingerprint)
+    return Data(str(prepared), location, split, _sizes(data), _bases(data), fingerprint)
 
 
 def find(folder: str | Path, name: str) -> str:
@@ -216,10 +216,10 @@ def _stem(path: Path) -> str | None:
     return stem if dot + suffix in FORMATS else None
 
 
-def _describe_split(name: str, where: str, data: Mapping[str, Dataset]) -> str:
+def _describe_split(name: str, location: str, data: Mapping[str, Dataset]) -> str:
     """Describe the splits of a labelled data set."""
-    if Path(where).is_file():
-        return f"{1 - TEST_SHARE:.0%} and {TEST_SHARE:.0%} of {Path(where).name}, not the published split"
+    if Path(location).is_file():
+        return f"{1 - TEST_SHARE:.0%} and {TEST_SHARE:.0%} of {Path(location).name}, not the published split"
     benchmark = BENCHMARKS.get(name)
     if benchmark is None or benchmark.train is None:
         return "splits as in the files"
