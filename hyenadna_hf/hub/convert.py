@@ -169,7 +169,7 @@ def convert(
         f"max_seq_len {hub_config.max_seq_len:,}",
         "tensors": f"{len(raw):,} in the file, {len(tensors):,} parameters ({model.num_parameters():,} numbers)",
         "sha256": sha256(file),
-        "positional features": "trained, kept" if hub_config.trained_positions else "constant, now computed",
+        "positional features": "trained, kept" if hub_config.trained_positions else "constant, computed on the fly",
         "head": _describe_head(model, tensors),
     }
     if ignored:
