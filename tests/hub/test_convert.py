@@ -294,7 +294,7 @@ BREAKS = {
     ),
     "a block far away": (
         lambda t: t.update({"hyena.backbone.layers.999999999.norm1.weight": torch.ones(16)}),
-        "layers.2 is missing, though there is layers.999999999",
+        "layers.2 is missing, although there is layers.999999999",
     ),
     "a filter's layer far away": (
         lambda t: t.update({"hyena.backbone.layers.0.mixer.filter_fn.implicit_filter.99999998.weight": torch.ones(1)}),
