@@ -74,9 +74,7 @@ class HyenaDNAConfig(PretrainedConfig):
             Defaults to `vocab_size` before rounding, and for 16 to the 12 tokens of HyenaDNA's tokenizer.
             `resize_token_embeddings` sets it to the number requested.
         tie_word_embeddings: Whether the language-model head shares the weight of the embedding.
-        pad_token_id: Id of [PAD].
-        bos_token_id: Id of [BOS].
-        eos_token_id: Id of [SEP].
+        pad_token_id, bos_token_id, eos_token_id: Ids of [PAD], [BOS] and [SEP].
         kwargs: Fields of every transformers configuration (`num_labels`, `id2label`, `problem_type`, ...).
 
     Raises:

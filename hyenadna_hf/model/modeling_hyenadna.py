@@ -409,7 +409,7 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, HyenaDNAGenerationMixin):
         if config.bidirectional:
             raise ValueError(
                 "bidirectional=True: the model sees the next nucleotide, so it can neither be trained to predict it "
-                "nor generate. Take HyenaDNAForMaskedLM (AutoModelForMaskedLM), or bidirectional=False."
+                "nor generate. Use HyenaDNAForMaskedLM (AutoModelForMaskedLM), or bidirectional=False."
             )
         super().__init__(config)
 
