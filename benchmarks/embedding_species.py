@@ -19,7 +19,7 @@ from hyenadna_hf.baselines.kmer import kmer_classifier
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.inference.embed import embed
 from hyenadna_hf.loading import load_trained
-from hyenadna_hf.reproduce.probe import PROBES, picture
+from hyenadna_hf.reproduce.probe import PROBES, plot_embeddings
 
 TRAIN_SHARE = 0.75
 
@@ -66,7 +66,7 @@ def main():
         print(f"{name:<34}{accuracy:.3f}")
 
     title = f"mean embeddings of held-out windows of {args.length:,} bases"
-    picture(embedded["test"], truth, args.out, args.seed, title)
+    plot_embeddings(embedded["test"], truth, args.out, args.seed, title)
 
 
 def draw_windows(genome, split, count, length, rng):

@@ -6,8 +6,8 @@ from hyenadna_hf.model.plan_hyenadna import Plan
 from hyenadna_hf.model.tuning_hyenadna import TUNING
 
 SMALL = replace(TUNING, positions=7, row_positions=7, channels=3, short_transforms=1, small_gates=1)
-# Beginnings, which only long inputs have otherwise.
-BEGINNINGS = replace(SMALL, least_beginning=1)
+# With prefixes, which only long inputs have otherwise.
+PREFIXES = replace(SMALL, least_prefix=1)
 
 TRANSPARENT = Plan("transparent")
 WHOLE = Plan("whole")

@@ -5,8 +5,6 @@ import math
 import torch
 from torch.nn import functional as F
 
-from hyenadna_hf.model.longconv_hyenadna import causal_conv_direct
-
 
 def randomise(model):
     """Give every parameter a value of a size that matters: initial biases are zero and initial filters tiny."""
@@ -73,6 +71,23 @@ def hidden_states(p, config, input_ids):
         states.append(h)
     states[-1] = norm(states[-1], "backbone.ln_f")
     return states
+
+
+def causal_conv_direct(v, k):
+    """
+    Compute a causal convolution by its definition, in O(length^2) time and memory.
+
+    Args:
+        v: Signal of shape `(batch, channels, length)`.
+        k: Kernel of shape `(channels, length)`, lag 0 first.
+
+    Returns:
+        A tensor of the shape of `v`, in the precision of the arguments.
+    """
+    position = torch.arange(v.shape[-1], device=v.device)
+    lag = position[:, None] - position[None, :]  # [T, S]
+    toeplitz = k[:, lag.clamp(min=0)] * (lag >= 0)  # [C, T, S]
+    return torch.einsum("cts,bcs->bct", toeplitz, v)
 
 
 def future_conv_direct(v, k):

@@ -56,7 +56,7 @@ class GenomeDataset(WindowStream):
 
     Attributes:
         features: The `datasets.Features` of an example.
-        regions: Intervals that the windows tile, or `None` with a BED file.
+        regions: Intervals that the windows tile, none with a BED file.
 
     Yields:
         A `dict` with `input_ids` and `labels`, both of shape `(length,)`. Labels are the ids at the same positions;
@@ -103,7 +103,7 @@ class GenomeDataset(WindowStream):
         self.n_policy, self.max_n, self.append_sep = n_policy, max_n, append_sep
         self.features = Features({name: Sequence(Value("int64")) for name in ("input_ids", "labels")})
         if bed is not None:
-            self.regions: list[Interval] | None = None
+            self.regions: list[Interval] = []
             self._windows: _Intervals | _Tiles = _Intervals(bed, self.split, self.fasta, max_length)
         else:
             regions = list(self.fasta.lengths) if regions is None else regions

@@ -1,4 +1,4 @@
-"""Sequences sharded over processes, on torch.distributed. (Data parallelism needs nothing of ours.)"""
+"""Sequences sharded over processes with torch.distributed. (Data parallelism works without this package.)"""
 
 from .context_parallel import average_gradients, context_parallel
 from .trainer import context_parallel_trainer

@@ -1,136 +1,150 @@
 """
-A sequence cut into equal stretches, one a rank, and how the ranks exchange what lies in the others' stretches.
+Sequences cut into equal shards, one per rank, and the exchange of data between the ranks.
 
-Every collective is differentiated as what it is, a linear map of what all ranks hold. So if each rank has the whole
-loss, the gradients of the parameters on one rank are those of the sum of these equal losses through its own stretch,
-and their mean over the ranks is the gradient of the loss: what DistributedDataParallel and FSDP compute anyway.
+Every collective is differentiated as a linear map of the data of all ranks. If every rank has the whole loss, the
+gradients of the parameters on one rank are those of the sum of these equal losses through its shard, and their mean
+over the ranks is the gradient of the loss, which DistributedDataParallel and FSDP compute anyway.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
+from torch import nn
 from torch.distributed import _functional_collectives as collectives
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional as F
 
 from ..model.cache_hyenadna import Past
+from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.longconv_hyenadna import LongConvolution
-from ..model.padding_hyenadna import after_prompt, pool_positions, rows_of
+from ..model.padding_hyenadna import find_rows, mask_prompt, pool_positions
+from ..model.plan_hyenadna import Plan
 
-# The second is the name before torch 2.13.
+# Renamed in torch 2.13.
 all_gather = getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
 
 
-def _done(values):
-    """Waits here: a result that nobody reads would stay in flight until the process ends."""
+def _wait(values: torch.Tensor) -> torch.Tensor:
+    """Wait for a collective: a result that is never read would stay in flight until the process ends."""
     return values.wait() if isinstance(values, collectives.AsyncCollectiveTensor) else values
 
 
 class ContextGroup(Past):
     """
-    The ranks that share a sequence: what came before the stretch of this rank is on other ranks.
+    Ranks that share a sequence; the context of this rank's shard is on other ranks.
 
-    It gives operators the projections before the stretch, and makes the long convolutions, which need the whole
-    sequence.
+    The group provides operators with the projections before the shard, and computes the long convolutions, which need
+    the whole sequence.
 
     Args:
-        mesh (`torch.distributed.DeviceMesh`): Of one dimension.
-        reach (`int`): How many positions back the short convolution reads.
+        mesh: Mesh of one dimension.
+        lookback: Number of positions that the short convolution reads before its own.
     """
 
-    def __init__(self, mesh, reach):
+    def __init__(self, mesh: DeviceMesh, lookback: int) -> None:
         self.group = mesh.get_group()
         self.rank = mesh.get_local_rank()
         self.size = mesh.size()
-        self.reach = reach
-        self.exists = None  # which positions of this rank's stretch do, in the call that is being made
+        self.lookback = lookback
+        self.valid: Any = None  # mask of this rank's shard in the current call
 
-    def stretch(self, length):
-        """Positions a rank, for a whole of `length`: behind its end there are some that do not exist."""
-        return max(-(-length // self.size), self.reach, 1)
+    def shard_length(self, length: int) -> int:
+        """Return the number of positions per rank for rows of `length`, which padding fills up."""
+        return max(-(-length // self.size), self.lookback, 1)
 
-    def gather(self, values):
-        """What all ranks hold, of shape `(ranks, *values.shape)`."""
-        return _done(all_gather(values.contiguous(), 0, self.group)).unflatten(0, (self.size, -1))
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Gather the values of all ranks, of shape `(ranks, *values.shape)`."""
+        return _wait(all_gather(values.contiguous(), 0, self.group)).unflatten(0, (self.size, -1))
 
-    def clear(self, embeds):
-        """Put zeros where a stretch is filled up: rounding of the transforms would train what stands there."""
-        return embeds.masked_fill(~self.exists[..., None], 0)
+    def clear(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Set padding of the shard to zero, so that rounding errors of the transforms do not train it."""
+        return embeds.masked_fill(~self.valid[..., None], 0)
 
-    def extend(self, u):
-        """Put the last projections of the left neighbour before those of this rank, `(batch, channels, stretch)`."""
-        to_right = [self.reach * (rank == self.rank + 1) for rank in range(self.size)]
-        from_left = [self.reach * (rank == self.rank - 1) for rank in range(self.size)]
-        sent = u[..., u.shape[-1] - sum(to_right) :].movedim(-1, 0).contiguous()
-        before = _done(collectives.all_to_all_single_autograd(sent, from_left, to_right, self.group)).movedim(0, -1)
-        return torch.cat([F.pad(before, (self.reach - before.shape[-1], 0)), u], dim=-1)
+    def extend(self, x: torch.Tensor) -> torch.Tensor:
+        """Prepend the last projections of the previous rank to those of this rank, `(batch, channels, shard)`."""
+        to_next = [self.lookback * (rank == self.rank + 1) for rank in range(self.size)]
+        from_previous = [self.lookback * (rank == self.rank - 1) for rank in range(self.size)]
+        sent = x[..., x.shape[-1] - sum(to_next) :].movedim(-1, 0).contiguous()
+        received = collectives.all_to_all_single_autograd(sent, from_previous, to_next, self.group)
+        before = _wait(received).movedim(0, -1)
+        return torch.cat([F.pad(before, (self.lookback - before.shape[-1], 0)), x], dim=-1)
 
-    def convolutions(self, operator, x, plan):
+    def convolutions(self, operator: nn.Module, x: torch.Tensor, plan: Plan) -> list[Callable]:
         """
-        Prepare the long convolutions of the whole sequence, each over the channels of this rank.
+        Prepare the long convolutions of the whole sequence over the channels of this rank.
 
-        A kernel is a function of position, so each rank computes its own stretch of it. The arguments and the result
-        are those of [`Past.convolutions`].
+        A kernel is a function of position, so each rank computes a shard of it. The arguments and the result are those
+        of [`Past.convolutions`].
         """
-        stretch = x.shape[-1]
-        lags = torch.arange(self.rank * stretch, (self.rank + 1) * stretch, device=x.device)
+        length = x.shape[-1]
+        lags = torch.arange(self.rank * length, (self.rank + 1) * length, device=x.device)
         kernels = self.to_channels(operator.filter_fn(lags))
         convolution = LongConvolution(kernels.shape[-1], tuning=plan.tuning)
-        return [partial(self._convolve_shared, convolution, convolution.spectra(k)) for k in kernels]
+        return [partial(self._convolve, convolution, convolution.spectra(k)) for k in kernels]
 
-    def _convolve_shared(self, convolution, spectra, v):
-        return self.to_stretch(convolution(self.to_channels(v), spectra))
+    def _convolve(self, convolution: LongConvolution, spectra: Sequence[torch.Tensor], v: torch.Tensor) -> torch.Tensor:
+        return self.to_shard(convolution(self.to_channels(v), spectra))
 
-    def to_channels(self, values):
-        """`(batch, channels, stretch)`, all channels, to `(batch, channels / ranks, length)`, all positions."""
+    def to_channels(self, values: torch.Tensor) -> torch.Tensor:
+        """Exchange `(batch, channels, shard)` for some channels of all positions, `(batch, channels/ranks, length)`."""
         by_rank = values.unflatten(1, (self.size, -1)).movedim(1, 0)  # [destination, B, C/R, S]
         return self._exchange(by_rank).permute(1, 2, 0, 3).flatten(2)
 
-    def to_stretch(self, values):
-        """`(batch, channels / ranks, length)` to `(batch, channels, stretch)`: the way back."""
+    def to_shard(self, values: torch.Tensor) -> torch.Tensor:
+        """Exchange `(batch, channels/ranks, length)` for `(batch, channels, shard)`."""
         by_rank = values.unflatten(2, (self.size, -1)).permute(2, 0, 1, 3)  # [destination, B, C/R, S]
         return self._exchange(by_rank).movedim(0, 1).flatten(1, 2)
 
-    def _exchange(self, by_rank):
-        return _done(collectives.all_to_all_single_autograd(by_rank.contiguous(), None, None, self.group))
+    def _exchange(self, by_rank: torch.Tensor) -> torch.Tensor:
+        return _wait(collectives.all_to_all_single_autograd(by_rank.contiguous(), None, None, self.group))
 
 
 class ShardedRows:
     """
-    The rows of one input: packed, filled up at the end, and cut into stretches.
+    Rows of one input, packed, padded at the end and cut into shards.
 
     Args:
-        group ([`ContextGroup`]): The ranks.
-        config ([`HyenaDNAConfig`]): Of the model.
-        inputs (`torch.Tensor` of shape `(batch, length, ...)`): The whole input, the same on every rank.
-        attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): The whole mask.
+        group: Ranks that share the rows.
+        config: Configuration of the model.
+        inputs: The whole input of shape `(batch, length, ...)`, the same on every rank.
+        attention_mask: The whole mask of shape `(batch, length)`.
     """
 
-    def __init__(self, group, config, inputs, attention_mask=None):
-        self.group, self.attention_mask = group, attention_mask
-        self.rows = rows_of(config, attention_mask)
-        exists = self.rows.valid
-        if exists is None:
-            exists = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
-        self.length = exists.shape[1]
-        self.stretch = group.stretch(self.length)
-        group.exists = self.take(exists, False)
-        pooled = self._fill_up(after_prompt(exists, config.num_prompt_tokens), False).unflatten(1, (group.size, -1))
-        self.valid = pooled[:, group.rank]
+    def __init__(
+        self,
+        group: ContextGroup,
+        config: HyenaDNAConfig,
+        inputs: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> None:
+        self.group = group
+        self.attention_mask: Any = attention_mask
+        self.rows = find_rows(config, attention_mask)
+        valid = self.rows.valid
+        if valid is None:
+            valid = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        self.length = valid.shape[1]
+        self.shard_length = group.shard_length(self.length)
+        group.valid = self.take_shard(valid, False)
+        pooled = self._pad(mask_prompt(valid, config.num_prompt_tokens), False).unflatten(1, (group.size, -1))
+        self.pooled = pooled[:, group.rank]
         self.counts = pooled.sum(2)  # [B, ranks]
 
-    def pack(self, values, fill=0):
-        """The whole `(batch, length, ...)` as the rows are computed, before they are cut."""
+    def pack(self, values: torch.Tensor, fill: Any = 0) -> torch.Tensor:
+        """Pack the whole `(batch, length, ...)` into the rows to shard."""
         return self.rows.pack(values, fill)
 
-    def take(self, packed, fill=0):
-        """The stretch of this rank, `(batch, stretch, ...)`."""
-        return self._fill_up(packed, fill).unflatten(1, (self.group.size, -1))[:, self.group.rank].contiguous()
+    def take_shard(self, packed: torch.Tensor, fill: Any = 0) -> torch.Tensor:
+        """Return the shard of this rank, `(batch, shard, ...)`."""
+        return self._pad(packed, fill).unflatten(1, (self.group.size, -1))[:, self.group.rank].contiguous()
 
-    def gather(self, values, empty=None):
+    def gather(self, values: torch.Tensor, empty: torch.Tensor | None = None) -> torch.Tensor:
         """
-        `(batch, stretch, size)` of each rank to the whole `(batch, length, size)`.
+        Gather `(batch, shard, size)` of each rank into the whole `(batch, length, size)`.
 
-        Masked positions become `empty`, of shape `(size,)`, or zeros.
+        Masked positions get the value `empty`, of shape `(size,)`, which defaults to zeros.
         """
         whole = self.group.gather(values).movedim(0, 1).flatten(1, 2)[:, : self.length]
         if self.rows.valid is None:
@@ -138,15 +152,15 @@ class ShardedRows:
         whole = self.rows.unpack(whole)
         return whole if empty is None else torch.where(self.attention_mask[..., None] != 0, whole, empty)
 
-    def pool_positions(self, hidden, valid, how):
-        """Pool as [`pool_positions`], over all stretches; which positions are `valid` is known from the whole mask."""
-        pooled = self.group.gather(pool_positions(hidden, self.valid, how)).movedim(0, 1)  # [B, ranks, D]
-        if how == "mean":
-            counts = self.counts.to(torch.promote_types(hidden.dtype, torch.float32))
+    def pool_positions(self, hidden_states: torch.Tensor, valid: torch.Tensor, pooling: str) -> torch.Tensor:
+        """Pool like [`pool_positions`] over all shards; the whole mask replaces `valid`."""
+        pooled = self.group.gather(pool_positions(hidden_states, self.pooled, pooling)).movedim(0, 1)  # [B, ranks, D]
+        if pooling == "mean":
+            counts = self.counts.to(torch.promote_types(hidden_states.dtype, torch.float32))
             share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-            return (pooled * share[..., None]).sum(1).to(hidden.dtype)
-        return pool_positions(pooled, self.counts > 0, how)
+            return (pooled * share[..., None]).sum(1).to(hidden_states.dtype)
+        return pool_positions(pooled, self.counts > 0, pooling)
 
-    def _fill_up(self, packed, fill):
-        missing = self.group.size * self.stretch - packed.shape[1]
+    def _pad(self, packed: torch.Tensor, fill: Any) -> torch.Tensor:
+        missing = self.group.size * self.shard_length - packed.shape[1]
         return F.pad(packed, (0, 0) * (packed.dim() - 2) + (0, missing), value=fill)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -17,8 +18,8 @@ TEXT = """\
 # {name}
 
 HyenaDNA ([Nguyen, Poli, Faizi et al. 2023](https://arxiv.org/abs/2306.15794)) reads DNA one nucleotide at a time, with
-implicit long convolutions in place of attention. This model has {n_layer} layers of width {d_model} and takes sequences
-of up to {max_seq_len:,} tokens.{note}
+implicit long convolutions instead of attention. This model has {n_layer} layers of width {d_model} and accepts
+sequences of up to {max_seq_len:,} tokens.{note}
 
 ```python
 from transformers import {imports}
@@ -35,22 +36,31 @@ config = AutoConfig.from_pretrained("{name}", trust_remote_code=True)
 model = {auto_class}.from_config(config, trust_remote_code=True)"""
 
 
-def model_card(folder, name, note="", license=None, datasets=None, base_model=None, results=None, has_weights=True):
+def model_card(
+    folder: str | Path,
+    name: str,
+    note: str = "",
+    license: str | None = None,
+    datasets: list[str] | None = None,
+    base_model: str | None = None,
+    results: dict[str, Any] | None = None,
+    has_weights: bool = True,
+) -> str:
     """
-    The text of a model card, with front matter that the Hub validates.
+    Write the text of a model card, with front matter that the Hub validates.
 
     Args:
-        folder (`str` or `Path`): A saved model; its config.json gives sizes and task.
-        name (`str`): What the snippet loads: a Hub id or a folder.
-        note (`str`, *optional*): Sentences on where the model comes from.
-        license (`str`, *optional*): Identifier of its licence on the Hub.
-        datasets (`list[str]`, *optional*): Hub ids of what it was trained on.
-        base_model (`str`, *optional*): Hub id of what it was trained from.
-        results (`dict`, *optional*): The `results.json` of `hyenadna finetune`; becomes the card's metrics.
-        has_weights (`bool`, defaults to `True`): Whether the snippet loads weights or makes random ones.
+        folder: Folder of a saved model, whose config.json provides sizes and task.
+        name: Hub id or folder that the snippet loads.
+        note: Sentences on the origin of the model.
+        license: Identifier of its licence on the Hub.
+        datasets: Hub ids of its training data.
+        base_model: Hub id of the model that it was fine-tuned from.
+        results: Contents of the `results.json` of `hyenadna finetune`, which become the metrics of the card.
+        has_weights: Whether the snippet loads weights, rather than initialising them at random.
 
     Returns:
-        `str`: the content of README.md.
+        The content of README.md.
     """
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     architecture = (config.get("architectures") or ["HyenaDNAModel"])[0]

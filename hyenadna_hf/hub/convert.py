@@ -1,12 +1,14 @@
-"""`hyenadna convert`: every HyenaDNA checkpoint in the wild to a Hub folder of ours, and ours to the published one."""
+"""`hyenadna convert`: convert any HyenaDNA checkpoint to a Hub folder, and back to the published layout."""
 
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,7 +22,7 @@ from ..arguments import CommandParser
 from ..data.source import refuse_foreign
 from ..errors import InputError
 from ..jobs import errors_naming, sha256
-from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS
+from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS, HyenaDNAConfig
 from ..model.modeling_hyenadna import (
     HyenaDNAForCausalLM,
     HyenaDNAForMaskedLM,
@@ -37,7 +39,7 @@ from .unpickle import load_pickled, module_tensors
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin", "weights.ckpt")
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 LAYOUTS = ("transformers", "published")
-# What the published configuration class knows.
+# Fields of the published configuration class.
 PUBLISHED_FIELDS = (
     *("vocab_size", "d_model", "d_inner", "use_bias", "train_freq", "max_seq_len", "emb_dim", "n_layer"),
     *("num_inner_mlps", "hyena_order", "short_filter_order", "filter_order", "activation_freq", "embed_dropout"),
@@ -48,11 +50,13 @@ PUBLISHED_FIELDS = (
 
 @dataclass
 class ConvertArguments:
-    """The options of `hyenadna convert`."""
+    """Options of `hyenadna convert`."""
 
     config: str | None = field(
         default=None,
-        metadata={"help": "A config.json, original or Hub layout (default: the one beside the weights, if any)."},
+        metadata={
+            "help": "A config.json in the original or Hub layout (default: the one next to the weights, if any)."
+        },
     )
     to: str = field(default="transformers", metadata={"choices": LAYOUTS, "help": "Layout to write."})
     classifier_pooling: str | None = field(
@@ -60,7 +64,7 @@ class ConvertArguments:
         metadata={
             "formerly": ["pooling"],
             "choices": CLASSIFIER_POOLINGS,
-            "help": "What the head of a classifier reads (default: as published).",
+            "help": "How a classifier pools hidden states (default: as published).",
         },
     )
     compat_padding: bool = field(
@@ -76,12 +80,12 @@ class ConvertArguments:
     )
 
 
-def parser():
-    """The arguments of `hyenadna convert`."""
+def parser() -> CommandParser:
+    """Create the parser of `hyenadna convert`."""
     parser = CommandParser(
         "convert",
         ConvertArguments,
-        "Make a complete Hub folder of a HyenaDNA checkpoint in any published layout.",
+        "Convert a HyenaDNA checkpoint in any published layout to a complete Hub folder.",
         "SOURCE DESTINATION [ARGUMENT ...]",
         [
             "weights.ckpt my-hyenadna --config config.json",
@@ -89,24 +93,25 @@ def parser():
         ],
     )
     parser.add_argument(
-        "source", help="Folder or file (.safetensors, .bin, .ckpt, .pt): Lightning, standalone, Hub, or ours."
+        "source",
+        help="Folder or file (.safetensors, .bin, .ckpt, .pt) in the Lightning, standalone, Hub or our layout.",
     )
-    parser.add_argument("destination", help="Folder to make; it must be absent or empty.")
+    parser.add_argument("destination", help="Folder to create; it must not exist or be empty.")
     return parser
 
 
-def main(argv):
-    """Run `hyenadna convert` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run `hyenadna convert` with the arguments `argv`."""
     args, paths = parser().parse(argv)
-    found = convert(paths.source, paths.destination, **vars(args))
+    summary = convert(paths.source, paths.destination, **vars(args))
     title = f"{escape(paths.source)} -> {escape(paths.destination)}"
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for key, value in found.items():
+    for key, value in summary.items():
         table.add_row(key, escape(str(value)))
     Console().print(table)
-    return {"destination": paths.destination, **found}
+    return {"destination": paths.destination, **summary}
 
 
 def convert(
@@ -119,25 +124,25 @@ def convert(
     special_tokens_mode: str = "none",
 ) -> dict[str, object]:
     """
-    Convert a checkpoint. Tensors are checked one by one against the configuration; on any error nothing is written.
+    Convert a checkpoint. Every tensor is checked against the configuration; on any error, nothing is written.
 
     Args:
-        source (`str` or `Path`): A folder or a file, in any layout: Lightning (with or without gradient checkpointing),
-            standalone (backbone alone, or with a classification head), Hub, ours, or a pickled standalone module.
-        destination (`str` or `Path`): The folder to make.
-        config (`str` or `Path`, *optional*): A config.json, in the original or the Hub layout. Defaults to the one
-            beside the weights or in their metadata; without any, sizes are read off the tensors.
-        to (`str`, defaults to `"transformers"`): `"published"` writes weights that the published Hub code loads.
-        classifier_pooling (`str`, *optional*): Pooling of a classifier. Defaults to what published code of its layout
-            does: the last position for the Hub layout, the mean for the standalone one.
-        compat_padding (`bool`, defaults to `False`): Set it in the configuration of a classifier.
-        special_tokens_mode (`str`, defaults to `"none"`): Of the tokenizer.
+        source: Folder or file in any layout: Lightning (with or without gradient checkpointing), standalone (backbone
+            alone, or with a classification head), Hub, ours, or a pickled standalone module.
+        destination: Folder to create.
+        config: A config.json in the original or the Hub layout. Defaults to the one next to the weights or in their
+            metadata; without any, sizes are inferred from the tensors.
+        to: Layout to write: `"transformers"`, or `"published"` for weights that the published Hub code loads.
+        classifier_pooling: Pooling of a classifier. Defaults to that of the published code of its layout: the last
+            position for the Hub layout, the mean for the standalone one.
+        compat_padding: Value of this field in the configuration of a classifier.
+        special_tokens_mode: Special tokens that the tokenizer adds.
 
     Returns:
-        `dict[str, object]`: what was found, in words.
+        A summary of the checkpoint, in words.
 
     Raises:
-        InputError: if the source cannot be read, is damaged, refused, or contradicts itself.
+        InputError: If the source cannot be read, is damaged, unsafe or inconsistent.
     """
     source, destination = Path(source), Path(destination)
     if destination.is_file() or (destination.is_dir() and any(destination.iterdir())):
@@ -147,30 +152,30 @@ def convert(
     try:
         raw, stored_config, remarks = read_tensors(file)
         tensors, layout, ignored = to_hub_names(raw)
-        given = _read_config(config, file, stored_config) or {}
-        hub_config = merge_config(given, tensors)
+        given_config = _read_config(config, file, stored_config) or {}
+        hub_config = merge_config(given_config, tensors)
         split_constants(hub_config, tensors)
-        # Ours say how they pool; published ones of the Hub layout read the last position, others the mean.
-        pooling_there = given.get("classifier_pooling") or ("last" if layout.startswith("Hub") else "mean")
-        model_class = _prepare_head(hub_config, tensors, classifier_pooling, pooling_there, compat_padding)
-        model = _fill(model_class, hub_config, tensors)
+        # Our configs state the pooling; published code pools the last position in the Hub layout, the mean in others.
+        default_pooling = given_config.get("classifier_pooling") or ("last" if layout.startswith("Hub") else "mean")
+        model_class = _prepare_head(hub_config, tensors, classifier_pooling, default_pooling, compat_padding)
+        model = _create_model(model_class, hub_config, tensors)
         if to == "published":
-            _check_fit_for_published(model)
+            _check_supported_by_published(model)
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(str(file)) else f"{file}: {error}") from error
-    found = {
+    summary: dict[str, object] = {
         "layout": layout,
         "size": f"{hub_config.n_layer} layers, d_model {hub_config.d_model}, hyena_order {hub_config.hyena_order}, "
         f"max_seq_len {hub_config.max_seq_len:,}",
-        "tensors": f"{len(raw):,} in the file, {len(tensors):,} parameters' ({model.num_parameters():,} numbers)",
+        "tensors": f"{len(raw):,} in the file, {len(tensors):,} parameters ({model.num_parameters():,} numbers)",
         "sha256": sha256(file),
-        "positional features": "trained, kept" if hub_config.trained_positions else "constant, computed from now on",
+        "positional features": "trained, kept" if hub_config.trained_positions else "constant, computed on the fly",
         "head": _describe_head(model, tensors),
     }
     if ignored:
-        found["left out"] = f"{len(ignored)} entries of metrics"
+        summary["left out"] = f"{len(ignored)} entries of metrics"
     if remarks:
-        found["remark"] = "; ".join(remarks)
+        summary["remark"] = "; ".join(remarks)
     with _new_folder(destination) as folder:
         if to == "published":
             _write_published(model, folder)
@@ -179,22 +184,21 @@ def convert(
             tokenizer = HyenaDNATokenizer(hub_config.max_seq_len, special_tokens_mode=special_tokens_mode)
             tokenizer.save_pretrained(folder)
             GenerationConfig.from_model_config(model.config).save_pretrained(folder)
-            origin = f"Converted from `{file.name}` ({layout} layout, sha256 `{found['sha256']}`)."
+            origin = f"Converted from `{file.name}` ({layout} layout, sha256 `{summary['sha256']}`)."
             card = model_card(folder, destination.name, note=origin)
             (folder / "README.md").write_text(card, encoding="utf-8")
-    return found
+    return summary
 
 
-def read_tensors(file):
+def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None, list[str]]:
     """
-    The tensors in a file, whatever wrote it, without running code from it.
+    Read the tensors in a file of any origin, without running code from it.
 
     Args:
-        file (`Path`): .safetensors, or any ending for what `torch.save` wrote.
+        file: A .safetensors file, or a file with any other suffix, written by `torch.save`.
 
     Returns:
-        `tuple`: tensors by name (`dict[str, torch.Tensor]`), the configuration in the file's metadata (`dict` or
-        `None`), and remarks (`list[str]`).
+        Tensors by name, the configuration in the metadata of the file or `None`, and remarks.
     """
     if file.suffix == ".safetensors":
         try:
@@ -205,10 +209,10 @@ def read_tensors(file):
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"not a readable safetensors file ({error}).") from error
         return tensors, config, []
-    remarks = []
+    remarks: list[str] = []
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # refused, damaged or foreign: the restricted reader tells which
+    except Exception:  # unsafe, damaged or of another format: the restricted reader finds out
         saved, remarks = load_pickled(file)
     tensors = module_tensors(saved)
     for name in (None, "state_dict", "model_state_dict", "model"):
@@ -218,13 +222,13 @@ def read_tensors(file):
         tensors = tensors or module_tensors(inner)
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided:
-            raise InputError(f"{name} is a sparse tensor, which no HyenaDNA has.")
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():  # would swell when used
-            raise InputError(f"{name} claims {tensor.numel():,} numbers, more than the file holds.")
+            raise InputError(f"{name} is a sparse tensor, which no HyenaDNA model has.")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():  # would expand when used
+            raise InputError(f"{name} claims {tensor.numel():,} numbers, more than the file contains.")
     return tensors, None, remarks
 
 
-def _weights_file(source):
+def _weights_file(source: Path) -> Path:
     if source.is_file():
         return source
     if not source.is_dir():
@@ -241,26 +245,32 @@ def _weights_file(source):
     raise InputError(f"{source}: the folder has {problem}; name the file.")
 
 
-def _read_config(config, file, stored):
+def _read_config(config: str | Path | None, file: Path, stored: dict[str, Any] | None) -> dict[str, Any] | None:
     if config is None:
-        beside = file.parent / "config.json"
-        if stored is not None or not beside.is_file():
+        default = file.parent / "config.json"
+        if stored is not None or not default.is_file():
             return stored
-        config = beside
+        config = default
     try:
         read = json.loads(Path(config).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"the configuration {config} cannot be read ({error}).") from error
     if not isinstance(read, dict):
-        raise InputError(f"the configuration {config} is no JSON object.")
+        raise InputError(f"the configuration {config} is not a JSON object.")
     return read
 
 
-def _prepare_head(config, tensors, pooling, pooling_there, compat_padding):
-    """The class for the head that the tensors have; sets its fields in the configuration."""
+def _prepare_head(
+    config: HyenaDNAConfig,
+    tensors: dict[str, torch.Tensor],
+    pooling: str | None,
+    default_pooling: str,
+    compat_padding: bool,
+) -> type[torch.nn.Module]:
+    """Choose the model class for the head in `tensors`, and set the fields of the head in the configuration."""
     if "score.weight" not in tensors:
         if pooling or compat_padding:
-            raise InputError("the checkpoint has no classification head, to which pooling and padding would matter.")
+            raise InputError("the checkpoint has no classification head, which pooling and padding options require.")
         language_model = HyenaDNAForMaskedLM if config.bidirectional else HyenaDNAForCausalLM
         embedding = tensors.get("hyena.backbone.embeddings.word_embeddings.weight")
         if (
@@ -272,35 +282,37 @@ def _prepare_head(config, tensors, pooling, pooling_there, compat_padding):
         return language_model if "lm_head.weight" in tensors else HyenaDNAModel
     if tensors["score.weight"].dim() != 2:
         raise InputError(
-            f"the head has weights of shape {tuple(tensors['score.weight'].shape)} and not of two dimensions."
+            f"the head has weights of shape {tuple(tensors['score.weight'].shape)}, which must have two dimensions."
         )
     labels = len(tensors["score.weight"])
     if config.num_labels != labels:
         config.num_labels = labels
     config.classifier_bias = "score.bias" in tensors
-    config.classifier_pooling = pooling or pooling_there
+    config.classifier_pooling = pooling or default_pooling
     config.compat_padding = config.compat_padding or compat_padding
     if "HyenaDNAForTokenClassification" in (config.architectures or ()):
         return HyenaDNAForTokenClassification
     return HyenaDNAForSequenceClassification
 
 
-def _fill(model_class, config, tensors):
-    """A model of the class with these tensors, after a check that names every one that is wrong."""
+def _create_model(
+    model_class: type[torch.nn.Module], config: HyenaDNAConfig, tensors: dict[str, torch.Tensor]
+) -> torch.nn.Module:
+    """Create a model with the given tensors, after a check that lists all invalid ones."""
     with torch.device("meta"):
         model = model_class(config)
     if model_class is HyenaDNAModel:
         tensors = {name.removeprefix("hyena."): tensor for name, tensor in tensors.items()}
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
-    problems += [f"{name} is not of this model" for name in tensors.keys() - expected.keys()]
+    problems += [f"{name} is not part of this model" for name in tensors.keys() - expected.keys()]
     for name in expected.keys() & tensors.keys():
         if tensors[name].shape != expected[name].shape:
             problems.append(f"{name} is {tuple(tensors[name].shape)} and not {tuple(expected[name].shape)}")
         elif not tensors[name].is_floating_point():
-            problems.append(f"{name} holds {tensors[name].dtype} and no real numbers")
+            problems.append(f"{name} has dtype {tensors[name].dtype}, which is not a floating-point type")
         elif not tensors[name].isfinite().all():
-            problems.append(f"{name} holds values that are not finite")
+            problems.append(f"{name} contains values that are not finite")
     if problems:
         raise InputError(f"{len(problems)} of the tensors are wrong: {'; '.join(sorted(problems))}.")
     model.load_state_dict({name: tensor.contiguous() for name, tensor in tensors.items()}, assign=True)
@@ -308,7 +320,7 @@ def _fill(model_class, config, tensors):
     return model.eval()
 
 
-def _describe_head(model, tensors):
+def _describe_head(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> str:
     if isinstance(model, HyenaDNAForSequenceClassification):
         bias = "with" if model.config.classifier_bias else "without"
         padding = "padding read as tokens" if model.config.compat_padding else "exact masks"
@@ -324,7 +336,7 @@ def _describe_head(model, tensors):
     return f"{kind}, {tied}{', with the same values as the embedding' if same else ''}"
 
 
-def _check_fit_for_published(model):
+def _check_supported_by_published(model: torch.nn.Module) -> None:
     config = model.config
     if config.bidirectional:
         raise InputError("the published code has no filters over the future, which this bidirectional model needs.")
@@ -334,14 +346,14 @@ def _check_fit_for_published(model):
         config.classifier_bias or config.classifier_pooling != "last"
     ):
         raise InputError(
-            "the published code has classifiers without bias on the last position only; this one has "
+            "the published code supports only classifiers without bias on the last position; this one has "
             f"classifier_pooling={config.classifier_pooling!r}, classifier_bias={config.classifier_bias}."
         )
     if config.hyena_order > 2:
         raise InputError(f"the published Hub code cannot run hyena_order={config.hyena_order}, only 2.")
 
 
-def _write_published(model, folder):
+def _write_published(model: torch.nn.Module, folder: Path) -> None:
     config = model.config
     prefix = "hyena." if isinstance(model, HyenaDNAModel) else ""
     tensors = {f"{prefix}{name}": tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
@@ -353,8 +365,8 @@ def _write_published(model, folder):
 
 
 @contextmanager
-def _new_folder(destination):
-    """A folder that appears under its name when all is written, or not at all."""
+def _new_folder(destination: Path) -> Iterator[Path]:
+    """Create a folder that appears under its name once it is complete, or not at all."""
     prefix = f".{destination.name}-"
     with errors_naming(destination, destination.with_name(prefix)):
         destination.parent.mkdir(parents=True, exist_ok=True)

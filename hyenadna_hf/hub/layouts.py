@@ -1,6 +1,8 @@
-"""The weight and configuration layouts of HyenaDNA checkpoints in the wild, and ours."""
+"""Weight and configuration layouts of published HyenaDNA checkpoints, and ours."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -9,7 +11,9 @@ from ..errors import InputError
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.filter_hyenadna import decay_rates, positional_features, published_constants
 
-# (what a name begins with, what it begins with here, what the layout is called); the first that fits counts.
+Tensors = dict[str, torch.Tensor]
+
+# Prefix in the checkpoint, prefix in the Hub layout, and name of the layout. The first match counts.
 PREFIXES = (
     ("hyena.backbone.", "hyena.backbone.", "Hub"),
     ("model.backbone.", "hyena.backbone.", "Lightning"),
@@ -21,50 +25,52 @@ PREFIXES = (
     ("decoder.0.output_transform.", "score.", None),
     ("decoder.output_transform.", "score.", None),
 )
-# What training code keeps among the weights.
+# Entries that training code stores among the weights.
 METRICS = re.compile(r"(train|val|test|valid)?_?(torchmetrics|metrics?|criterion|loss)(_\w+)?\.")
 CHECKPOINTED = re.compile(r"\.(mixer|mlp)\.layer\.")
 
 
-def to_hub_names(tensors):
+def to_hub_names(tensors: Mapping[str, torch.Tensor]) -> tuple[Tensors, str, list[str]]:
     """
     Rename the tensors of any layout to the names of the Hub layout.
 
     Args:
-        tensors (`dict[str, torch.Tensor]`): By their names in the file.
+        tensors: Tensors by their names in the file.
 
     Returns:
-        `tuple`: tensors by Hub name, the name of the layout, and the names that belong to no model (metrics).
+        Tensors by Hub name, the name of the layout, and the names that belong to no model (metrics).
 
     Raises:
-        InputError: if two tensors come to the same name, or none is of HyenaDNA.
+        InputError: If two tensors get the same name, or none belongs to HyenaDNA.
     """
-    renamed, layouts, ignored = {}, [], []
+    renamed: Tensors = {}
+    layouts: list[str] = []
+    ignored: list[str] = []
     for name, tensor in tensors.items():
         if METRICS.match(name):
             ignored.append(name)
             continue
         new = CHECKPOINTED.sub(r".\1.", name)
-        for prefix, ours, layout in PREFIXES:
+        for prefix, hub_prefix, layout in PREFIXES:
             if new.startswith(prefix):
-                new = ours + new.removeprefix(prefix)
+                new = hub_prefix + new.removeprefix(prefix)
                 layouts += [layout] if layout else []
                 break
         if new in renamed:
-            raise InputError(f"the checkpoint holds {new} twice, the second time as {name}.")
+            raise InputError(f"the checkpoint contains {new} twice, the second time as {name}.")
         renamed[new] = tensor
     if not layouts:
         raise InputError(
-            f"the checkpoint holds no HyenaDNA backbone; its first names are {', '.join(list(tensors)[:3])}."
+            f"the checkpoint contains no HyenaDNA backbone; its first names are {', '.join(list(tensors)[:3])}."
         )
-    layout = layouts[0]
-    if any(CHECKPOINTED.search(name) for name in tensors):
-        layout += ", saved with gradient checkpointing"
-    return renamed, layout, ignored
+    name = layouts[0]
+    if any(CHECKPOINTED.search(tensor_name) for tensor_name in tensors):
+        name += ", saved with gradient checkpointing"
+    return renamed, name, ignored
 
 
-def to_hub_config(config):
-    """A configuration in the original layout (with `layer`), under Hub field names; one in the Hub layout as it is."""
+def to_hub_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Convert a configuration from the original layout (with `layer`) to the Hub layout; return others as they are."""
     if not isinstance(config.get("layer"), dict):
         return dict(config)
     layer = config["layer"]
@@ -87,27 +93,27 @@ def to_hub_config(config):
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def sizes_of(tensors):
+def infer_sizes(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
     """
-    The fields of the configuration that the shapes of a checkpoint's tensors tell.
+    Infer fields of the configuration from the shapes of the tensors of a checkpoint.
 
     Args:
-        tensors (`dict[str, torch.Tensor]`): By Hub name.
+        tensors: Tensors by Hub name.
 
     Returns:
-        `dict[str, int | bool]`; a size whose tensor is missing is not in it.
+        Values by field; fields whose tensor is missing are left out.
 
     Raises:
-        InputError: if blocks or layers of a filter are numbered with a gap.
+        InputError: If the numbers of blocks, or of layers of a filter, have a gap.
     """
     shapes = {name.removeprefix("hyena.backbone."): tuple(tensor.shape) for name, tensor in tensors.items()}
     layers = {int(match[1]) for name in shapes if (match := re.match(r"layers\.(\d+)\.", name))}
-    sizes = {"n_layer": _count("layers", layers)} if layers else {}
+    sizes: dict[str, int] = {"n_layer": _count("layers", layers)} if layers else {}
     sizes["use_bias"] = any(name.endswith("filter_fn.bias") for name in shapes)
     sizes["bidirectional"] = any("filter_fn_rev." in name for name in shapes)
     sizes["train_freq"] = any(name.endswith("implicit_filter.1.freq") for name in shapes)
 
-    def read(name, dimensions, **fields):
+    def read(name: str, dimensions: int, **fields: int) -> None:
         shape = shapes.get(name, ())
         if len(shape) == dimensions:
             sizes.update({field: shape[axis] for field, axis in fields.items()})
@@ -127,76 +133,73 @@ def sizes_of(tensors):
     return sizes
 
 
-def _count(name, numbers, step=1):
-    """How many there are of what is numbered from 0; one number far away must not make a model of so many."""
+def _count(name: str, numbers: set[int], step: int = 1) -> int:
+    """Count items numbered from 0 without gaps, so that a single large number does not create a huge model."""
     for number in range(0, max(numbers), step):
         if number not in numbers:
-            raise InputError(f"{name}.{number} is missing, though there is {name}.{max(numbers)}.")
+            raise InputError(f"{name}.{number} is missing, although there is {name}.{max(numbers)}.")
     return max(numbers) // step + 1
 
 
-def merge_config(config, tensors):
+def merge_config(config: dict[str, Any] | None, tensors: Mapping[str, torch.Tensor]) -> HyenaDNAConfig:
     """
-    The configuration of a checkpoint from its file and its tensors, which must not contradict each other.
+    Create the configuration of a checkpoint from its file and its tensors, which must not contradict each other.
 
     Args:
-        config (`dict`, *optional*): In either layout; without it, what the tensors tell and the defaults.
-        tensors (`dict[str, torch.Tensor]`): By Hub name.
-
-    Returns:
-        [`HyenaDNAConfig`]
+        config: Configuration in either layout. Without it, fields are inferred from the tensors or have defaults.
+        tensors: Tensors by Hub name.
 
     Raises:
-        InputError: if they contradict each other, which lists all fields, or `max_seq_len` is nowhere to be found.
+        InputError: If they contradict each other (the message lists all fields), or neither provides `max_seq_len`.
     """
-    given, sizes = to_hub_config(config or {}), sizes_of(tensors)
+    fields, sizes = to_hub_config(config or {}), infer_sizes(tensors)
     layer = (config or {}).get("layer")
     if isinstance(layer, dict) and layer.get("bidirectional"):
         raise InputError(
-            "the configuration says layer.bidirectional: the original code then convolves with one filter around the "
-            "middle of the input, which is another model than bidirectional=True here; it cannot be converted."
+            "the configuration sets layer.bidirectional: the original code then convolves with one filter around the "
+            "middle of the input, which is not the model of bidirectional=True here; it cannot be converted."
         )
     rows = sizes.get("vocab_size")
     if rows is not None:
-        # Published configs give the tokens, the weights have the rows.
-        multiple = given.get("pad_vocab_size_multiple", 8)
+        # Published configs give the number of tokens, the weights that of rows.
+        multiple = fields.get("pad_vocab_size_multiple", 8)
         if not isinstance(multiple, int) or multiple < 1 or rows % multiple:
-            given["pad_vocab_size_multiple"] = multiple = 1
-        tokens = given.get("vocab_size")
+            fields["pad_vocab_size_multiple"] = multiple = 1
+        tokens = fields.get("vocab_size")
         if isinstance(tokens, int) and 0 < rows - tokens < multiple:
-            given["vocab_size"] = rows
-    if given.get("model_type", HyenaDNAConfig.model_type) != HyenaDNAConfig.model_type:
-        raise InputError(f"the configuration is of a {given['model_type']!r} model and not of HyenaDNA.")
+            fields["vocab_size"] = rows
+    if fields.get("model_type", HyenaDNAConfig.model_type) != HyenaDNAConfig.model_type:
+        raise InputError(f"the configuration belongs to a {fields['model_type']!r} model, not to HyenaDNA.")
     contradictions = [
-        f"{name} is {given[name]} in the configuration and {size} in the weights"
+        f"{name} is {fields[name]} in the configuration and {size} in the weights"
         for name, size in sizes.items()
-        if given.get(name, size) != size
+        if fields.get(name, size) != size
     ]
     if contradictions:
         raise InputError(f"configuration and weights contradict each other: {'; '.join(contradictions)}.")
-    if "max_seq_len" not in given and "max_seq_len" not in sizes:
-        raise InputError("neither a configuration nor the weights tell max_seq_len; give --config config.json.")
+    if "max_seq_len" not in fields and "max_seq_len" not in sizes:
+        raise InputError("neither a configuration nor the weights provide max_seq_len; pass --config config.json.")
     try:
-        merged = HyenaDNAConfig(**{**given, **sizes})
+        merged = HyenaDNAConfig(**{**fields, **sizes})
         if not all(isinstance(name, str) for name in merged.architectures or ()):
             raise ValueError(f"architectures={merged.architectures!r}: it must be a list of names.")
-        merged.to_json_string()  # as it will be saved
+        merged.to_json_string()  # raises now rather than when it is saved
         GenerationConfig.from_model_config(merged)
-    except Exception as error:  # many kinds, for transformers reads fields of its own
-        raise InputError(f"the configuration is of no HyenaDNA: {error}") from error
+    except Exception as error:  # of many types, since transformers reads some fields
+        raise InputError(f"the configuration is not valid for HyenaDNA: {error}") from error
     return merged
 
 
-def split_constants(config, tensors):
+def split_constants(config: HyenaDNAConfig, tensors: Tensors) -> None:
     """
-    Take out what published layouts store and ours computes, having checked each by value.
+    Remove tensors that published layouts store and ours computes, after checking their values.
 
     Args:
-        config ([`HyenaDNAConfig`]): Its `trained_positions` is set if a `z` is not the one of the formula.
-        tensors (`dict[str, torch.Tensor]`): By Hub name; constants are removed from it.
+        config: Configuration; its `trained_positions` is set if a `z` differs from the formula.
+        tensors: Tensors by Hub name, from which constants are removed.
 
     Raises:
-        InputError: if a constant other than `z` is not the one of the formula, or the copies of a frequency differ.
+        InputError: If a constant other than `z` differs from the formula, or copies of a frequency differ.
     """
     constants = published_constants(config, tensors, tensors.get)
     trained, wrong = set(), []
@@ -208,15 +211,15 @@ def split_constants(config, tensors):
         else:
             wrong.append(f"{name} {difference}")
     if wrong:
-        raise InputError(f"not the constants of the formula, and no parameters of the model: {'; '.join(wrong)}.")
+        raise InputError(f"neither the constants of the formula nor parameters of the model: {'; '.join(wrong)}.")
     config.trained_positions = bool(trained)
     for name in constants:
         if not (trained and name.endswith("pos_emb.z")):
             del tensors[name]
 
 
-def add_published_constants(config, tensors):
-    """The tensors of the published Hub layout: ours by Hub name, and the constants and copies that it stores."""
+def add_published_constants(config: HyenaDNAConfig, tensors: Tensors) -> Tensors:
+    """Add the constants and copies that the published Hub layout stores to our tensors, by Hub name."""
     cpu = torch.device("cpu")
     t, z = positional_features(torch.arange(config.max_seq_len), config, torch.float32)
     published = dict(tensors)

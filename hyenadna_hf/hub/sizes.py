@@ -1,4 +1,4 @@
-"""The published sizes of HyenaDNA, and complete Hub folders for them."""
+"""Published sizes of HyenaDNA, and complete Hub folders for them."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ..model.tokenization_hyenadna import HyenaDNATokenizer
 from .card import model_card
 from .code import copy_code
 
-# What differs between the releases; everything else is the default of HyenaDNAConfig.
+# Fields that differ between the releases; all others have the defaults of HyenaDNAConfig.
 PUBLISHED_SIZES = {
     "hyenadna-tiny-1k-seqlen": {"n_layer": 2, "d_model": 128, "max_seq_len": 1_026},
     "hyenadna-tiny-1k-seqlen-d256": {"n_layer": 2, "d_model": 256, "max_seq_len": 1_026},
@@ -28,17 +28,14 @@ SIZE_NAMES = (*PUBLISHED_SIZES, *ALIASES)
 
 def published_config(name: str, **overrides: Any) -> HyenaDNAConfig:
     """
-    The configuration of a published size.
+    Create the configuration of a published size.
 
     Args:
-        name (`str`): One of `SIZE_NAMES`, as `"hyenadna-tiny-1k-seqlen"` or `"hyenadna-1m"`.
-        overrides: Fields of [`HyenaDNAConfig`] to set, in place of the published ones or besides.
-
-    Returns:
-        [`HyenaDNAConfig`]
+        name: One of `SIZE_NAMES`, such as `"hyenadna-tiny-1k-seqlen"` or `"hyenadna-1m"`.
+        overrides: Fields of [`HyenaDNAConfig`] to set or replace.
 
     Raises:
-        ValueError: if there is no such size.
+        ValueError: If there is no such size.
     """
     size = ALIASES.get(name, name)
     if size not in PUBLISHED_SIZES:
@@ -47,20 +44,20 @@ def published_config(name: str, **overrides: Any) -> HyenaDNAConfig:
 
 
 def parameter_count(config: HyenaDNAConfig) -> int:
-    """Number of parameters of the language model of a configuration."""
+    """Count the parameters of the language model of a configuration."""
     model_class = HyenaDNAForMaskedLM if config.bidirectional else HyenaDNAForCausalLM
     with torch.device("meta"):
         return model_class(config).num_parameters()
 
 
-def write_size_folder(name: str, folder: str | Path):
+def write_size_folder(name: str, folder: str | Path) -> None:
     """
     Write a complete Hub folder of a published size, without weights: configuration, tokenizer, generation
     configuration, model card and code.
 
     Args:
-        name (`str`): One of `SIZE_NAMES`.
-        folder (`str` or `Path`): Where to write it; made if absent.
+        name: One of `SIZE_NAMES`.
+        folder: Folder to write, created if it does not exist.
     """
     config = published_config(name)
     config.architectures = ["HyenaDNAForCausalLM"]
@@ -72,6 +69,6 @@ def write_size_folder(name: str, folder: str | Path):
     GenerationConfig.from_model_config(config).save_pretrained(folder)
     HyenaDNATokenizer(model_max_length=config.max_seq_len).save_pretrained(folder)
     copy_code(folder)
-    note = f"{parameter_count(config) / 1e6:.2f} million parameters; this folder has no weights for them."
+    note = f"{parameter_count(config) / 1e6:.2f} million parameters; this folder contains no weights."
     card = model_card(folder, name, note=note, license="apache-2.0", has_weights=False)
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Tensors out of pickled checkpoints, without running any code of theirs."""
+"""Reader of tensors in pickled checkpoints that runs none of their code."""
 
 import io
 import pickle
@@ -7,13 +7,16 @@ import sys
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
 
 import torch
 
 from ..errors import InputError
 
-# What may be called while unpickling: it builds tensors and containers, and nothing else.
-BUILDERS = {
+# Functions that unpickling may call: they build tensors and containers, and nothing else.
+BUILDERS: dict[tuple[str, str], Callable] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
     ("torch", "Size"): torch.Size,
@@ -33,10 +36,10 @@ STORAGES = {
     "LongStorage": torch.int64,
     "ShortStorage": torch.int16,
 }
-# Of the structure alone, in bytes; tensors are beside it.
+# Size of the structure in bytes, without tensors, which are stored next to it.
 LARGEST_PICKLE = 100_000_000
-# Trainers pickle such objects along with the weights. A call of theirs gives an inert object.
-BYSTANDERS: tuple[str, ...] = (
+# Packages whose objects trainers pickle along with the weights. Calling them creates an inert object.
+INERT_PACKAGES = (
     "argparse",
     "collections",
     "functools",
@@ -45,57 +48,62 @@ BYSTANDERS: tuple[str, ...] = (
     "omegaconf",
     "pathlib",
     "pytorch_lightning",
+    "torchmetrics",
+    "typing",
 )
-BYSTANDERS += ("torchmetrics", "typing")
 
 
 class Inert:
-    """Stands for an object of a class that is not loaded: takes state, does nothing."""
+    """Stand-in for an object of a class that is not loaded: it accepts state and does nothing."""
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
         return super().__new__(cls)
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    # Containers are filled through these.
-    def append(self, item):
+    # Methods that fill containers.
+    def append(self, item: Any) -> None:
         pass
 
-    def extend(self, items):
+    def extend(self, items: Any) -> None:
         pass
 
-    def __setitem__(self, key, value):
+    def __setitem__(self, key: Any, value: Any) -> None:
         pass
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return id(self)
 
 
-class _Refusing(type):
-    """A class whose instances pickle may make (`NEWOBJ`), but which must not be called (`REDUCE`)."""
+class _NotCallable(type):
+    """Metaclass of classes that pickle may instantiate (`NEWOBJ`) but not call (`REDUCE`)."""
 
-    def __call__(cls, *args, **kwargs):
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         raise pickle.UnpicklingError(f"it calls {cls.__module__}.{cls.__name__}")
 
 
 class TensorUnpickler(pickle.Unpickler):
     """
-    Builds tensors and plain containers; objects of any other class become [`Inert`].
+    Unpickler of tensors and plain containers; objects of any other class become [`Inert`].
+
+    Args:
+        file: Binary file with the pickle.
+        read_storage: Returns the bytes of a storage, given its key and its size in bytes, as a `torch.uint8` tensor.
 
     Raises:
-        pickle.UnpicklingError: if the pickle calls anything besides, or names a global of the standard library.
+        pickle.UnpicklingError: If the pickle calls anything else, or names a global of the standard library.
     """
 
-    def __init__(self, file, read_storage):
+    def __init__(self, file: IO[bytes], read_storage: Callable[[str, int], torch.Tensor]) -> None:
         super().__init__(file)
         self.read_storage = read_storage
 
-    def find_class(self, module, name):
-        # Names of Python 2, in which torch.save writes.
+    def find_class(self, module: str, name: str) -> Any:
+        # torch.save writes the names of Python 2.
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         if (module, name) in BUILDERS:
             return BUILDERS[module, name]
@@ -104,43 +112,43 @@ class TensorUnpickler(pickle.Unpickler):
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         top = module.partition(".")[0]
-        if top in BYSTANDERS:
+        if top in INERT_PACKAGES:
             return type(name, (Inert,), {"__module__": module})
         if top in sys.stdlib_module_names or "." in name:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return _Refusing(name, (Inert,), {"__module__": module})
+        return _NotCallable(name, (Inert,), {"__module__": module})
 
-    def persistent_load(self, reference):
+    def persistent_load(self, reference: Any) -> Any:
         kind, dtype, key, _, count = reference
         if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise pickle.UnpicklingError(f"it refers to {reference[:2]!r} and not to the storage of a tensor")
+            raise pickle.UnpicklingError(f"it refers to {reference[:2]!r} instead of the storage of a tensor")
         storage = self.read_storage(str(key), count * dtype.itemsize).untyped_storage()
         return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
 
 
-def load_pickled(path):
+def load_pickled(path: Path) -> tuple[Any, list[str]]:
     """
-    Read what `torch.save` wrote in its zip format: a state dict, a training checkpoint, or a whole module.
+    Read a file that `torch.save` wrote in its zip format: a state dict, a training checkpoint, or a whole module.
 
     No code in the file, and no class that it names, is loaded or run.
 
     Args:
-        path (`Path`): The file.
+        path: The file.
 
     Returns:
-        `tuple`: what was saved, where modules are [`Inert`] objects, and a list of remarks (`list[str]`).
+        The saved object, in which modules are [`Inert`] objects, and a list of remarks.
 
     Raises:
-        InputError: if the file is damaged, or its pickle does anything but building tensors.
+        InputError: If the file is damaged, or its pickle does anything but build tensors.
     """
-    remarks = []
+    remarks: list[str] = []
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
             (record,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
             folder = record.removesuffix("data.pkl")
             byteorder = f"{folder}byteorder"
             if byteorder in archive.namelist() and archive.read(byteorder) != b"little":
-                raise InputError(f"{path}: it was written on a big-endian machine; save it anew with safetensors.")
+                raise InputError(f"{path}: written on a big-endian machine; save it again with safetensors.")
             if archive.getinfo(record).file_size > LARGEST_PICKLE:
                 raise InputError(
                     f"{path}: its pickle is larger than {LARGEST_PICKLE:,} bytes, which no checkpoint needs."
@@ -149,9 +157,11 @@ def load_pickled(path):
                 data = archive.read(record)
             except zipfile.BadZipFile:
                 data = _read_stored(raw, archive.getinfo(record))
-                remarks.append("data.pkl has a wrong checksum; it was read all the same, its tensors' checksums hold")
+                remarks.append(
+                    "data.pkl has a wrong checksum, which was ignored; the checksums of the tensors are right"
+                )
 
-            def read_storage(key, size):
+            def read_storage(key: str, size: int) -> torch.Tensor:
                 info = archive.getinfo(f"{folder}data/{key}")
                 if info.file_size != size:
                     raise pickle.UnpicklingError(f"storage {key} has {info.file_size:,} bytes instead of {size:,}")
@@ -162,14 +172,14 @@ def load_pickled(path):
     except InputError:
         raise
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path}: the pickle is refused: {error}. Nothing of it was run.") from error
+        raise InputError(f"{path}: the pickle is refused: {error}. No code was run.") from error
     except Exception as error:  # a damaged pickle fails in many ways
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable PyTorch file ({type(error).__name__}: {reason}).") from error
 
 
-def _read_stored(raw, info):
-    """The bytes of an uncompressed member, whatever its checksum says."""
+def _read_stored(raw: IO[bytes], info: zipfile.ZipInfo) -> bytes:
+    """Read an uncompressed member, ignoring its checksum."""
     if info.compress_type != zipfile.ZIP_STORED:
         raise zipfile.BadZipFile(f"{info.filename} is compressed and has a wrong checksum")
     raw.seek(info.header_offset)
@@ -179,16 +189,16 @@ def _read_stored(raw, info):
     return raw.read(info.file_size)
 
 
-def module_tensors(module, prefix=""):
+def module_tensors(module: Any, prefix: str = "") -> dict[str, torch.Tensor]:
     """
-    The state dict of a module that `load_pickled` gave: its parameters and persistent buffers by name.
+    Collect the state dict of a module that `load_pickled` returned: its parameters and persistent buffers by name.
 
     Args:
-        module ([`Inert`]): The module.
-        prefix (`str`, *optional*): Put before each name.
+        module: The [`Inert`] module.
+        prefix: Prefix of each name.
 
     Returns:
-        `dict[str, torch.Tensor]`; empty if `module` is no module.
+        Tensors by name; empty if `module` is not a module.
     """
     state = getattr(module, "state", None)
     if not isinstance(state, dict) or "_parameters" not in state:

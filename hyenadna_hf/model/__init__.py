@@ -1,1 +1,1 @@
-"""The model: everything a Hub repository of ours receives, importing only torch, transformers and each other."""
+"""Code of the model, copied to Hub repositories: it imports what transformers installs, and its own files."""

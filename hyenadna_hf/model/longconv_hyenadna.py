@@ -1,157 +1,155 @@
 """
-Long convolutions: the definition, and the FFT.
+Long convolutions by FFT.
 
-Both compute, for every channel, `y[t] = sum over s <= t of k[t - s] * v[s]`. In both directions it is that plus
+They compute `y[t] = sum over s <= t of k[t - s] * v[s]` for every channel. Bidirectional convolutions add
 `sum over s > t of future[s - t] * v[s]`.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from .tuning_hyenadna import TUNING
-
-
-def causal_conv_direct(v, k):
-    """
-    Compute a causal convolution by its definition, in O(length^2) time and memory. For tests.
-
-    Args:
-        v (`torch.Tensor` of shape `(batch, channels, length)`): The signal.
-        k (`torch.Tensor` of shape `(channels, length)`): The kernel, lag 0 first.
-
-    Returns:
-        `torch.Tensor` of shape `(batch, channels, length)`, in the precision of the arguments.
-    """
-    position = torch.arange(v.shape[-1], device=v.device)
-    lag = position[:, None] - position[None, :]  # [T, S]
-    toeplitz = k[:, lag.clamp(min=0)] * (lag >= 0)  # [C, T, S]
-    return torch.einsum("cts,bcs->bct", toeplitz, v)
+from .tuning_hyenadna import TUNING, Tuning
 
 
 class LongConvolution:
     """
-    Convolves signals of one length by FFT, in float32 (in float64 for float64 signals) whatever their dtype.
+    Convolve signals of one length by FFT, in float64 for float64 signals and in float32 for any other dtype.
 
-    A transform's error is everywhere that of its largest values. The first outputs of a causal convolution are sums of
-    few terms, so at 160,000 positions their error in float32 would be a hundred times that of the last ones. Therefore
-    the beginnings of the result are computed once more, by shorter transforms.
+    The error of a transform is uniform and proportional to its largest values, whereas the first outputs of a causal
+    convolution are sums of few terms: at 160,000 positions, their relative error in float32 would be a hundred times
+    that of the last ones. Prefixes of the result are therefore recomputed by shorter transforms.
 
     Args:
-        length (`int`): Positions of the signals.
-        start (`int`, defaults to 0), stop (`int`, defaults to `length`):
-            Which positions of the linear convolution to compute: 0 is the first position of the signal, `length` the
-            one after its end.
-        causal (`bool`, defaults to `True`): Whether there is no kernel over the future.
-        native (`bool`, defaults to `False`): Whether to transform as PyTorch does, for compilers and torch.func.
-        tuning ([`Tuning`]): Constants.
+        length: Number of positions of the signals.
+        start: First position of the linear convolution to compute; 0 is the first position of the signal.
+        stop: End of the positions to compute, exclusive. Defaults to `length`.
+        causal: Whether there is no kernel over the future.
+        native: Whether to call PyTorch's transforms directly, as compilers and torch.func require.
+        tuning: Constants.
     """
 
-    def __init__(self, length, start=0, stop=None, causal=True, native=False, tuning=TUNING):
+    def __init__(
+        self,
+        length: int,
+        start: int = 0,
+        stop: int | None = None,
+        causal: bool = True,
+        native: bool = False,
+        tuning: Tuning = TUNING,
+    ) -> None:
         self.start, self.stop = start, length if stop is None else stop
         self.native, self.tuning = native, tuning
         linear = length + self.stop - 1 - start
-        # What wraps around lands before `start`.
+        # Circular wrap-around falls before `start`.
         self.size = fft_size(linear if start == 0 else max(self.stop, linear), tuning)
-        self.beginnings = beginnings(self.size, tuning) if causal and start == 0 else []
+        self.prefixes = prefix_lengths(self.size, tuning) if causal and start == 0 else []
 
     @property
-    def spectrum_lengths(self):
-        """How many numbers each spectrum of a kernel has."""
-        return [self.size // 2 + 1, *(self._beginning_size(n) // 2 + 1 for n in self.beginnings)]
+    def spectrum_lengths(self) -> list[int]:
+        """Number of frequencies of each spectrum of a kernel."""
+        return [self.size // 2 + 1, *(self._prefix_size(n) // 2 + 1 for n in self.prefixes)]
 
-    def spectra(self, k, future=None, out=None):
+    def spectra(self, k: Tensor, future: Tensor | None = None, out: Sequence[Tensor] | None = None) -> list[Tensor]:
         """
-        Transform kernels: for the whole, and for each beginning.
+        Transform kernels for the whole result and for each prefix.
 
         Args:
-            k (`torch.Tensor` of shape `(..., lags)`): Kernels, lag 0 first, with as many lags as `stop` or zeros after.
-            future (`torch.Tensor` of the same shape, *optional*): Kernels over the future; their lag 0 is not used.
-            out (`list[torch.Tensor]`, *optional*): Where to write them, without gradient.
+            k: Kernels of shape `(..., lags)`, lag 0 first, with `stop` lags or zeros after the last one.
+            future: Kernels over the future, of the same shape. Their lag 0 is not used.
+            out: Tensors to write the spectra to, without gradient.
 
         Returns:
-            `list[torch.Tensor]`, complex, of `spectrum_lengths`.
+            Complex tensors of `spectrum_lengths`.
         """
-        if future is not None:  # lag -s of a circular kernel stands at size - s
+        if future is not None:  # lag -s of a circular kernel is at size - s
             between = k.new_zeros(*k.shape[:-1], self.size - 2 * k.shape[-1] + 1)
             k = torch.cat([k, between, future[..., 1:].flip(-1)], dim=-1)
-        kernels = [(k, self.size), *((k[..., :n], self._beginning_size(n)) for n in self.beginnings)]
+        kernels = [(k, self.size), *((k[..., :n], self._prefix_size(n)) for n in self.prefixes)]
         return [self._transform(*kernel, out=to) for kernel, to in zip(kernels, out or [None] * len(kernels))]
 
-    def __call__(self, v, spectra, signal=None, spectrum=None):
+    def __call__(
+        self, v: Tensor, spectra: Sequence[Tensor], signal: Tensor | None = None, spectrum: Tensor | None = None
+    ) -> Tensor:
         """
         Convolve a signal.
 
         Args:
-            v (`torch.Tensor` of shape `(..., length)`): The signal.
-            spectra (`list[torch.Tensor]`): What [`LongConvolution.spectra`] gives.
-            signal (`torch.Tensor` of shape `(..., size)`, *optional*):
-                `v` and zeros after it, of which `v` is a part. It is overwritten, and the result is a part of it.
-            spectrum (`torch.Tensor` of shape `(..., size // 2 + 1)`, *optional*): Memory to work in.
+            v: Signal of shape `(..., length)`.
+            spectra: The result of [`LongConvolution.spectra`].
+            signal: Buffer of shape `(..., size)` that contains `v` (as a view) and then zeros. It is overwritten, and
+                the result is a view of it.
+            spectrum: Work buffer of shape `(..., size // 2 + 1)`.
 
         Returns:
-            `torch.Tensor` of shape `(..., stop - start)` and the dtype of `v`.
+            A tensor of shape `(..., stop - start)` and the dtype of `v`.
         """
         wide = v.to(torch.promote_types(v.dtype, torch.float32))
         with torch.autocast(v.device.type, enabled=False):
             if signal is None and not self.native and (self.start, self.stop) == (0, v.shape[-1]):
-                y = Convolved.apply(self, wide, *spectra)
+                y = FFTConvolution.apply(self, wide, *spectra)
             else:
                 y, _ = self.convolve(wide, spectra, signal, spectrum)
         return y.to(v.dtype)
 
-    def convolve(self, x, spectra, signal=None, spectrum=None):
-        """Compute what a call does, of a signal of float32 or float64, and its transform (not if it is overwritten)."""
-        first = [self._beginning(x, n, short) for n, short in zip(self.beginnings, spectra[1:])]
+    def convolve(
+        self, x: Tensor, spectra: Sequence[Tensor], signal: Tensor | None = None, spectrum: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Convolve a float32 or float64 signal; also return its transform, which is invalid if `spectrum` is given."""
+        prefixes = [self._convolve_prefix(x, n, short) for n, short in zip(self.prefixes, spectra[1:])]
         transformed = self._transform(x if signal is None else signal, self.size, out=spectrum)
         product = torch.mul(transformed, spectra[0], out=spectrum)
         y = torch.fft.irfft(product, n=self.size, out=signal)[..., self.start : self.stop]
-        for beginning in first:  # the longest first
-            y[..., : beginning.shape[-1]] = beginning[..., : y.shape[-1]]
+        for prefix in prefixes:  # the longest first
+            y[..., : prefix.shape[-1]] = prefix[..., : y.shape[-1]]
         return y, transformed
 
-    def parts(self):
-        """List which positions of the result each transform gives: where they start and stop, and its size."""
-        bounds = [self.stop, *self.beginnings, 0]
-        sizes = [self.size, *map(self._beginning_size, self.beginnings)]
+    def parts(self) -> list[tuple[int, int, int]]:
+        """List the positions of the result that each transform computes, as `(start, stop, transform size)`."""
+        bounds = [self.stop, *self.prefixes, 0]
+        sizes = [self.size, *map(self._prefix_size, self.prefixes)]
         return list(zip(bounds[1:], bounds, sizes))
 
-    def _transform(self, x, size, out=None):
+    def _transform(self, x: Tensor, size: int, out: Tensor | None = None) -> Tensor:
         if out is not None or self.native:
             return torch.fft.rfft(x, n=size, out=out)
-        return RealTransform.apply(x, size)
+        return RealFFT.apply(x, size)
 
-    def _beginning(self, x, n, spectrum):
-        size = self._beginning_size(n)
+    def _convolve_prefix(self, x: Tensor, n: int, spectrum: Tensor) -> Tensor:
+        size = self._prefix_size(n)
         return torch.fft.irfft(self._transform(x[..., :n], size) * spectrum, n=size)[..., :n]
 
-    def _beginning_size(self, n):
+    def _prefix_size(self, n: int) -> int:
         return fft_size(2 * n - 1, self.tuning)
 
 
-def beginnings(size, tuning=TUNING):
+def prefix_lengths(size: int, tuning: Tuning = TUNING) -> list[int]:
     """
-    List the lengths of the beginnings that are computed once more after a transform of `size`, the longest first.
+    List the lengths of the prefixes to recompute after a transform of `size`, the longest first.
 
-    There are none for short transforms, nor for a size that is a symbol, as in an exported graph.
+    Short transforms have none, and neither have symbolic sizes, as in an exported graph.
     """
     lengths = []
-    while not isinstance(size, torch.SymInt) and size // 32 >= tuning.least_beginning:
+    while not isinstance(size, torch.SymInt) and size // 32 >= tuning.least_prefix:
         lengths.append(size // 32)
         size //= 16
     return lengths
 
 
-def fft_size(length, tuning=TUNING):
+def fft_size(length: int, tuning: Tuning = TUNING) -> int:
     """
-    Find the least 2^n, 3 * 2^n, 5 * 2^n or 9 * 2^n of 32 or more that is no less than `length`: such FFTs are fast.
+    Return the least fast FFT size of at least `length`: 2^n, 3 * 2^n, 5 * 2^n or 9 * 2^n, and no less than 32.
 
-    In an exported graph it is `length + 1`, since nothing there may depend on how large a symbol is. In an ONNX graph
-    it is a power of two: onnxruntime is inexact for all other sizes.
+    In an exported graph, return `length + 1`, since nothing there may depend on the value of a symbol. In an ONNX
+    graph, return a power of two: onnxruntime is inexact for all other sizes.
     """
     if isinstance(length, torch.SymInt):
         return length + 1
     power = tuning.least_size
-    while power < length:  # by comparisons, so that a compiled graph serves all lengths of one size
+    while power < length:  # comparisons let a compiled graph serve all lengths of one size
         power *= 2
     if power > tuning.least_size and not torch.onnx.is_in_onnx_export():
         for size in (power // 16 * 9, power // 16 * 10, power // 16 * 12):
@@ -160,67 +158,64 @@ def fft_size(length, tuning=TUNING):
     return power
 
 
-class RealTransform(torch.autograd.Function):
-    """
-    `torch.fft.rfft(x, n=size)` with a backward pass of half the work: a transform to real numbers.
-
-    PyTorch's own is a complex one of all frequencies.
-    """
+class RealFFT(torch.autograd.Function):
+    """Compute `torch.fft.rfft(x, n=size)` with half the work of PyTorch in the backward pass: a real transform."""
 
     @staticmethod
-    def forward(ctx, x, size):
+    def forward(ctx: Any, x: Tensor, size: int) -> Tensor:
         ctx.length, ctx.size = x.shape[-1], size
         return torch.fft.rfft(x, n=size)
 
     @staticmethod
-    def backward(ctx, gradient):
-        whole = torch.fft.irfft(gradient / _weights(gradient, ctx.size), n=ctx.size)
-        return whole.narrow(-1, 0, ctx.length), None  # indexing would make an alias, which batches of gradients lack
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        whole = torch.fft.irfft(gradient / _frequency_weights(gradient, ctx.size), n=ctx.size)
+        return whole.narrow(-1, 0, ctx.length), None  # indexing would make an alias, which batched gradients forbid
 
 
-class Convolved(torch.autograd.Function):
+class FFTConvolution(torch.autograd.Function):
     """
-    [`LongConvolution.convolve`] with a backward pass of two transforms.
+    Compute [`LongConvolution.convolve`] with a backward pass of two transforms.
 
-    The gradient of the signal is a correlation of that of the result with the kernel; the gradient of the kernel, one
+    The gradient of the signal correlates the gradient of the result with the kernel; that of the kernel correlates it
     with the signal. Both share a transform.
     """
 
     @staticmethod
-    def forward(ctx, convolution, x, *spectra):
+    def forward(ctx: Any, convolution: LongConvolution, x: Tensor, *spectra: Tensor) -> Tensor:
         y, transformed = convolution.convolve(x, spectra)
         ctx.convolution = convolution
         ctx.save_for_backward(x, transformed if ctx.needs_input_grad[2] else None, *spectra)
         return y
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, transformed, *spectra = ctx.saved_tensors
-        _, of_signal, *of_spectra = ctx.needs_input_grad
-        of_x, found = None, []
-        for (start, stop, size), spectrum, wanted in zip(ctx.convolution.parts(), spectra, of_spectra):
+        _, needs_grad_x, *needs_grad_spectra = ctx.needs_input_grad
+        grad_x: Tensor | None = None
+        grad_spectra = []
+        for (start, stop, size), spectrum, needs_grad in zip(ctx.convolution.parts(), spectra, needs_grad_spectra):
             part = gradient.narrow(-1, start, stop - start)
-            here = torch.fft.rfft(F.pad(part, (start, 0)) if start else part, n=size)
-            if of_signal:
-                y = torch.fft.irfft(here * spectrum.conj(), n=size).narrow(-1, 0, stop)
-                if of_x is None:  # the whole comes first
-                    of_x = y
+            product = torch.fft.rfft(F.pad(part, (start, 0)) if start else part, n=size)
+            if needs_grad_x:
+                y = torch.fft.irfft(product * spectrum.conj(), n=size).narrow(-1, 0, stop)
+                if grad_x is None:  # the whole comes first
+                    grad_x = y
                 else:
-                    of_x.narrow(-1, 0, stop).add_(y)
-            if wanted:
-                # That of a beginning is not kept, and second gradients go through the signal.
+                    grad_x.narrow(-1, 0, stop).add_(y)
+            if needs_grad:
+                # Transforms of prefixes are not saved, and second-order gradients must flow through the signal.
                 if transformed is None or torch.is_grad_enabled():
                     transformed = torch.fft.rfft(x.narrow(-1, 0, stop), n=size)
-                here = here * transformed.conj()
+                product = product * transformed.conj()
                 transformed = None
-                found.append(here.sum_to_size(spectrum.shape) * _weights(spectrum, size))
+                grad_spectra.append(product.sum_to_size(spectrum.shape) * _frequency_weights(spectrum, size))
             else:
-                found.append(None)
-        return None, of_x, *found
+                grad_spectra.append(None)
+        return None, grad_x, *grad_spectra
 
 
-def _weights(spectrum, size):
-    """How often each frequency of a real signal counts (for its conjugate too), over the size of the transform."""
+def _frequency_weights(spectrum: Tensor, size: int) -> Tensor:
+    """Return how often each frequency of a real signal counts (twice with its conjugate), divided by the size."""
     weights = torch.full((size // 2 + 1,), 2 / size, dtype=spectrum.dtype.to_real(), device=spectrum.device)
     weights[0] = 1 / size
     if size % 2 == 0:

@@ -1,11 +1,13 @@
-"""HyenaDNA: the model and its heads (Nguyen, Poli, Faizi et al. 2023, arXiv:2306.15794)."""
+"""HyenaDNA: the base model and its heads (Nguyen, Poli, Faizi et al. 2023, arXiv:2306.15794)."""
 
 import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import (
@@ -19,7 +21,7 @@ from transformers.modeling_utils import load_state_dict
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
-# All files of this folder are named here: transformers 4 copies those alone that this one imports itself.
+# This file imports all others of the folder, since transformers 4 copies no others.
 from .backbone_hyenadna import MODULES, HyenaDNABackbone
 from .cache_hyenadna import HyenaDNACache
 from .configuration_hyenadna import NO_PREFIX_TUNING, HyenaDNAConfig, check_memory
@@ -35,9 +37,9 @@ from .generation_hyenadna import HyenaDNAGenerationMixin
 from .in_place_hyenadna import InPlace  # noqa: F401
 from .longconv_hyenadna import LongConvolution  # noqa: F401
 from .operator_hyenadna import HyenaDNAOperator  # noqa: F401
-from .padding_hyenadna import Rows, after_prompt, pool_positions, refuse_other_lengths, rows_of, sequence_starts
+from .padding_hyenadna import Rows, check_traced_length, find_rows, find_sequence_starts, mask_prompt, pool_positions
 from .pieces_hyenadna import Pieces  # noqa: F401
-from .plan_hyenadna import check_plan, choose_plan
+from .plan_hyenadna import Plan, check_plan, choose_plan
 from .shortconv_hyenadna import ShortConvolution  # noqa: F401
 from .spectra_hyenadna import KeptSpectra  # noqa: F401
 from .tuning_hyenadna import Tuning  # noqa: F401
@@ -51,39 +53,43 @@ except ImportError:  # transformers 4
 
     TIED_WEIGHTS_KEYS = ["lm_head.weight"]
 
-# By this name the Trainer knows that label smoothing has to shift the labels, whether or not the class is registered.
+# The Trainer looks this name up to shift labels for label smoothing, whether or not the class is registered.
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(HyenaDNAConfig.model_type, "HyenaDNAForCausalLM")
 
-# Keyword arguments that collators pass to any model: where joined sequences begin, and what says it once more. The
-# Trainer passes `skip_logits` for Liger's kernels, which HyenaDNA has none of.
-JOINED = ("cu_seq_lens_q", "seq_idx")
-REDUNDANT = ("cu_seq_lens_k", "max_length_q", "max_length_k", "skip_logits")
+# Keyword arguments that collators pass to any model: those that mark joined sequences, and redundant ones. The Trainer
+# passes `skip_logits` for Liger kernels, which HyenaDNA does not use.
+JOINED_SEQUENCES_ARGUMENTS = ("cu_seq_lens_q", "seq_idx")
+IGNORED_ARGUMENTS = ("cu_seq_lens_k", "max_length_q", "max_length_k", "skip_logits")
 
 
 class HyenaDNAPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation, common to all HyenaDNA models."""
+    """Base class of all HyenaDNA models: loading, saving and initialisation."""
 
     config_class = HyenaDNAConfig
     base_model_prefix = "hyena"
     supports_gradient_checkpointing = True
     _no_split_modules = ["HyenaDNABlock"]
-    # Checked by value before loading: see `_load_pretrained_model`.
+    # `_load_pretrained_model` checks their values before loading.
     _keys_to_ignore_on_load_unexpected = [PUBLISHED_CONSTANT.pattern]
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path, *model_args, config=None, force_max_seq_len=False, **kwargs
-    ):
+        cls,
+        pretrained_model_name_or_path: Any,
+        *model_args: Any,
+        config: HyenaDNAConfig | None = None,
+        force_max_seq_len: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """
-        As `PreTrainedModel.from_pretrained`, but it refuses to change `max_seq_len`.
+        Load a model like `PreTrainedModel.from_pretrained`, and refuse to change `max_seq_len` unless forced.
 
         Args:
-            force_max_seq_len (`bool`, defaults to `False`):
-                Load the weights although the requested `max_seq_len` is not the one they were trained with. The long
-                filters are functions of position / max_seq_len, so the result is another model and needs training.
+            force_max_seq_len: Load the weights with a different `max_seq_len`. The long filters are functions of
+                position / max_seq_len, so the result is a different model and needs training.
 
         Raises:
-            ValueError: if `max_seq_len`, here or in `config`, differs from the stored one and is not forced.
+            ValueError: If `max_seq_len`, passed here or in `config`, differs from the stored one and is not forced.
         """
         if config is None:
             requested = kwargs.pop("max_seq_len", kwargs.pop("max_position_embeddings", None))
@@ -96,7 +102,7 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
             raise ValueError(
                 f"max_seq_len={requested}, but {pretrained_model_name_or_path} was trained with max_seq_len={trained}. "
                 "Changing it rescales every long filter, which gives another model. Shorter inputs need no change; for "
-                "longer ones take a checkpoint made for them; to change it all the same and train on, pass "
+                "longer ones, use a checkpoint trained on them. To change it anyway and continue training, pass "
                 "force_max_seq_len=True."
             )
         if config is not None:
@@ -108,19 +114,21 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         return loaded
 
     @classmethod
-    def _stored_max_seq_len(cls, source, kwargs):
+    def _stored_max_seq_len(cls, source: Any, kwargs: dict[str, Any]) -> int | None:
         if source is None:
             return None
-        hub = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
-        hub = {name: kwargs[name] for name in hub if name in kwargs}
+        names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
+        hub = {name: kwargs[name] for name in names if name in kwargs}
         try:
             stored, _ = cls.config_class.get_config_dict(source, **hub)
-        except OSError:  # weights without a configuration; if that is wrong, loading says so
+        except OSError:  # weights without a configuration; loading raises if this is an error
             return None
         return stored.get("max_seq_len")
 
     @classmethod
-    def _load_pretrained_model(cls, model, state_dict, checkpoint_files, *args, **kwargs):
+    def _load_pretrained_model(
+        cls, model: PreTrainedModel, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         if state_dict is not None:
             check_published_constants(model.config, state_dict, state_dict.get)
         for file in checkpoint_files or () if state_dict is None else ():
@@ -132,7 +140,7 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
                 check_published_constants(model.config, tensors, tensors.get)
         return super()._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
             if getattr(module, "closes_residual_branch", False):
@@ -145,7 +153,7 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv1d):  # PyTorch's own, as in the original
+        elif isinstance(module, nn.Conv1d):  # PyTorch's default, as in the original
             bound = 1 / math.sqrt(self.config.short_filter_order)
             init.uniform_(module.weight, -bound, bound)
             init.uniform_(module.bias, -bound, bound)
@@ -159,203 +167,212 @@ class HyenaDNAPreTrainedModel(PreTrainedModel):
             with torch.no_grad():
                 getattr(init, "copy_", torch.Tensor.copy_)(module.z, z[None])
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> nn.Module:
         return self.base_model.backbone.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value):
+    def set_input_embeddings(self, value: nn.Module) -> None:
         self.base_model.backbone.embeddings.word_embeddings = value
 
-    def resize_token_embeddings(self, new_num_tokens=None, *args, **kwargs):
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
         embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
         if new_num_tokens is not None:
             self.config.num_tokens = new_num_tokens  # rows that pad_to_multiple_of adds are spare
-        # The config rounds vocab_size up on loading: make that a no-op for the new number of rows.
+        # The config rounds vocab_size up on loading: keep the new number of rows from being rounded.
         self.config.pad_vocab_size_multiple = math.gcd(self.config.vocab_size, self.config.pad_vocab_size_multiple)
         return embeddings
 
-    def plan(self, input_ids=None, attention_mask=None, inputs_embeds=None, past_key_values=None, use_cache=None, **_):
+    def plan(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: HyenaDNACache | None = None,
+        use_cache: bool | None = None,
+        **_: Any,
+    ) -> Plan:
         """
-        Tell how such a call would be computed now, and why: `print(model.plan(input_ids))`.
+        Explain how a call with these arguments would be computed now: `print(model.plan(input_ids))`.
 
-        The arguments are those of the call; hooks, adapters, gradients, autocast and `config.memory` count as they are.
-
-        Returns:
-            [`Plan`]. It may be passed to the call, as it is or with another `path` (`dataclasses.replace`).
+        The plan depends on hooks, adapters, gradients, autocast and `config.memory` at the time of the call. It can be
+        passed to `forward`, as it is or with another `path` (`dataclasses.replace`).
         """
         model = self.base_model
-        inputs = inputs_embeds if input_ids is None else input_ids
+        inputs: Any = inputs_embeds if input_ids is None else input_ids
         if past_key_values is None and use_cache:
             past_key_values = HyenaDNACache(self.config)
         mask = None if attention_mask is None else attention_mask[:, -inputs.shape[1] :]
-        valid = rows_of(self.config, mask, None).valid
-        return choose_plan(model.backbone, inputs, MODULES, **model._past(past_key_values, inputs, valid))
+        context = model._describe_past(past_key_values, inputs, find_rows(self.config, mask, None))
+        return choose_plan(model.backbone, inputs, MODULES, **context)
 
-    def _check_kwargs(self, kwargs, *known):
+    def _check_kwargs(self, kwargs: dict[str, Any], *known: str) -> None:
         """Raise `TypeError` for keyword arguments that are neither `known` nor passed to any model."""
-        known = {*known, *JOINED, *REDUNDANT, "plan"}
+        allowed = {*known, *JOINED_SEQUENCES_ARGUMENTS, *IGNORED_ARGUMENTS, "plan"}
         unknown = [
-            name for name in kwargs if name not in known and not (name == "token_type_ids" and kwargs[name] is None)
+            name for name in kwargs if name not in allowed and not (name == "token_type_ids" and kwargs[name] is None)
         ]
         if unknown:
             raise TypeError(f"{type(self).__name__}.forward() got unexpected keyword arguments: {', '.join(unknown)}.")
 
     @staticmethod
-    def _starts(inputs, attention_mask, position_ids, kwargs):
-        """Find where sequences begin that share a row, as [`sequence_starts`] does."""
-        joined = {name: kwargs.get(name) for name in JOINED}
-        return sequence_starts(inputs, attention_mask, position_ids, **joined)
+    def _find_starts(
+        inputs: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, kwargs: dict[str, Any]
+    ) -> Tensor | None:
+        """Find the starts of sequences that share a row, as [`find_sequence_starts`] does."""
+        joined = {name: kwargs.get(name) for name in JOINED_SEQUENCES_ARGUMENTS}
+        return find_sequence_starts(inputs, attention_mask, position_ids, **joined)
 
 
 class HyenaDNAModel(HyenaDNAPreTrainedModel):
-    """The bare model: hidden states for every position."""
+    """The base model, which outputs hidden states for every position."""
 
-    # A base model has no head to put these into.
+    # Heads of checkpoints, which the base model lacks.
     _keys_to_ignore_on_load_unexpected = [PUBLISHED_CONSTANT.pattern, r"^lm_head\.", r"^score\."]
 
-    def __init__(self, config):
+    def __init__(self, config: HyenaDNAConfig) -> None:
         super().__init__(config)
         self.backbone = HyenaDNABackbone(config)
-        self.sharding = None  # while `context_parallel` shards sequences: what came before, on other ranks
+        self.sharding: Any = None  # the context on other ranks, while `context_parallel` shards sequences
         self.post_init()
 
     @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        inputs_embeds=None,
-        past_key_values=None,
-        use_cache=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        position_ids=None,
-        plan=None,
-        **kwargs,
-    ):
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: HyenaDNACache | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        position_ids: Tensor | None = None,
+        plan: Plan | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
         """
+        Compute hidden states.
+
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*): Token ids.
-            attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
-                Nonzero where a position is real, in any dtype. A masked position does not exist: the others are
-                computed as if it were deleted from its row, and its own outputs are zeros. Without a mask every
-                position is real, [PAD] too. With `past_key_values` it may also cover the positions seen before, as
-                `generate` passes it; only its end is read.
-            inputs_embeds (`torch.Tensor` of shape `(batch, length, d_model)`, *optional*):
-                Embeddings, in place of `input_ids`.
-            past_key_values ([`HyenaDNACache`], *optional*):
-                What an earlier call returned: the input continues where that one ended. It is changed in place.
-            use_cache (`bool`, *optional*):
-                Return `past_key_values` to continue from, without gradients. Defaults to whether they are given. They
-                take `hyena_order * d_model` numbers a position and block at most.
-            output_attentions (`bool`, *optional*): Must not be true: there is no attention.
-            output_hidden_states (`bool`, *optional*): Also return the hidden states.
-            position_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
-                Where they start again at 0, another sequence begins in the row, as `DataCollatorWithFlattening` joins
-                them; each is computed as if it were alone. HyenaDNA has no position embeddings: they have no other use.
-            plan ([`Plan`], *optional*): How to compute, in place of what [`~HyenaDNAModel.plan`] chooses.
-            cu_seq_lens_q (`torch.Tensor` of shape `(sequences + 1,)`, *optional*), seq_idx (of the shape of input_ids):
-                Other ways to say where sequences begin that share a row.
-            return_dict (`bool`, *optional*): Return a `ModelOutput` (default) or a tuple.
+            input_ids: Token ids of shape `(batch, length)`.
+            attention_mask: Mask of shape `(batch, length)` and any dtype, nonzero at valid positions. Masked positions
+                output zeros, and all others are computed as if the masked ones were deleted from their row. Without a
+                mask, every position is valid, [PAD] included. With `past_key_values`, the mask may also cover the
+                positions seen before, as in `generate`; only its end is read.
+            inputs_embeds: Embeddings of shape `(batch, length, d_model)`, instead of `input_ids`.
+            past_key_values: Cache returned by an earlier call, which the input continues. It is updated in place.
+            use_cache: Whether to return `past_key_values`, without gradients: up to `hyena_order * d_model` numbers per
+                position and block. Defaults to whether `past_key_values` is given.
+            output_attentions: Must not be true, since HyenaDNA has no attention.
+            output_hidden_states: Whether to return the hidden states of all blocks.
+            position_ids: Positions of shape `(batch, length)`. Another sequence of the row begins wherever they restart
+                at 0, as `DataCollatorWithFlattening` joins them, and is computed as if it were alone. HyenaDNA has no
+                position embeddings and ignores them otherwise.
+            plan: How to compute, instead of the plan that [`~HyenaDNAModel.plan`] chooses.
+            cu_seq_lens_q: Starts of all sequences of a single row and the end of the last one, of shape
+                `(sequences + 1,)`, instead of `position_ids`.
+            seq_idx: Number of the sequence of each position, of shape `(batch, length)`, instead of `position_ids`.
+            return_dict: Whether to return a `ModelOutput` (default) or a tuple.
 
         Returns:
-            `BaseModelOutputWithPast` with `last_hidden_state` of shape `(batch, length, d_model)` and, if asked for,
-            `past_key_values` and `hidden_states`: `n_layer + 1` tensors of that shape, namely the embeddings, the
-            output of each block but the last, and `last_hidden_state`.
+            `last_hidden_state` of shape `(batch, length, d_model)` and, if requested, `past_key_values` and
+            `hidden_states`: `n_layer + 1` tensors of that shape, namely the embeddings, the output of each block but
+            the last, and `last_hidden_state`.
 
         Raises:
-            ValueError: if not exactly one of `input_ids` and `inputs_embeds` is given, if the shapes do not fit, if the
-                input is empty, if a row has more real positions than `max_seq_len`, or if a cache is wanted while
-                training or for sequences that share a row.
-            TypeError: for an unknown keyword argument.
+            ValueError: If not exactly one of `input_ids` and `inputs_embeds` is given, shapes do not match, the input
+                is empty, a row has more valid positions than `max_seq_len`, or a cache is requested in training or for
+                sequences that share a row.
+            TypeError: If a keyword argument is unknown.
         """
         self._check_kwargs(kwargs)
-        check_memory(self.config.memory)  # it may have been changed since
+        check_memory(self.config.memory)  # it may have been changed
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Give either input_ids or inputs_embeds, and not both.")
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
         if output_attentions:
             raise ValueError("output_attentions=True: HyenaDNA has no attention; leave it out.")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        inputs = inputs_embeds if input_ids is None else input_ids
+        inputs: Tensor = inputs_embeds if input_ids is None else input_ids
         if inputs.dim() != (2 if inputs_embeds is None else 3):
             raise ValueError(
-                f"The input has shape {tuple(inputs.shape)}; give (batch, length), and for inputs_embeds "
-                "(batch, length, d_model)."
+                f"The input has shape {tuple(inputs.shape)}; input_ids must have shape (batch, length), and "
+                "inputs_embeds (batch, length, d_model)."
             )
         columns = inputs.shape[1]
         if inputs.numel() == 0:
             raise ValueError(f"The input, of shape {tuple(inputs.shape)}, has no positions; leave empty sequences out.")
-        cache = self._cache_for(past_key_values, use_cache)
+        cache = self._prepare_cache(past_key_values, use_cache)
         if attention_mask is not None:
             if cache is not None and attention_mask.shape == (inputs.shape[0], cache.seen + columns):
                 attention_mask = attention_mask[:, cache.seen :]
             if attention_mask.shape != inputs.shape[:2]:
                 raise ValueError(
-                    f"attention_mask has shape {tuple(attention_mask.shape)}, but the input is of (batch, length) = "
-                    f"{tuple(inputs.shape[:2])}; give one number a position."
+                    f"attention_mask has shape {tuple(attention_mask.shape)}, but (batch, length) of the input is "
+                    f"{tuple(inputs.shape[:2])}; pass one value per position."
                 )
-        starts = self._starts(inputs, attention_mask, position_ids, kwargs)
+        starts = self._find_starts(inputs, attention_mask, position_ids, kwargs)
         if starts is not None and (cache is not None or self.sharding is not None):
             raise ValueError(
-                "Sequences that share a row have neither a cache nor shards; pass each in a row of its own."
+                "Sequences that share a row support neither a cache nor shards; pass each one in a separate row."
             )
-        rows = rows_of(self.config, attention_mask, starts)
-        valid = rows.valid
+        rows = find_rows(self.config, attention_mask, starts)
+        context = self._describe_past(cache, inputs, rows)
         if plan is None:
-            plan = choose_plan(self.backbone, inputs, MODULES, **self._past(cache, inputs, valid))
+            plan = choose_plan(self.backbone, inputs, MODULES, **context)
         else:
-            check_plan(plan, inputs, **self._past(cache, inputs, valid))
+            check_plan(plan, inputs, **context)
+        valid = rows.valid
         self.check_length(columns if valid is None else valid.shape[1])
         if cache is not None:
             count, width = inputs.shape[:2] if valid is None else valid.shape
             cache.begin(columns, width, count, valid)
         embeds = self.backbone.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if torch.jit.is_tracing():
-            embeds = refuse_other_lengths(embeds)
-        # Nothing comes from what stands at masked positions, and no gradient goes there.
+            embeds = check_traced_length(embeds)
+        # Masked positions neither influence the result nor get gradients.
+        restore: Callable[[Tensor], Tensor]
         if plan.path == "transparent":
-            embeds, to_compute, restore = rows.clear(embeds), rows, rows.clear
+            embeds, rows_to_compute, restore = rows.clear(embeds), rows, rows.clear
         else:  # a causal model never sees what is packed after the valid positions
-            to_compute = Rows(valid if self.config.bidirectional or cache is not None else None)
+            rows_to_compute = Rows(valid if self.config.bidirectional or cache is not None else None)
             embeds, restore = rows.pack(embeds), rows.unpack
         if self.sharding is None:
             past = None if cache is None else cache.layers
         else:
             past, embeds = [self.sharding] * self.config.n_layer, self.sharding.clear(embeds)
         overwrite = embeds is not inputs_embeds
-        last, states = self.backbone(embeds, plan, past, to_compute, output_hidden_states, overwrite)
+        last, states = self.backbone(embeds, plan, past, rows_to_compute, output_hidden_states, overwrite)
         last = restore(last)
         if states is not None:
             states = (*map(restore, states[:-1]), last)
         return BaseModelOutputWithPast(last_hidden_state=last, past_key_values=cache, hidden_states=states)
 
-    def _past(self, cache, inputs, valid):
-        """Tell `choose_plan` what came before."""
+    def _describe_past(self, cache: Any, inputs: Tensor, rows: Rows) -> dict[str, Any]:
+        """Describe the context of a call to `choose_plan`."""
         cached = isinstance(cache, HyenaDNACache)
-        steps = cached and cache.is_stepping(inputs.shape[1], valid)
+        steps = cached and cache.computes_steps(inputs.shape[1], rows.valid)
         return {"cached": cached, "steps": steps, "sharded": self.sharding is not None}
 
-    def check_length(self, positions):
-        """Raise `ValueError` if a row of so many real positions is more than this model reads."""
+    def check_length(self, positions: int) -> None:
+        """Raise `ValueError` if a row of `positions` valid positions exceeds `max_seq_len`."""
         if positions > self.config.max_seq_len:
             raise ValueError(
                 f"The input has {positions:,} positions, but this model's max_seq_len is "
                 f"{self.config.max_seq_len:,}. Shorten it (truncation=True, max_length={self.config.max_seq_len}) or "
-                "take a checkpoint made for longer sequences."
+                "use a checkpoint for longer sequences."
             )
 
-    def _cache_for(self, past_key_values, use_cache):
+    def _prepare_cache(self, past_key_values: HyenaDNACache | None, use_cache: bool | None) -> HyenaDNACache | None:
         if past_key_values is None and not use_cache:
             return None
         if not isinstance(past_key_values, HyenaDNACache | None):
             raise ValueError(
                 f"past_key_values is a {type(past_key_values).__name__}, but this model's state is a HyenaDNACache; "
-                f"pass what an earlier call with use_cache=True returned. {NO_PREFIX_TUNING}"
+                f"pass the one that an earlier call with use_cache=True returned. {NO_PREFIX_TUNING}"
             )
         if self.config.bidirectional:
             raise ValueError(
-                "use_cache=True and past_key_values: a bidirectional model has no state to continue from, for every "
-                "position depends on those to come; leave them out."
+                "use_cache=True and past_key_values: a bidirectional model has no state to continue from, since every "
+                "position depends on later ones; leave them out."
             )
         if self.training and torch.is_grad_enabled():
             raise ValueError(
@@ -366,76 +383,74 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
 
 
 class HyenaDNALanguageModel(HyenaDNAPreTrainedModel):
-    """What the causal and the masked language model have in common: a head with logits of every token."""
+    """Base class of the causal and the masked language model, with a head that outputs logits of every token."""
 
     _tied_weights_keys = TIED_WEIGHTS_KEYS
 
-    def __init__(self, config):
+    def __init__(self, config: HyenaDNAConfig) -> None:
         super().__init__(config)
         self.hyena = HyenaDNAModel(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.post_init()
 
-    def get_output_embeddings(self):
+    def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def set_output_embeddings(self, new_embeddings):
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
 
 
 class HyenaDNAForCausalLM(HyenaDNALanguageModel, HyenaDNAGenerationMixin):
     """
-    The language model: logits of the next nucleotide at every position. Refuses a bidirectional configuration.
+    Language model with logits of the next nucleotide at every position. Rejects a bidirectional configuration.
 
-    `generate` carries a [`HyenaDNACache`] from base to base: see [`HyenaDNAGenerationMixin`].
+    `generate` keeps its state in a [`HyenaDNACache`]: see [`HyenaDNAGenerationMixin`].
     """
 
     _is_stateful = True  # no assisted generation: the cache cannot be shortened
 
-    def __init__(self, config):
+    def __init__(self, config: HyenaDNAConfig) -> None:
         if config.bidirectional:
             raise ValueError(
-                "bidirectional=True: such a model sees the next nucleotide, so it can neither be trained to predict it "
-                "nor generate. Take HyenaDNAForMaskedLM (AutoModelForMaskedLM), or bidirectional=False."
+                "bidirectional=True: the model sees the next nucleotide, so it can neither be trained to predict it "
+                "nor generate. Use HyenaDNAForMaskedLM (AutoModelForMaskedLM), or bidirectional=False."
             )
         super().__init__(config)
 
     @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        inputs_embeds=None,
-        past_key_values=None,
-        use_cache=None,
-        labels=None,
-        logits_to_keep=0,
-        output_attentions=None,
-        output_hidden_states=None,
-        position_ids=None,
-        **kwargs,
-    ):
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: HyenaDNACache | None = None,
+        use_cache: bool | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int = 0,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        position_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
         """
-        Args:
-            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
-                The tokens themselves: position t is scored on the label of the next real position. -100 is ignored,
-                and so are masked positions.
-            logits_to_keep (`int`, defaults to 0):
-                Give logits of so many last positions only; 0 for all. Not with labels.
-            kwargs:
-                For the loss, as `num_items_in_batch` of the Trainer, or `shift_labels` of the shape of `labels`: what
-                to score each position on, in place of the label of the next one.
+        Compute logits of the next token, and the loss if `labels` are given.
 
-        The other arguments are those of [`HyenaDNAModel.forward`].
+        The arguments not listed here are those of [`HyenaDNAModel.forward`].
+
+        Args:
+            labels: The input tokens, of shape `(batch, length)`: each position is scored on the label of the next valid
+                one. -100 and masked positions are ignored.
+            logits_to_keep: Number of last positions to compute logits for; 0 for all. Not supported with `labels`.
+            kwargs: Arguments of the loss: `num_items_in_batch`, as passed by the Trainer, or `shift_labels`, the label
+                that each position is scored on, instead of that of the next position.
 
         Returns:
-            `CausalLMOutputWithPast` with `logits` of shape `(batch, length, vocab_size)` (zeros at masked positions),
-            and `loss` if there are labels.
+            `logits` of shape `(batch, length, vocab_size)`, zeros at masked positions, and `loss`.
         """
         if labels is not None and logits_to_keep:
             raise ValueError(f"logits_to_keep={logits_to_keep}: the loss needs all logits; leave it or labels out.")
         self._check_kwargs(kwargs, "num_items_in_batch", "shift_labels")
-        for_loss = {name: kwargs.pop(name) for name in ("num_items_in_batch", "shift_labels") if name in kwargs}
+        loss_kwargs = {name: kwargs.pop(name) for name in ("num_items_in_batch", "shift_labels") if name in kwargs}
         outputs = self.hyena(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -453,13 +468,13 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, HyenaDNAGenerationMixin):
         if labels is not None:
             if attention_mask is not None:
                 attention_mask = attention_mask[:, -labels.shape[1] :]
-            starts = self._starts(labels, attention_mask, position_ids, kwargs)
-            rows = rows_of(self.config, attention_mask, starts)
-            shifted = for_loss.pop("shift_labels", None)
+            starts = self._find_starts(labels, attention_mask, position_ids, kwargs)
+            rows = find_rows(self.config, attention_mask, starts)
+            shifted = loss_kwargs.pop("shift_labels", None)
             if shifted is None:
                 shifted = rows.unpack(F.pad(rows.pack(labels, -100)[:, 1:], (0, 1), value=-100), -100)
             shifted = rows.clear(shifted, -100)
-            loss = self.loss_function(logits, labels, self.config.vocab_size, shift_labels=shifted, **for_loss)
+            loss = self.loss_function(logits, labels, self.config.vocab_size, shift_labels=shifted, **loss_kwargs)
         return CausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
         )
@@ -467,45 +482,46 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, HyenaDNAGenerationMixin):
 
 class HyenaDNAForMaskedLM(HyenaDNALanguageModel):
     """
-    The masked language model: logits of the token at every position itself. Refuses a causal configuration.
+    Masked language model with logits of the token at every position. Rejects a causal configuration.
 
-    (Its head and that of a causal language model have the same name, and other meanings.)
+    (Its head has the same name as that of the causal language model, but a different meaning.)
     """
 
-    def __init__(self, config):
+    def __init__(self, config: HyenaDNAConfig) -> None:
         if not config.bidirectional:
             raise ValueError(
                 "bidirectional=False: a masked language model reads both sides of a position. Set bidirectional=True, "
-                "or take HyenaDNAForCausalLM (AutoModelForCausalLM)."
+                "or use HyenaDNAForCausalLM (AutoModelForCausalLM)."
             )
         super().__init__(config)
 
     @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        inputs_embeds=None,
-        labels=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        position_ids=None,
-        **kwargs,
-    ):
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        position_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput:
         """
-        Args:
-            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
-                The tokens that were there before masking. -100 is ignored, and so are masked positions.
-            kwargs: For the loss, as `num_items_in_batch` of the Trainer.
+        Compute logits of the token at each position, and the loss if `labels` are given.
 
-        The other arguments are those of [`HyenaDNAModel.forward`].
+        The arguments not listed here are those of [`HyenaDNAModel.forward`].
+
+        Args:
+            labels: The tokens before masking, of shape `(batch, length)`. -100 and masked positions are ignored.
+            kwargs: Arguments of the loss: `num_items_in_batch`, as passed by the Trainer.
 
         Returns:
-            `MaskedLMOutput` with `logits` of shape `(batch, length, vocab_size)` (zeros at positions that
-            `attention_mask` excludes), and `loss` if there are labels.
+            `logits` of shape `(batch, length, vocab_size)`, zeros at positions that `attention_mask` excludes, and
+            `loss`.
         """
         self._check_kwargs(kwargs, "num_items_in_batch")
-        for_loss = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
+        loss_kwargs = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
         outputs = self.hyena(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -521,18 +537,18 @@ class HyenaDNAForMaskedLM(HyenaDNALanguageModel):
         if labels is not None:
             if attention_mask is not None and not self.config.compat_padding:
                 labels = labels.masked_fill(attention_mask == 0, -100)
-            loss = self.loss_function(logits, labels, self.config.vocab_size, **for_loss)
+            loss = self.loss_function(logits, labels, self.config.vocab_size, **loss_kwargs)
         return MaskedLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
 
 
 class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
-    """One prediction a sequence, from pooled hidden states: see `classifier_pooling` in the config."""
+    """Classifier with one prediction per sequence, from pooled hidden states: see `config.classifier_pooling`."""
 
-    # The loss is a mean over the batch, which the Trainer scales under gradient accumulation.
+    # The loss is a mean over the batch, which the Trainer scales for gradient accumulation.
     accepts_loss_kwargs = False
-    pool_positions = staticmethod(pool_positions)  # a model whose sequences are sharded has its own
+    pool_positions = staticmethod(pool_positions)  # replaced in a model whose sequences are sharded
 
-    def __init__(self, config):
+    def __init__(self, config: HyenaDNAConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
         self.hyena = HyenaDNAModel(config)
@@ -543,34 +559,35 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        inputs_embeds=None,
-        labels=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        position_ids=None,
-        **kwargs,
-    ):
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        position_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
         """
-        Args:
-            labels (`torch.Tensor`, *optional*):
-                Of shape `(batch,)` and integer for single-label classification, of shape `(batch, num_labels)` and
-                float for multi-label classification (0 or 1) and regression (of shape `(batch,)` with one label).
-                `config.problem_type` chooses; where it is not set, it is inferred from the labels.
+        Compute logits of each sequence, and the loss if `labels` are given.
 
-        The other arguments are those of [`HyenaDNAModel.forward`].
+        The arguments not listed here are those of [`HyenaDNAModel.forward`].
+
+        Args:
+            labels: Integers of shape `(batch,)` for single-label classification; floats of shape `(batch, num_labels)`
+                for multi-label classification (0 or 1) and regression (or `(batch,)` with one label). The task is
+                `config.problem_type`; if that is not set, it is inferred from the labels.
 
         Returns:
-            `SequenceClassifierOutput` with `logits` of shape `(batch, num_labels)`, and `loss` if there are labels.
+            `logits` of shape `(batch, num_labels)`, and `loss`.
         """
         self._check_kwargs(kwargs)
         inputs = input_ids if inputs_embeds is None else inputs_embeds
-        fits = inputs is not None and (attention_mask is None or attention_mask.shape == inputs.shape[:2])
-        if fits and self._starts(inputs, attention_mask, position_ids, kwargs) is not None:
+        has_shape = inputs is not None and (attention_mask is None or attention_mask.shape == inputs.shape[:2])
+        if has_shape and self._find_starts(inputs, attention_mask, position_ids, kwargs) is not None:
             raise ValueError(
-                "Sequences that share a row: a sequence classifier has one prediction a row; pass each in a row of its "
-                "own (DataCollatorWithPadding in place of DataCollatorWithFlattening)."
+                "Sequences that share a row: a sequence classifier makes one prediction per row; pass each one in a "
+                "separate row (DataCollatorWithPadding instead of DataCollatorWithFlattening)."
             )
         outputs = self.hyena(
             input_ids=input_ids,
@@ -584,11 +601,11 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
         )
         hidden = outputs.last_hidden_state
         if attention_mask is None or self.config.compat_padding:
-            real = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
+            valid = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
         else:
-            real = attention_mask != 0
-        real = after_prompt(real, self.config.num_prompt_tokens)
-        pooled = self.pool_positions(hidden, real, self.config.classifier_pooling)
+            valid = attention_mask != 0
+        valid = mask_prompt(valid, self.config.num_prompt_tokens)
+        pooled = self.pool_positions(hidden, valid, self.config.classifier_pooling)
         logits = self.score(self.dropout(pooled))
         loss = None
         if labels is not None:
@@ -598,12 +615,12 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
 
 class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
     """
-    One prediction a position.
+    Classifier with one prediction per position.
 
-    Each sees its own position and what stands before it; with `bidirectional=True` what stands behind it, too.
+    Each prediction depends on its own and all earlier positions; with `bidirectional=True`, on later ones as well.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: HyenaDNAConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
         self.hyena = HyenaDNAModel(config)
@@ -614,29 +631,30 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        inputs_embeds=None,
-        labels=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        position_ids=None,
-        **kwargs,
-    ):
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        position_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput:
         """
-        Args:
-            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
-                The class of each position. -100 is ignored, and so are masked positions. With `inputs_embeds` there
-                may be fewer than positions, for the last ones: PEFT puts a soft prompt before the others.
-            kwargs: For the loss, as `num_items_in_batch` of the Trainer.
+        Compute logits of each position, and the loss if `labels` are given.
 
-        The other arguments are those of [`HyenaDNAModel.forward`].
+        The arguments not listed here are those of [`HyenaDNAModel.forward`].
+
+        Args:
+            labels: Class of each position, of shape `(batch, length)`. -100 and masked positions are ignored. With
+                `inputs_embeds`, fewer labels apply to the last positions, since PEFT prepends a soft prompt.
+            kwargs: Arguments of the loss: `num_items_in_batch`, as passed by the Trainer.
 
         Returns:
-            `TokenClassifierOutput` with `logits` of shape `(batch, length, num_labels)`, and `loss` given labels.
+            `logits` of shape `(batch, length, num_labels)`, and `loss`.
         """
         self._check_kwargs(kwargs, "num_items_in_batch")
-        for_loss = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
+        loss_kwargs = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
         outputs = self.hyena(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -654,7 +672,7 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
                 labels = F.pad(labels, (logits.shape[1] - labels.shape[1], 0), value=-100)
             if attention_mask is not None and not self.config.compat_padding:
                 labels = labels.masked_fill(attention_mask == 0, -100)
-            loss = self.loss_function(logits, labels, self.config, **for_loss)
+            loss = self.loss_function(logits, labels, self.config, **loss_kwargs)
         return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
 
 

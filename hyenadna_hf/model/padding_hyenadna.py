@@ -1,170 +1,176 @@
-"""Attention masks and joined sequences: packing of the rows that a model computes, and pooling over them."""
+"""Attention masks and joined sequences: packing into the rows that a model computes, and pooling."""
 
+from collections.abc import Iterable
 from itertools import repeat
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch._C._functorch import TransformType
 
-from .plan_hyenadna import makes_a_graph
+from .configuration_hyenadna import HyenaDNAConfig
+from .plan_hyenadna import is_building_graph
 
 
 class Rows:
     """
-    The rows of a batch, computed as they stand.
+    Rows of a batch, computed where they are.
 
     Args:
-        valid (`torch.BoolTensor` of shape `(rows, length)`, *optional*): Which positions exist; by default all.
+        valid: Boolean mask of shape `(rows, length)`. Defaults to all valid.
     """
 
-    def __init__(self, valid=None):
+    def __init__(self, valid: Tensor | None = None) -> None:
         self.valid = valid
 
-    def pack(self, values, fill=0):
-        """Move `(batch, length, ...)` to the rows that are computed."""
+    def pack(self, values: Tensor, fill: Any = 0) -> Tensor:
+        """Move `(batch, length, ...)` to the rows to compute."""
         return values
 
-    def unpack(self, packed, fill=0):
-        """Move rows that were computed back to where they stood."""
+    def unpack(self, packed: Tensor, fill: Any = 0) -> Tensor:
+        """Move computed rows back to their places in the batch."""
         return packed
 
-    def clear(self, values, fill=0):
-        """Put `fill` at the masked positions of `(batch, length, ...)`."""
+    def clear(self, values: Tensor, fill: Any = 0) -> Tensor:
+        """Write `fill` to the masked positions of `(batch, length, ...)`."""
         return values
 
-    def split(self, count):
-        """List some rows at a time."""
+    def split(self, count: int) -> Iterable["Rows"]:
+        """Split into groups of `count` rows."""
         return repeat(self) if self.valid is None else map(Rows, self.valid.split(count))
 
 
-AS_THEY_STAND = Rows()
+UNPACKED = Rows()
 
 
 class PackedRows(Rows):
     """
-    Moves the valid positions of each sequence to the front of a row of its own, in order, and back again.
+    Rows that each hold the valid positions of one sequence, in order and from the front.
 
-    A causal model never looks forward, so what stands after the valid positions cannot change them: each sequence is
-    computed as if it were alone, and as if its masked positions had been deleted, wherever they stood.
+    A causal model never looks ahead, so that positions after the valid ones cannot change them: each sequence is
+    computed as if it were alone and its masked positions had been deleted.
 
     Args:
-        place (`torch.LongTensor` of shape `(batch, length)`):
-            Where each position goes, as a number in the flattened rows. Masked positions may have any number.
-        order (`torch.LongTensor` of shape `(rows, longest)`): Where each comes from, a number in the flattened batch.
-        valid (`torch.BoolTensor` of shape `(rows, longest)`): Which positions of the rows exist.
-        mask (`torch.BoolTensor` of shape `(batch, length)`): Which positions of the batch exist.
+        place: Destination of each position, an index into the flattened rows, of shape `(batch, length)`. That of a
+            masked position may be any.
+        order: Source of each position, an index into the flattened batch, of shape `(rows, longest)`.
+        valid: Boolean mask of the rows, of shape `(rows, longest)`.
+        mask: Boolean mask of the batch, of shape `(batch, length)`.
     """
 
-    def __init__(self, place, order, valid, mask):
+    def __init__(self, place: Tensor, order: Tensor, valid: Tensor, mask: Tensor) -> None:
         super().__init__(valid)
         self.place, self.order, self.mask = place, order, mask
 
-    def pack(self, values, fill=0):
-        """`(batch, length, ...)` to `(rows, longest, ...)`, with `fill` after the valid positions."""
+    def pack(self, values: Tensor, fill: Any = 0) -> Tensor:
+        """Map `(batch, length, ...)` to `(rows, longest, ...)`, with `fill` after the valid positions."""
         return self._take(values, self.order, self.valid, fill)
 
-    def unpack(self, packed, fill=0):
-        """`(rows, longest, ...)` to `(batch, length, ...)`, with `fill` at the masked positions."""
+    def unpack(self, packed: Tensor, fill: Any = 0) -> Tensor:
+        """Map `(rows, longest, ...)` to `(batch, length, ...)`, with `fill` at the masked positions."""
         return self._take(packed, self.place, self.mask, fill)
 
-    def clear(self, values, fill=0):
-        return _filled(values, self.mask, fill)
+    def clear(self, values: Tensor, fill: Any = 0) -> Tensor:
+        return _fill_masked(values, self.mask, fill)
 
     @staticmethod
-    def _take(values, index, valid, fill):
+    def _take(values: Tensor, index: Tensor, valid: Tensor | None, fill: Any) -> Tensor:
         taken = values.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, index.shape)
-        return _filled(taken, valid, fill)
+        return _fill_masked(taken, valid, fill)
 
 
-def _filled(values, valid, fill):
+def _fill_masked(values: Tensor, valid: Tensor, fill: Any) -> Tensor:
     return values.masked_fill(~valid.reshape(*valid.shape, *[1] * (values.dim() - 2)), fill)
 
 
-def rows_of(config, attention_mask=None, starts=None):
+def find_rows(config: HyenaDNAConfig, attention_mask: Tensor | None = None, starts: Tensor | None = None) -> Rows:
     """
-    Find the rows to compute.
+    Determine the rows to compute.
 
     Args:
-        config ([`HyenaDNAConfig`]): With `compat_padding` masks are ignored.
-        attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): Nonzero where a position is real.
-        starts (`torch.BoolTensor` of shape `(batch, length)`, *optional*): Where sequences begin that share a row.
+        config: Configuration; with `compat_padding`, masks are ignored.
+        attention_mask: Mask of shape `(batch, length)`, nonzero at valid positions.
+        starts: Boolean tensor of shape `(batch, length)` with the starts of sequences that share a row.
 
     Returns:
-        [`Rows`]: [`PackedRows`], unless there is nothing to move.
+        [`PackedRows`], or [`Rows`] if nothing needs to move.
     """
-    masked = attention_mask is not None and not config.compat_padding
+    mask = None if attention_mask is None or config.compat_padding else attention_mask != 0
     if starts is not None:
-        return _sequences(attention_mask != 0 if masked else torch.ones_like(starts), starts)
-    if not masked:
-        return AS_THEY_STAND
-    mask = attention_mask != 0
-    if not _values_are_unknown() and bool(mask.all()):
-        return AS_THEY_STAND
-    return _masked_rows(mask)
+        return _pack_sequences(torch.ones_like(starts) if mask is None else mask, starts)
+    if mask is None or (not _is_data_dependence_forbidden() and bool(mask.all())):
+        return UNPACKED
+    return _pack_masked(mask)
 
 
-def _values_are_unknown():
-    """Whether neither a branch nor a length may depend on data: in a graph, and under `torch.vmap`."""
-    if makes_a_graph():
+def _is_data_dependence_forbidden() -> bool:
+    """Whether branches and lengths must not depend on data, as in a graph and under `torch.vmap`."""
+    if is_building_graph():
         return True
     stack = torch._C._functorch.get_interpreter_stack() or ()
     return any(level.key() == TransformType.Vmap for level in stack)
 
 
-def _masked_rows(mask):
+def _pack_masked(mask: Tensor) -> PackedRows:
     batch, length = mask.shape
-    # A stable sort by its definition: an exporter may not have one.
-    so_far, position = mask.cumsum(1), torch.arange(length, device=mask.device)
-    place = torch.where(mask, so_far - 1, so_far[:, -1:] + position - so_far)
+    # A stable sort by its definition, since exporters may lack one.
+    count, position = mask.cumsum(1), torch.arange(length, device=mask.device)
+    place = torch.where(mask, count - 1, count[:, -1:] + position - count)
     order = torch.empty_like(place).scatter(1, place, position.expand_as(place))
-    longest = length if _values_are_unknown() else max(int(so_far[:, -1].max()), 1)
+    longest = length if _is_data_dependence_forbidden() else max(int(count[:, -1].max()), 1)
     order = order[:, :longest]
     valid = mask.gather(1, order)
     first = torch.arange(batch, device=mask.device)[:, None]
     return PackedRows(place.clamp(max=longest - 1) + first * longest, order + first * length, valid, mask)
 
 
-def _sequences(mask, starts):
-    """Give each sequence that begins at one of `starts` a row of its own, and each row without any an empty one."""
+def _pack_sequences(mask: Tensor, starts: Tensor) -> PackedRows:
+    """Move each sequence that begins at one of `starts` to its own row, which is empty if all of it is masked."""
     starts = starts.clone()
     starts[:, 0] = True
     sequence = starts.flatten().cumsum(0) - 1  # of each position
-    exists = mask.flatten()
+    is_valid = mask.flatten()
     counts = torch.zeros(int(sequence[-1]) + 1, dtype=torch.long, device=mask.device).index_add(
-        0, sequence, exists.long()
+        0, sequence, is_valid.long()
     )
     longest = max(int(counts.max()), 1)
-    so_far = exists.cumsum(0)
-    column = so_far - 1 - (counts.cumsum(0) - counts)[sequence]
+    column = is_valid.cumsum(0) - 1 - (counts.cumsum(0) - counts)[sequence]
     place = (sequence * longest + column.clamp(min=0)).view_as(mask)
     order = torch.zeros(len(counts) * longest, dtype=torch.long, device=mask.device)
-    order[place[mask]] = exists.nonzero()[:, 0]
+    order[place[mask]] = is_valid.nonzero()[:, 0]
     valid = torch.arange(longest, device=mask.device) < counts[:, None]
     return PackedRows(place, order.view_as(valid), valid, mask)
 
 
-def sequence_starts(inputs, attention_mask=None, position_ids=None, cu_seq_lens_q=None, seq_idx=None):
+def find_sequence_starts(
+    inputs: Tensor,
+    attention_mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+) -> Tensor | None:
     """
-    Find where sequences begin that a collator has joined, as `DataCollatorWithFlattening` does.
+    Find the starts of sequences that share a row, as `DataCollatorWithFlattening` joins them.
 
     Args:
-        inputs (`torch.Tensor` of shape `(batch, length, ...)`): Token ids or embeddings.
-        attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): Masked positions have no number.
-        position_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*): They start at 0 in each sequence.
-        cu_seq_lens_q (`torch.Tensor` of shape `(sequences + 1,)`, *optional*): Where sequences begin, and the end.
-        seq_idx (`torch.Tensor` of shape `(batch, length)`, *optional*): The number of the sequence of each position.
+        inputs: Token ids or embeddings of shape `(batch, length, ...)`.
+        attention_mask: Mask of shape `(batch, length)`; numbers of masked positions are ignored.
+        position_ids: Positions of shape `(batch, length)` that start at 0 in each sequence.
+        cu_seq_lens_q: Starts of all sequences and the end of the last one, of shape `(sequences + 1,)`.
+        seq_idx: Number of the sequence of each position, of shape `(batch, length)`.
 
     Returns:
-        `torch.BoolTensor` of shape `(batch, length)`, or `None` if each row is one sequence.
+        A boolean tensor of shape `(batch, length)`, or `None` if each row is one sequence.
 
     Raises:
-        ValueError: if the shapes do not fit, or positions neither go up by one nor start again at 0.
+        ValueError: If shapes do not match, or positions neither increase by one nor restart at 0.
     """
     shape = inputs.shape[:2]
     if position_ids is None and cu_seq_lens_q is None and seq_idx is None:
         return None
-    if makes_a_graph():
+    if is_building_graph():
         raise ValueError(
-            "position_ids, cu_seq_lens_q and seq_idx: how many sequences are joined depends on their values, which a "
+            "position_ids, cu_seq_lens_q and seq_idx: the number of joined sequences depends on their values, which a "
             "compiled, exported or traced graph cannot follow; leave them out and pad the sequences."
         )
     starts = torch.zeros(shape, dtype=torch.bool, device=inputs.device)
@@ -183,70 +189,57 @@ def sequence_starts(inputs, attention_mask=None, position_ids=None, cu_seq_lens_
         values = values.expand(shape) if values.shape == (1, shape[1]) else values
         if values.shape != shape:
             raise ValueError(
-                f"{name} has shape {tuple(values.shape)}, but the input is of (batch, length) = {tuple(shape)}."
+                f"{name} has shape {tuple(values.shape)}, but (batch, length) of the input is {tuple(shape)}."
             )
         mask = torch.ones_like(starts) if attention_mask is None else attention_mask != 0
-        for row, (numbers, exists) in enumerate(zip(values, mask)):
-            columns = exists.nonzero()[:, 0]
+        for row, (numbers, is_valid) in enumerate(zip(values, mask)):
+            columns = is_valid.nonzero()[:, 0]
             steps = numbers[columns].diff()
-            begins = steps != 0 if name == "seq_idx" else numbers[columns[1:]] == 0
-            if name == "position_ids" and bool((~begins & (steps != 1)).any()):
+            is_start = steps != 0 if name == "seq_idx" else numbers[columns[1:]] == 0
+            if name == "position_ids" and bool((~is_start & (steps != 1)).any()):
                 raise ValueError(
                     f"position_ids of row {row} neither go up by one nor start again at 0. HyenaDNA has no position "
-                    "embeddings: they only say where sequences begin that share a row. Leave them out otherwise."
+                    "embeddings and uses them only to find sequences that share a row; otherwise leave them out."
                 )
-            starts[row, columns[1:][begins]] = True
+            starts[row, columns[1:][is_start]] = True
     return starts if bool(starts[:, 1:].any()) else None
 
 
-def after_prompt(real, prompt_tokens):
+def mask_prompt(valid: Tensor, prompt_tokens: int) -> Tensor:
+    """Mask the first `prompt_tokens` valid positions of each row, for `valid` of shape `(batch, length)`."""
+    return valid & (valid.cumsum(1) > prompt_tokens) if prompt_tokens else valid
+
+
+def pool_positions(hidden_states: Tensor, valid: Tensor, pooling: str) -> Tensor:
     """
-    The real positions of each row but the first `prompt_tokens` of them, wherever padding stands.
+    Pool hidden states over the valid positions of each row.
 
     Args:
-        real (`torch.BoolTensor` of shape `(batch, length)`): Which positions exist.
-        prompt_tokens (`int`): How many to leave out.
+        hidden_states: Tensor of shape `(batch, length, d_model)`.
+        valid: Boolean mask of shape `(batch, length)`. A row without valid positions gives zeros.
+        pooling: `"mean"`, `"max"`, `"first"` or `"last"`.
 
     Returns:
-        `torch.BoolTensor` of shape `(batch, length)`.
+        A tensor of shape `(batch, d_model)`.
     """
-    return real & (real.cumsum(1) > prompt_tokens) if prompt_tokens else real
+    hidden_states = hidden_states.masked_fill(~valid[..., None], 0)
+    if pooling == "mean":
+        total = hidden_states.sum(1, dtype=torch.promote_types(hidden_states.dtype, torch.float32))
+        return (total / valid.sum(1, keepdim=True).clamp(min=1)).to(hidden_states.dtype)
+    if pooling == "max":
+        lowest = torch.finfo(hidden_states.dtype).min
+        highest = hidden_states.masked_fill(~valid[..., None], lowest).amax(1)
+        return highest.masked_fill(~valid.any(1, keepdim=True), 0)
+    position = torch.arange(valid.shape[1], device=valid.device)
+    chosen = (position * valid).argmax(1) if pooling == "last" else valid.to(torch.uint8).argmax(1)
+    return hidden_states[torch.arange(len(hidden_states), device=hidden_states.device), chosen]
 
 
-def pool_positions(hidden, real, how):
+def check_traced_length(inputs: Tensor) -> Tensor:
     """
-    Pool `(batch, length, d_model)` over the positions where `real`, of shape `(batch, length)`, is true.
+    Add a check to a graph being traced, which is valid for inputs of this length only.
 
-    Args:
-        hidden (`torch.Tensor` of shape `(batch, length, d_model)`): Hidden states.
-        real (`torch.BoolTensor` of shape `(batch, length)`): Which positions exist; a row may have none (zeros).
-        how (`str`): `"mean"`, `"max"`, `"first"` or `"last"`.
-
-    Returns:
-        `torch.Tensor` of shape `(batch, d_model)`.
-    """
-    hidden = hidden.masked_fill(~real[..., None], 0)
-    if how == "mean":
-        total = hidden.sum(1, dtype=torch.promote_types(hidden.dtype, torch.float32))
-        return (total / real.sum(1, keepdim=True).clamp(min=1)).to(hidden.dtype)
-    if how == "max":
-        lowest = torch.finfo(hidden.dtype).min
-        highest = hidden.masked_fill(~real[..., None], lowest).amax(1)
-        return highest.masked_fill(~real.any(1, keepdim=True), 0)
-    position = torch.arange(real.shape[1], device=real.device)
-    chosen = (position * real).argmax(1) if how == "last" else real.to(torch.uint8).argmax(1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), chosen]
-
-
-def refuse_other_lengths(inputs):
-    """
-    Put a check into a graph that is being traced: it is right for inputs of this length alone.
-
-    Args:
-        inputs (`torch.Tensor` of shape `(batch, length, ...)`): What the graph is made with.
-
-    Returns:
-        `torch.Tensor`, the same: what does not go through the check is no reason for a graph to keep it.
+    Returns `inputs`, passed through the check: a graph drops any check whose result is unused.
     """
     length = int(inputs.shape[1])
     message = f"This HyenaDNA model was traced with {length} positions and is wrong for any other length."

@@ -1,198 +1,201 @@
-"""Results made in pieces that keep their inputs alone: the rest is computed again in the backward pass."""
+"""Results computed in pieces that save their inputs only: the backward pass computes everything else again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 
 @dataclass
 class Pieces:
     """
-    How a result is made in pieces.
+    How a result is computed in pieces.
 
     Args:
-        function (`Callable`): Gives a piece of the result, of a `slice` (the places of the piece), that part of what is
-            cut (unless nothing is), and the other inputs.
-        shape (`Sequence[int]`), dtype (`torch.dtype`): Of the whole result.
-        dim (`int`): The dimension of the result along which there are pieces.
-        size (`int`): Of a piece; the last one may be smaller.
-        cut_dim (`int`, *optional*): The dimension of what is cut, as long as `dim` is.
-        random (`bool`, defaults to `False`): Whether `function` draws random numbers; they will be the same ones again.
+        function: Computes a piece of the result from its position along `dim` (a `slice`), the matching piece of the
+            split input (if there is one), and the other inputs.
+        shape: Shape of the result.
+        dtype: Data type of the result.
+        dim: Dimension of the result that is split.
+        size: Size of a piece; the last one may be smaller.
+        split_dim: Dimension along which to split the input, as long as `dim`.
+        random: Whether `function` draws random numbers, which the backward pass then draws again.
     """
 
-    function: Callable[..., torch.Tensor]
+    function: Callable[..., Tensor]
     shape: Sequence[int]
     dtype: torch.dtype
     dim: int
     size: int
-    cut_dim: int | None = None
+    split_dim: int | None = None
     random: bool = False
 
-    def __call__(self, cut, inputs=(), parameters=()):
+    def __call__(
+        self, split: Tensor | None, inputs: Iterable[Tensor] = (), parameters: Iterable[Tensor] = ()
+    ) -> Tensor:
         """
-        Compute the result, from which gradients flow to all arguments, second ones too.
+        Compute the result, through which first and second gradients flow to all arguments.
 
-        The pieces write to one result and add to one gradient each. Checkpoints of as many pieces would make thousands
-        of small tensors, which leave holes of several times their size in the memory of a process.
+        All pieces write to one result and add to one gradient each, since checkpointing each piece would create
+        thousands of small tensors, whose fragmentation takes several times their memory.
 
         Args:
-            cut (`torch.Tensor` or `None`): What is cut into pieces.
-            inputs (`Sequence[torch.Tensor]`): What every piece depends on besides.
-            parameters (`Iterable[torch.nn.Parameter]`): What `function` uses without being given it.
-
-        Returns:
-            `torch.Tensor`
+            split: Input that is split into pieces.
+            inputs: Other inputs of every piece.
+            parameters: Parameters that `function` uses without receiving them as arguments.
         """
         inputs = tuple(inputs)
-        return _InPieces.apply(self, len(inputs), cut, *inputs, *parameters)
+        return _PiecewiseFunction.apply(self, len(inputs), split, *inputs, *parameters)
 
-    def joined(self, cut, inputs):
+    def compute_with_graph(self, split: Tensor | None, inputs: Sequence[Tensor]) -> Tensor:
         """Compute the result with a graph through all pieces."""
-        parts = zip(self.places(), self.of_cut(cut))
+        parts = zip(self.slices(), self.split_input(split))
         return torch.cat([self.function(place, *part, *inputs) for place, part in parts], self.dim)
 
-    def places(self):
-        """List a slice a piece."""
+    def slices(self) -> list[slice]:
+        """List the positions of the pieces."""
         return [slice(start, start + self.size) for start in range(0, self.shape[self.dim], self.size)]
 
-    def of_result(self, tensor):
-        """List the pieces of the result, or of its gradient: views."""
+    def split_result(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Split the result, or its gradient, into views."""
         return tensor.split(self.size, self.dim)
 
-    def of_cut(self, tensor):
-        """List for each piece, in a tuple, that part of what is cut; or an empty tuple."""
+    def split_input(self, tensor: Tensor | None) -> Iterable[tuple[Tensor, ...]]:
+        """Return a 1-tuple with the part of the input for each piece, or empty tuples without input."""
         if tensor is None:
             return repeat(())
-        return ((part,) for part in tensor.split(self.size, self.cut_dim))
+        return ((part,) for part in tensor.split(self.size, self.split_dim))
 
 
-def needs_new_memory(gradient):
-    """Whether a backward pass must not write into memory of its own: for second gradients, and batches of gradients."""
+def needs_new_memory(gradient: Tensor) -> bool:
+    """Whether a backward pass must allocate its results, as for second-order and batched gradients."""
     functorch = torch._C._functorch
     batched = functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient)
     return torch.is_grad_enabled() or batched
 
 
-class _InPieces(torch.autograd.Function):
+class _PiecewiseFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pieces, inputs, cut, *tensors):
+    def forward(ctx: Any, pieces: Pieces, inputs: int, split: Tensor | None, *tensors: Tensor) -> Any:
         ctx.pieces, ctx.inputs = pieces, inputs
-        ctx.save_for_backward(cut, *tensors)
-        device = next(tensor for tensor in (cut, *tensors) if tensor is not None).device
-        ctx.state = _State(device, pieces.random)
+        ctx.save_for_backward(split, *tensors)
+        device = next(tensor for tensor in (split, *tensors) if tensor is not None).device
+        ctx.state = _ForwardState(device, pieces.random)
         result = torch.empty(pieces.shape, dtype=pieces.dtype, device=device)
         with ctx.state.autocast():
-            for place, out, part in zip(pieces.places(), pieces.of_result(result), pieces.of_cut(cut)):
+            for place, out, part in zip(pieces.slices(), pieces.split_result(result), pieces.split_input(split)):
                 out.copy_(pieces.function(place, *part, *tensors[:inputs]))
         return result
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if needs_new_memory(gradient):
-            return _InPieces._with_graph(ctx, gradient)
+            return _PiecewiseFunction._backward_with_graph(ctx, gradient)
         pieces = ctx.pieces
-        cut, *tensors = ctx.saved_tensors
-        _, _, cut_wanted, *wanted = ctx.needs_input_grad
-        # Each piece has a graph of its own, with these as its leaves; parameters are leaves already.
-        inputs = [tensor.detach().requires_grad_(want) for tensor, want in zip(tensors[: ctx.inputs], wanted)]
-        leaves = [leaf for leaf, want in zip((*inputs, *tensors[ctx.inputs :]), wanted) if want]
-        sums = [None] * len(leaves)
-        of_cut = torch.empty_like(cut) if cut_wanted else None
-        parts = zip(pieces.of_cut(None if cut is None else cut.detach()), pieces.of_cut(of_cut))
-        with ctx.state.again(), ctx.state.autocast(), torch.enable_grad():
-            for place, out, (part, of_part) in zip(pieces.places(), pieces.of_result(gradient), parts):
+        split, *tensors = ctx.saved_tensors
+        _, _, split_needs_grad, *needs_grad = ctx.needs_input_grad
+        # Each piece has its own graph, with these leaves; parameters are leaves already.
+        inputs = [tensor.detach().requires_grad_(need) for tensor, need in zip(tensors[: ctx.inputs], needs_grad)]
+        leaves = [leaf for leaf, need in zip((*inputs, *tensors[ctx.inputs :]), needs_grad) if need]
+        sums: list[Tensor | None] = [None] * len(leaves)
+        split_grad = torch.empty_like(split) if split_needs_grad else None
+        parts = zip(pieces.split_input(None if split is None else split.detach()), pieces.split_input(split_grad))
+        with ctx.state.restore_rng(), ctx.state.autocast(), torch.enable_grad():
+            for place, out, (part, part_grad) in zip(pieces.slices(), pieces.split_result(gradient), parts):
                 for tensor in part:
-                    tensor.requires_grad_(cut_wanted)
+                    tensor.requires_grad_(split_needs_grad)
                 result = pieces.function(place, *part, *inputs)
-                wrt = (*leaves, *part) if cut_wanted else leaves
-                found = torch.autograd.grad(result, wrt, out, allow_unused=True)
-                sums = [_added(total, more) for total, more in zip(sums, found)]
-                for tensor in of_part:
-                    tensor.copy_(found[-1])
-        gradients = iter(None if total is None else total.to(leaf.dtype) for total, leaf in zip(sums, leaves))
-        return None, None, of_cut, *(next(gradients) if want else None for want in wanted)
+                wrt = (*leaves, *part) if split_needs_grad else leaves
+                gradients = torch.autograd.grad(result, wrt, out, allow_unused=True)
+                sums = [_accumulate(total, addend) for total, addend in zip(sums, gradients)]
+                for tensor in part_grad:
+                    tensor.copy_(gradients[-1])
+        totals = iter(None if total is None else total.to(leaf.dtype) for total, leaf in zip(sums, leaves))
+        return None, None, split_grad, *(next(totals) if need else None for need in needs_grad)
 
     @staticmethod
-    def _with_graph(ctx, gradient):
-        cut, *tensors = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
-        again = torch.is_grad_enabled()
-        with ctx.state.again(), ctx.state.autocast(), torch.enable_grad():
-            # What these were made of may be among the parameters: its gradient through them is not asked for here.
-            door, given = _Door(), []
-            for tensor, want in zip((cut, *tensors[: ctx.inputs]), wanted):
-                if again and want:
-                    tensor = _Behind.apply(tensor, door)
+    def _backward_with_graph(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        split, *tensors = ctx.saved_tensors
+        needs_grad = ctx.needs_input_grad[2:]
+        second_order = torch.is_grad_enabled()
+        with ctx.state.restore_rng(), ctx.state.autocast(), torch.enable_grad():
+            # The inputs may depend on some of the parameters: block the gradients that flow through them.
+            gate, inputs = _GradientGate(), []
+            for tensor, need in zip((split, *tensors[: ctx.inputs]), needs_grad):
+                if second_order and need:
+                    tensor = _GatedIdentity.apply(tensor, gate)
                 elif tensor is not None:
-                    tensor = tensor.detach().requires_grad_(want)
-                given.append(tensor)
-            result = ctx.pieces.joined(given[0], given[1:])
-            leaves = [tensor for tensor, want in zip((*given, *tensors[ctx.inputs :]), wanted) if want]
-            with door:
-                found = iter(torch.autograd.grad(result, leaves, gradient, create_graph=again, allow_unused=True))
-        return None, None, *(next(found) if want else None for want in wanted)
+                    tensor = tensor.detach().requires_grad_(need)
+                inputs.append(tensor)
+            result = ctx.pieces.compute_with_graph(inputs[0], inputs[1:])
+            leaves = [tensor for tensor, need in zip((*inputs, *tensors[ctx.inputs :]), needs_grad) if need]
+            with gate:
+                grads = torch.autograd.grad(result, leaves, gradient, create_graph=second_order, allow_unused=True)
+        gradients = iter(grads)
+        return None, None, *(next(gradients) if need else None for need in needs_grad)
 
 
-class _Door:
-    """Closed in a `with`."""
+class _GradientGate:
+    """Context in which no gradient passes [`_GatedIdentity`]."""
 
     closed = False
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.closed = True
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.closed = False
 
 
-class _Behind(torch.autograd.Function):
-    """The same tensor; no gradient comes to it while a door is closed."""
+class _GatedIdentity(torch.autograd.Function):
+    """Return the same tensor; block its gradient while the gate is closed."""
 
     @staticmethod
-    def forward(ctx, tensor, door):
-        ctx.door = door
+    def forward(ctx: Any, tensor: Tensor, gate: _GradientGate) -> Tensor:
+        ctx.gate = gate
         return tensor.view_as(tensor)
 
     @staticmethod
-    def backward(ctx, gradient):
-        return None if ctx.door.closed else gradient, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        return None if ctx.gate.closed else gradient, None
 
 
-def _added(total, more):
-    """Add, in float32 or wider; both may be `None`. Only `total` is changed."""
-    if more is None:
+def _accumulate(total: Tensor | None, addend: Tensor | None) -> Tensor | None:
+    """Add `addend` to `total` in place, in float32 or wider; both may be `None`."""
+    if addend is None:
         return total
     if total is None:
-        return more.to(torch.promote_types(more.dtype, torch.float32), copy=True)
-    return total.add_(more)
+        return addend.to(torch.promote_types(addend.dtype, torch.float32), copy=True)
+    return total.add_(addend)
 
 
-class _State:
-    """What a computation depends on besides its arguments."""
+class _ForwardState:
+    """Autocast and random state of a forward pass."""
 
-    def __init__(self, device, random):
+    def __init__(self, device: torch.device, random: bool) -> None:
         self.device_type = device.type
         self.enabled = torch.is_autocast_enabled(device.type)
         self.dtype = torch.get_autocast_dtype(device.type)
         self.random = (torch.get_rng_state(), *get_device_states(torch.empty(0, device=device))) if random else None
 
-    def autocast(self):
-        """As it was. It keeps no cast weights: those made without gradients must serve nobody else."""
+    def autocast(self) -> torch.autocast:
+        """Restore autocast, without its cache: weights cast without gradients must not be reused elsewhere."""
         return torch.autocast(self.device_type, self.dtype, self.enabled, cache_enabled=False)
 
     @contextmanager
-    def again(self):
-        """The same random numbers, and afterwards as if none had been drawn."""
+    def restore_rng(self) -> Iterator[None]:
+        """Draw the same random numbers again, and leave the generators as they were."""
         if self.random is None:
             yield
             return
-        on_cpu, devices, on_devices = self.random
+        cpu_state, devices, device_states = self.random
         kind = {"device_type": self.device_type} if devices else {}
         with torch.random.fork_rng(devices, **kind):
-            torch.set_rng_state(on_cpu)
-            set_device_states(devices, on_devices, **kind)
+            torch.set_rng_state(cpu_state)
+            set_device_states(devices, device_states, **kind)
             yield

@@ -1,23 +1,26 @@
-"""Short causal convolutions, one filter a channel, as sums of shifted products."""
+"""Short causal depthwise convolutions, computed as sums of shifted products."""
+
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from .pieces_hyenadna import needs_new_memory
 
 
-def convolve_shortly(x, taps, bias, out=None):
+def convolve_short(x: Tensor, taps: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
     """
     Compute `y[t] = bias + sum over lag of taps[-1 - lag] * x[t - lag]`.
 
     Args:
-        x (`torch.Tensor` of shape `(..., channels, rows, length)`): The signals.
-        taps (`torch.Tensor` of shape `(..., channels, 1, order)`): As in `nn.Conv1d`, lag 0 last.
-        bias (`torch.Tensor` of shape `(..., channels)`): Of each channel.
-        out (`torch.Tensor` of the shape of `x`, *optional*): Where to write it, without gradient.
+        x: Signals of shape `(..., channels, rows, length)`.
+        taps: Filters of shape `(..., channels, 1, order)`, lag 0 last, as in `nn.Conv1d`.
+        bias: Bias of each channel, of shape `(..., channels)`.
+        out: Tensor to write the result to, without gradient.
 
     Returns:
-        `torch.Tensor` of the shape of `x`.
+        A tensor of the shape of `x`.
     """
     taps, bias = taps.to(x.dtype), bias.to(x.dtype)[..., None, None]
     y = torch.addcmul(bias, x, taps[..., -1:], out=out)
@@ -28,44 +31,45 @@ def convolve_shortly(x, taps, bias, out=None):
 
 class ShortConvolution(torch.autograd.Function):
     """
-    [`convolve_shortly`] of several streams, `(streams, channels, rows, length)` to a tuple of them.
+    Apply [`convolve_short`] to `(streams, channels, rows, length)` and return a tuple of streams.
 
-    The backward pass is sums of shifted products too; autograd would copy each shifted part.
+    The backward pass also sums shifted products, whereas autograd would copy each shifted part.
     """
 
     @staticmethod
-    def forward(ctx, x, taps, bias):
+    def forward(ctx: Any, x: Tensor, taps: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, taps)
-        return convolve_shortly(x, taps, bias).unbind()
+        return convolve_short(x, taps, bias).unbind()
 
     @staticmethod
-    def backward(ctx, *gradients):
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, taps = ctx.saved_tensors
-        of_x = of_taps = of_bias = None
+        grad_x = grad_taps = grad_bias = None
         if ctx.needs_input_grad[0]:
             if any(map(needs_new_memory, gradients)):
-                of_x = torch.stack([_of_signal(*given) for given in zip(gradients, taps)])
+                grad_x = torch.stack([_signal_gradient(*stream) for stream in zip(gradients, taps)])
             else:
-                of_x = torch.empty_like(x)
-                for given in zip(gradients, taps, of_x):
-                    _of_signal(*given)
+                grad_x = torch.empty_like(x)
+                for stream in zip(gradients, taps, grad_x):
+                    _signal_gradient(*stream)
         if ctx.needs_input_grad[1]:
-            of_taps = torch.stack([_of_taps(*given, taps.shape[-1]) for given in zip(gradients, x)]).to(taps.dtype)
+            order = taps.shape[-1]
+            grad_taps = torch.stack([_taps_gradient(*stream, order) for stream in zip(gradients, x)]).to(taps.dtype)
         if ctx.needs_input_grad[2]:
-            of_bias = torch.stack([gradient.sum((-2, -1)) for gradient in gradients]).to(taps.dtype)
-        return of_x, of_taps, of_bias
+            grad_bias = torch.stack([gradient.sum((-2, -1)) for gradient in gradients]).to(taps.dtype)
+        return grad_x, grad_taps, grad_bias
 
 
-def _of_signal(gradient, taps, out=None):
+def _signal_gradient(gradient: Tensor, taps: Tensor, out: Tensor | None = None) -> Tensor:
     taps, length = taps.to(gradient.dtype), gradient.shape[-1]
-    found = torch.mul(gradient, taps[..., -1:], out=out)
+    result = torch.mul(gradient, taps[..., -1:], out=out)
     for lag in range(1, min(taps.shape[-1], length)):
         later = gradient.narrow(-1, lag, length - lag)
-        found.narrow(-1, 0, length - lag).addcmul_(later, taps[..., -1 - lag, None])
-    return found
+        result.narrow(-1, 0, length - lag).addcmul_(later, taps[..., -1 - lag, None])
+    return result
 
 
-def _of_taps(gradient, x, order):
+def _taps_gradient(gradient: Tensor, x: Tensor, order: int) -> Tensor:
     length, sums = x.shape[-1], []
     for lag in reversed(range(min(order, length))):
         product = gradient.narrow(-1, lag, length - lag) * x.narrow(-1, 0, length - lag)

@@ -1,6 +1,8 @@
-"""Tokenizer of HyenaDNA: one token a nucleotide, in Rust, with offsets."""
+"""Tokenizer of HyenaDNA: one token per nucleotide, implemented in Rust, with offsets."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, NoReturn
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, normalizers
@@ -10,7 +12,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
-# The ids are frozen: they are the rows of every published embedding.
+# The ids are frozen, since they index the rows of every published embedding.
 VOCABULARY = {
     "[CLS]": 0,
     "[SEP]": 1,
@@ -29,14 +31,14 @@ VOCABULARY = {
 # IUPAC codes that stand for more than one nucleotide.
 AMBIGUITY_CODES = "RYSWKMBDHV"
 
-# What each mode puts around a sequence, and around a pair.
+# Templates of a sequence and of a pair in each mode.
 SPECIAL_TOKENS_MODES = {
     "none": ("$A", "$A $B"),
     "sep": ("$A [SEP]", "$A [SEP] $B [SEP]"),
     "cls_sep": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]"),
 }
 
-# What transformers reads from a tokenizer.json, which is written for other readers.
+# Arguments that transformers reads from tokenizer.json, a file written for other programs.
 BACKEND_ARGUMENTS = (
     "tokenizer_file",
     "tokenizer_object",
@@ -47,8 +49,8 @@ BACKEND_ARGUMENTS = (
     "merges_file",
 )
 
-# What a call may say besides return_tensors to be answered from the table.
-_LOOK_UP_ARGUMENTS = {
+# Arguments, besides return_tensors, of calls that the lookup table supports.
+_LOOKUP_ARGUMENTS = {
     "add_special_tokens",
     "max_length",
     "padding",
@@ -60,30 +62,29 @@ _LOOK_UP_ARGUMENTS = {
 
 class HyenaDNATokenizer(PreTrainedTokenizerFast):
     r"""
-    One token a nucleotide, with the published ids.
+    Tokenizer with one token per nucleotide and the published ids.
 
-    A, C, G, T and N have tokens of their own, in either case (soft-masked sequence is read like any other). U is read
-    as T. The other IUPAC codes (R, Y, S, W, K, M, B, D, H, V) are read as `ambiguous_as`. Any other character,
-    white space too, is one [UNK]. Padding goes to the left. Decoding puts no spaces between nucleotides.
+    A, C, G, T and N have tokens, in upper and lower case (soft-masked sequence is read like any other). U is read as T,
+    and the other IUPAC codes (R, Y, S, W, K, M, B, D, H, V) as `ambiguous_as`. Any other character, white space
+    included, is [UNK]. Padding is on the left. Decoding adds no spaces between nucleotides.
 
-    A call for tensors of plain sequences is answered from a table, at the speed of memory, with the same tokens;
-    offsets and the like are made when they are asked for. Everything else is done in Rust.
+    A call that requests tensors of plain sequences uses a lookup table, at the speed of memory and with the same
+    tokens; offsets and the like are computed on demand. All other calls are tokenized in Rust.
 
     Args:
-        model_max_length (`int`, *optional*):
-            Longest sequence of the model, in tokens; used by `truncation=True`. Without limit by default.
-        special_tokens_mode (`str`, defaults to `"none"`):
-            What surrounds a sequence when `add_special_tokens` is true (the default of a tokenizer call):
-            `"none"`: nothing, as in the paper's fine-tuning; `"sep"`: `sequence [SEP]`, as the published Hub
-            tokenizer, and the default for its `tokenizer_config.json`; `"cls_sep"`: `[CLS] sequence [SEP]`, as the
-            published colab tokenizer. Saved in `tokenizer_config.json`.
-        ambiguous_as (`str`, defaults to `"N"`):
-            Token of the ambiguous IUPAC codes: `"N"` or `"[UNK]"`.
-        padding_side (`str`, defaults to `"left"`): Side to pad on.
+        model_max_length: Maximum sequence length of the model in tokens, used by `truncation=True`. Defaults to no
+            limit.
+        special_tokens_mode: Special tokens to add if `add_special_tokens` is true, as it is by default in a call.
+            `"none"`: none, as in the fine-tuning of the paper. `"sep"`: `sequence [SEP]`, as in the published Hub
+            tokenizer. `"cls_sep"`: `[CLS] sequence [SEP]`, as in the published Colab notebook. Saved in
+            `tokenizer_config.json`. Defaults to `"none"`, and to `"sep"` with the published `tokenizer_config.json`.
+        ambiguous_as: Token of the ambiguous IUPAC codes, `"N"` or `"[UNK]"`.
+        padding_side: Side to pad on, `"left"` or `"right"`.
+        unk_token, bos_token, eos_token, sep_token, cls_token, pad_token, mask_token: Special tokens.
         kwargs: Arguments of every fast tokenizer.
 
     Raises:
-        ValueError: if `special_tokens_mode` or `ambiguous_as` is none of those named here.
+        ValueError: If `special_tokens_mode` or `ambiguous_as` is not one of the values listed here.
 
     Example:
 
@@ -99,19 +100,19 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
 
     def __init__(
         self,
-        model_max_length=None,
-        special_tokens_mode=None,
-        ambiguous_as="N",
-        padding_side="left",
-        unk_token="[UNK]",
-        bos_token="[BOS]",
-        eos_token="[SEP]",
-        sep_token="[SEP]",
-        cls_token="[CLS]",
-        pad_token="[PAD]",
-        mask_token="[MASK]",
-        **kwargs,
-    ):
+        model_max_length: int | None = None,
+        special_tokens_mode: str | None = None,
+        ambiguous_as: str = "N",
+        padding_side: str = "left",
+        unk_token: str = "[UNK]",
+        bos_token: str = "[BOS]",
+        eos_token: str = "[SEP]",
+        sep_token: str = "[SEP]",
+        cls_token: str = "[CLS]",
+        pad_token: str = "[PAD]",
+        mask_token: str = "[MASK]",
+        **kwargs: Any,
+    ) -> None:
         if special_tokens_mode is None:
             special_tokens_mode = "sep" if _is_published_config(kwargs) else "none"
         if special_tokens_mode not in SPECIAL_TOKENS_MODES:
@@ -120,7 +121,7 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
             )
         if ambiguous_as not in ("N", "[UNK]"):
             raise ValueError(f"ambiguous_as={ambiguous_as!r}: it must be 'N' or '[UNK]'.")
-        # The backend follows from the arguments alone.
+        # The arguments alone define the backend.
         for name in BACKEND_ARGUMENTS:
             kwargs.pop(name, None)
         kwargs["clean_up_tokenization_spaces"] = False
@@ -143,45 +144,46 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
         self.ambiguous_as = ambiguous_as
         self._table = token_table(ambiguous_as)
 
-    def __call__(self, text=None, *args, **kwargs):
+    def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> BatchEncoding:
         if not args and self._is_in_table(text, **kwargs):
             arrays = self._look_up([text] if isinstance(text, str) else text, **kwargs)
             if arrays is not None:
-                in_rust = {**kwargs, "return_tensors": None}
-                return _LookedUp(arrays, kwargs["return_tensors"], partial(super().__call__, text, **in_rust))
+                tensor_type = kwargs.pop("return_tensors")
+                return _TableEncoding(arrays, tensor_type, partial(super().__call__, text, **kwargs))
         return super().__call__(text, *args, **kwargs)
 
-    def train_new_from_iterator(self, *args, **kwargs):
-        """Refused: the tokens are the nucleotides."""
+    def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise `ValueError`, since the tokens are the nucleotides."""
         raise ValueError(
-            "HyenaDNATokenizer has a token for each nucleotide, with the ids of every published embedding, so there is "
-            "nothing to train. For other tokens take another tokenizer class."
+            "HyenaDNATokenizer has one token per nucleotide, with the ids of every published embedding, so there is "
+            "nothing to train. Use another tokenizer class for other tokens."
         )
 
-    def _is_in_table(self, text, return_tensors=None, **kwargs):
-        """Whether the table has all that is asked for."""
+    def _is_in_table(self, text: Any, return_tensors: Any = None, **kwargs: Any) -> bool:
+        """Whether the lookup table supports the call."""
         texts = [text] if isinstance(text, str) else text
         return (
             return_tensors in ("pt", "np")
-            and kwargs.keys() <= _LOOK_UP_ARGUMENTS
+            and kwargs.keys() <= _LOOKUP_ARGUMENTS
             and isinstance(texts, (list, tuple))
             and len(texts) > 0
-            and all(isinstance(one, str) and one and one.isascii() and "[" not in one for one in texts)
+            and all(isinstance(item, str) and item and item.isascii() and "[" not in item for item in texts)
             and len(self) == len(VOCABULARY)
         )
 
     def _look_up(
-        self, texts, add_special_tokens=True, padding=False, truncation=None, max_length=None, padding_side=None,
-        return_attention_mask=None, return_tensors=None,
-    ):  # fmt: skip
-        """Arrays `(batch, length)` by name; `None` where Rust has the error that is due."""
+        self, texts: Sequence[str], add_special_tokens: bool = True, padding: Any = False, truncation: Any = None,
+        max_length: int | None = None, padding_side: str | None = None, return_attention_mask: bool | None = None,
+        return_tensors: Any = None,
+    ) -> dict[str, np.ndarray] | None:  # fmt: skip
+        """Return arrays `(batch, length)` by name, or `None` if the Rust tokenizer must raise an error."""
         padding, truncation, max_length, _ = self._get_padding_truncation_strategies(
             padding=padding, truncation=truncation, max_length=max_length
         )
         template = SPECIAL_TOKENS_MODES[self.special_tokens_mode][0].split() if add_special_tokens else ["$A"]
         place = template.index("$A")
         before, after = ([VOCABULARY[token] for token in part] for part in (template[:place], template[place + 1 :]))
-        rows = [np.frombuffer(one.encode("ascii"), np.uint8) for one in texts]
+        rows = [np.frombuffer(text.encode("ascii"), np.uint8) for text in texts]
         if truncation != TruncationStrategy.DO_NOT_TRUNCATE:
             room = max_length - len(before) - len(after)
             if room < 0:
@@ -204,45 +206,46 @@ class HyenaDNATokenizer(PreTrainedTokenizerFast):
         return {"input_ids": ids} if return_attention_mask is False else {"input_ids": ids, "attention_mask": mask}
 
 
-class _LookedUp(BatchEncoding):
-    """An encoding without the offsets and the like of Rust, until they are asked for; a copy has them if they were."""
+class _TableEncoding(BatchEncoding):
+    """Encoding from the lookup table, which computes offsets and the like in Rust when first accessed."""
 
-    _in_rust = _made = None
+    _encode: Callable[[], BatchEncoding] | None = None
+    _computed: Any = None
 
-    def __init__(self, arrays, tensor_type, in_rust):
+    def __init__(self, arrays: dict[str, np.ndarray], tensor_type: str, encode: Callable[[], BatchEncoding]) -> None:
         super().__init__(arrays, tensor_type=tensor_type, n_sequences=1)
-        self._in_rust = in_rust
+        self._encode = encode
 
     @property
-    def _encodings(self):
-        if self._made is None and self._in_rust is not None:
-            self._made = self._in_rust().encodings
-        return self._made
+    def _encodings(self) -> Any:
+        if self._computed is None and self._encode is not None:
+            self._computed = self._encode().encodings
+        return self._computed
 
     @_encodings.setter
-    def _encodings(self, encodings):
-        self._made = encodings
+    def _encodings(self, encodings: Any) -> None:
+        self._computed = encodings
 
-    def __getstate__(self):
-        return {"data": self.data, "encodings": self._made}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"data": self.data, "encodings": self._computed}
 
 
-def token_table(ambiguous_as):
-    """The token of each ASCII character."""
+def token_table(ambiguous_as: str) -> np.ndarray:
+    """Return an array with the token id of each ASCII character."""
     table = np.full(128, VOCABULARY["[UNK]"])
-    same = {"U": "T", **dict.fromkeys(AMBIGUITY_CODES, ambiguous_as), **{base: base for base in "ACGTN"}}
-    for letter, token in same.items():
+    tokens = {"U": "T", **dict.fromkeys(AMBIGUITY_CODES, ambiguous_as), **{base: base for base in "ACGTN"}}
+    for letter, token in tokens.items():
         table[[ord(letter), ord(letter.lower())]] = VOCABULARY[token]
     return table
 
 
-def _is_published_config(kwargs):
+def _is_published_config(kwargs: dict[str, Any]) -> bool:
     auto_map = kwargs.get("auto_map") or {}
     return "tokenization_hyena." in str(auto_map.get("AutoTokenizer"))
 
 
-def _build_backend(special_tokens_mode, ambiguous_as):
-    # BPE without merges: one token a character, and one [UNK] for each unknown one.
+def _build_backend(special_tokens_mode: str, ambiguous_as: str) -> Tokenizer:
+    # BPE without merges: one token per character, and one [UNK] per unknown character.
     backend = Tokenizer(BPE(VOCABULARY, merges=[], unk_token="[UNK]", fuse_unk=False))
     rules = [normalizers.Replace(nucleotide.lower(), nucleotide) for nucleotide in "ACGTN"]
     rules.append(normalizers.Replace(Regex("[Uu]"), "T"))
@@ -252,9 +255,7 @@ def _build_backend(special_tokens_mode, ambiguous_as):
     backend.decoder = decoders.Fuse()
     single, pair = SPECIAL_TOKENS_MODES[special_tokens_mode]
     backend.post_processor = TemplateProcessing(
-        single=single,
-        pair=pair,
-        special_tokens=[(token, VOCABULARY[token]) for token in ("[CLS]", "[SEP]")],
+        single=single, pair=pair, special_tokens=[(token, VOCABULARY[token]) for token in ("[CLS]", "[SEP]")]
     )
     return backend
 

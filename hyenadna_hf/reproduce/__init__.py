@@ -1,1 +1,1 @@
-"""The published tables, run again with the figures of the paper beside ours."""
+"""Reproduction of published tables, with the published figures next to ours."""

@@ -1,15 +1,18 @@
-"""Bits a base that a language model, or a Markov model of the same genomes, needs for what was held out of them."""
+"""Bits per base that a language model, or a Markov model of the same genomes, needs for held-out regions."""
 
 import json
 import math
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..baselines.markov import MarkovModel
 from ..data.fasta import fasta_files, fasta_stem
+from ..data.genome import GenomeDataset
 from ..errors import InputError
 from ..inference.likelihood import sequence_log_likelihood
 from ..jobs import write_text
@@ -23,39 +26,41 @@ MARKOV = "markov-"
 
 @dataclass(kw_only=True)
 class BitsArguments(InferenceArguments):
-    """Those of [`InferenceArguments`]; `--model` may also be `markov-K`."""
+    """Options of [`InferenceArguments`], in which `--model` may also be `markov-K`, and those of this command."""
 
-    output_dir: str = field(metadata={"help": "Where results.json goes."})
-    dataset: str = field(metadata={"help": f"A folder of genomes with {HELD_OUT_FILE}: a held-out region a line."})
-    window: int = field(default=1024, metadata={"help": "Bases that the model reads at once, side by side."})
+    output_dir: str = field(metadata={"help": "Folder for results.json."})
+    dataset: str = field(metadata={"help": f"Folder of genomes with {HELD_OUT_FILE}: one held-out region per line."})
+    window: int = field(
+        default=1024, metadata={"help": "Length in bases of the adjacent windows that the model reads."}
+    )
     markov_genomes: list[str] = field(
         default_factory=list,
         metadata={"help": "Genomes that a Markov model counts, outside of held-out regions (default: all)."},
     )
-    seed: int = field(default=0, metadata={"help": "Not used: nothing is random."})
+    seed: int = field(default=0, metadata={"help": "Ignored: nothing is random."})
 
 
-def main(argv):
-    """Run `python -m hyenadna_hf.reproduce.bits` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> None:
+    """Run `python -m hyenadna_hf.reproduce.bits` with the arguments `argv`."""
     bits(*steps.parse("bits", __doc__, BitsArguments, argv))
 
 
-def bits(args):
+def bits(args: BitsArguments) -> dict[str, Any]:
     """
     Score the held-out regions of a folder of genomes.
 
-    The probability of a base is that given the bases before it in its window, normalised over A, C, G and T; other
-    letters and the first base of a window are not scored. A Markov model has the bases before its window as context.
+    Each base is scored given the bases before it in its window, with probabilities normalised over A, C, G and T. Other
+    letters and the first base of a window are not scored. The context of a Markov model extends before the window.
 
     Args:
-        args ([`BitsArguments`]): As on the command line.
+        args: Options of the command.
 
     Returns:
-        `dict`: what `results.json` holds. Its `metrics` are `bits, REGION` for each region, and for a language model
-        `bits at position, P`: the mean over all regions of the bases P to 2 P - 1 of a window, counted from 0.
+        The contents of `results.json`. Its `metrics` are `bits, REGION` for each region, and for a language model also
+        `bits at position, P`: the mean over all regions of bases P to 2 P - 1 of a window, counted from 0.
 
     Raises:
-        InputError: if a genome, a region, the model or an argument is invalid.
+        InputError: If a genome, a region, the model or an argument is invalid.
     """
     started = time.monotonic()
     splits = held_out_splits(args.dataset, args.window)
@@ -77,45 +82,44 @@ def bits(args):
     return results
 
 
-def held_out_splits(folder, window=1024):
+def held_out_splits(folder: str | Path, window: int = 1024) -> dict[str, list[GenomeDataset]]:
     """
-    What is held out of genomes, and the rest.
+    Split genomes into held-out regions, `test`, and the rest, `train`.
 
     Args:
-        folder (`str` or `Path`): Has FASTA files, and the file of held-out regions.
-        window (`int`, defaults to 1024): Bases in a window.
-
-    Returns:
-        `dict[str, list[GenomeDataset]]`: `train` and `test`.
+        folder: Folder of FASTA files with a file of held-out regions.
+        window: Length of a window in bases.
 
     Raises:
-        InputError: if there is no such file, or a region in it is not one of the genomes.
+        InputError: If there is no such file, or a region in it is not part of the genomes.
     """
     genomes, path = fasta_files(folder), Path(folder) / HELD_OUT_FILE
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; write a held-out region a line into it (chr7:1-5,000,000).")
+        raise InputError(f"{path}: there is no such file; write one held-out region per line to it (chr7:1-5,000,000).")
     regions = path.read_text(encoding="utf-8").split()
     return genome_splits(GenomeArguments(fasta=[str(genome) for genome in genomes], test=regions), window, seed=0)
 
 
-def window_bits(model, tokenizer, streams, window):
+def window_bits(model: Any, tokenizer: Any, streams: Iterable[GenomeDataset], window: int) -> dict[str, float]:
     """
-    Bits a base of a language model on windows that lie side by side.
+    Compute bits per base of a language model on adjacent windows.
 
     Args:
-        model ([`HyenaDNAForCausalLM`]), tokenizer: The language model.
-        streams (`list[GenomeDataset]`): Give the regions.
-        window (`int`): Bases that the model reads at once; the last window of a region may be shorter.
+        model: A [`HyenaDNAForCausalLM`] or another language model.
+        tokenizer: Its tokenizer.
+        streams: Genomes with the regions to score.
+        window: Length of a window in bases; the last one of a region may be shorter.
 
     Returns:
-        `dict[str, float]`: see [`bits`].
+        The metrics described in [`bits`].
     """
-    metrics, nats, scored = {}, np.zeros(window), np.zeros(window)
+    metrics: dict[str, float] = {}
+    nats, scored = np.zeros(window), np.zeros(window)
     for name, text in region_texts(streams):
         windows = (text[start : start + window] for start in range(0, len(text), window))
         total = count = 0
-        for found in sequence_log_likelihood(model, tokenizer, windows, per_base=True, window=window):
-            values = found.per_base
+        for scores in sequence_log_likelihood(model, tokenizer, windows, per_base=True, window=window):
+            values: Any = scores.per_base
             known = ~np.isnan(values)
             nats[: len(values)] -= np.where(known, values, 0)
             scored[: len(values)] += known
@@ -123,15 +127,17 @@ def window_bits(model, tokenizer, streams, window):
         metrics[f"bits, {name}"] = float(total / count / math.log(2))
     position = 1
     while position < window:
-        here = slice(position, 2 * position)
-        if scored[here].any():
-            metrics[f"bits at position, {position}"] = float(nats[here].sum() / scored[here].sum() / math.log(2))
+        positions = slice(position, 2 * position)
+        if scored[positions].any():
+            metrics[f"bits at position, {position}"] = float(
+                nats[positions].sum() / scored[positions].sum() / math.log(2)
+            )
         position *= 2
     return metrics
 
 
-def region_texts(streams):
-    """Name and bases of each region of some streams."""
+def region_texts(streams: Iterable[GenomeDataset]) -> Iterator[tuple[str, str]]:
+    """Iterate over names and bases of the regions of genomes."""
     for stream in streams:
         for piece in stream.regions:
             whole = (piece.start, piece.end) == (0, stream.fasta.lengths[piece.name])
@@ -139,11 +145,11 @@ def region_texts(streams):
             yield name, stream.fasta.fetch(piece.name, piece.start, piece.end)
 
 
-def _markov_bits(args, splits):
+def _markov_bits(args: BitsArguments, splits: dict[str, list[GenomeDataset]]) -> dict[str, float]:
     order = args.model.removeprefix(MARKOV)
     if not order.isdecimal() or not 0 <= int(order) <= 12:
-        raise InputError(f"--model {args.model}: give {MARKOV}0 to {MARKOV}12.")
-    genomes = {fasta_stem(stream.fasta.path): stream for stream in splits["train"]}
+        raise InputError(f"--model {args.model}: use {MARKOV}0 to {MARKOV}12.")
+    genomes = {str(fasta_stem(stream.fasta.path)): stream for stream in splits["train"]}
     unknown = next((name for name in args.markov_genomes if name not in genomes), None)
     if unknown is not None:
         raise InputError(f"--markov_genomes {unknown}: there are {', '.join(genomes)}.")

@@ -1,4 +1,4 @@
-"""The cells of a table: what each runs, its result in a file, and how ranks share them out."""
+"""Cells of a table: the commands that each runs, its result in a file, and their distribution over ranks."""
 
 import hashlib
 import json
@@ -9,8 +9,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,25 +23,25 @@ from ..pretrained import BUNDLED_CHECKPOINTS
 from ..training.runs import last_whole_checkpoint
 from .data import Data
 
-# What tells a process that it is one of several; the commands that cells run are each alone.
+# Variables that mark one of several processes; the commands of cells run alone.
 _LAUNCHER = re.compile(r"(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|GROUP_|ROLE_|MASTER_|TORCHELASTIC_|ACCELERATE_)")
 
-# How a command says what is wrong, and how a traceback ends.
-_ERROR = re.compile(r"hyenadna[\w .-]*: error: (?P<said>.*)|(?P<raised>\w+(\.\w+)*(Error|Exception)\b.*)")
+# The error line of a command, and the last line of a traceback.
+_ERROR = re.compile(r"hyenadna[\w .-]*: error: (?P<message>.*)|(?P<exception>\w+(\.\w+)*(Error|Exception)\b.*)")
 FIRST_OUTPUT = "FIRST_OUTPUT"
 
 
 @dataclass(frozen=True)
 class Step:
     """
-    A command of a cell.
+    Command of a cell.
 
     Attributes:
-        command (`str`): A subcommand of `hyenadna`.
-        arguments (`tuple[str, ...]`): Its arguments, but for `--output_dir`. [`FIRST_OUTPUT`] stands for the folder
-            that the first step of the cell has made.
-        results (`str`): The JSON file that it leaves in `--output_dir`.
-        resumes (`bool`): Whether it is a training run, which goes on from a checkpoint if it is told to.
+        command: Subcommand of `hyenadna`.
+        arguments: Its arguments, without `--output_dir`. [`FIRST_OUTPUT`] stands for the output folder of the first
+            step of the cell.
+        results: Name of the JSON file that it writes to `--output_dir`.
+        resumes: Whether it is a training run, which can resume from a checkpoint.
     """
 
     command: str
@@ -47,10 +49,10 @@ class Step:
     results: str = "results.json"
     resumes: bool = False
 
-    def words(self, first_output=FIRST_OUTPUT):
-        """As on a command line."""
-        is_ours = self.command in ("probe", "bits")  # commands that only tables have
-        module = [f"hyenadna_hf.reproduce.{self.command}"] if is_ours else ["hyenadna_hf", self.command]
+    def words(self, first_output: str = FIRST_OUTPUT) -> list[str]:
+        """Return the words of the command line."""
+        is_module = self.command in ("probe", "bits")  # commands that only tables run
+        module = [f"hyenadna_hf.reproduce.{self.command}"] if is_module else ["hyenadna_hf", self.command]
         arguments = [first_output if word == FIRST_OUTPUT else word for word in self.arguments]
         return ["python", "-m", *module, *arguments]
 
@@ -68,29 +70,29 @@ class Cell:
     evaluated: str = ""
 
     @property
-    def key(self):
-        """Of all that its result depends on: arguments, the content of data and model, and the version."""
-        what = {
+    def key(self) -> str:
+        """Digest of all that the result depends on: arguments, contents of data and model, and the version."""
+        content = {
             "version": __version__,
             "data": self.data.fingerprint,
-            "model": _content(self.source),
+            "model": _fingerprint(self.source),
             "steps": [[self._portable(word) for word in step.words()] for step in self.steps],
         }
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _portable(self, word):
-        """A word of a command without where data and model are."""
+    def _portable(self, word: str) -> str:
+        """Replace the locations of data and model in a word of a command."""
         if word == self.source:
             return "MODEL"
         return word.replace(self.data.argument, "DATA") if word.startswith(self.data.argument) else word
 
-    def path(self, out):
-        """The file of its result."""
+    def path(self, out: Path) -> Path:
+        """Return the path of the result."""
         name = re.sub(r"[^\w.-]+", "_", f"{self.dataset}-{self.model}-seed{self.seed}")
         return out / "cells" / f"{name}-{self.key}.json"
 
-    def describe(self, **more):
-        """What there is to know of it before it has run, a `dict`, and `more`."""
+    def describe(self, **more: Any) -> dict[str, Any]:
+        """Describe the cell before it has run, together with `more`."""
         return {
             "dataset": self.dataset,
             "model": self.model,
@@ -104,29 +106,29 @@ class Cell:
             "bases": self.data.bases,
         } | more
 
-    def load(self, out):
-        """Its result, a `dict`, or `None`."""
+    def load(self, out: Path) -> dict[str, Any] | None:
+        """Load the result, if it exists."""
         path = self.path(out)
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def share(cells, rank, world_size):
-    """The cells of a rank: each cell is that of one rank, and their numbers differ by one at most."""
+def share(cells: Sequence[Cell], rank: int, world_size: int) -> Sequence[Cell]:
+    """Select the cells of a rank; each cell belongs to one rank, and their numbers differ by one at most."""
     return cells[rank::world_size]
 
 
-def run(cell, out, work, device=None):
+def run(cell: Cell, out: Path, work: Path, device: int | None = None) -> dict[str, Any]:
     """
-    Run a cell and write its result, or the reason that there is none; the pictures that it draws are kept beside it.
+    Run a cell and write its result, or the reason why there is none, together with its plots.
 
     Args:
-        cell ([`Cell`]): Which.
-        out (`Path`): The folder of the table.
-        work (`Path`): The folder of what is not kept. A run that was killed goes on from what it left there.
-        device (`int`, *optional*): Which of the visible GPUs to use.
+        cell: The cell.
+        out: Folder of the table.
+        work: Folder of temporary files, from which an interrupted run resumes.
+        device: Index of the GPU to use among the visible ones.
 
     Returns:
-        `dict`: `metrics` by name, or `reason`; and `command`, `seconds`, and what there is to know of the data.
+        `metrics` by name, or `reason`; also `command`, `seconds`, and a description of the data.
     """
     started = time.monotonic()
     result = cell.describe()
@@ -134,9 +136,9 @@ def run(cell, out, work, device=None):
     try:
         result["metrics"] = {}
         for number, step in enumerate(cell.steps):
-            found = _run_step(step, folder, number, device)
-            result["metrics"].update(metrics(step.command, found))
-            result.update({name: found[name] for name in ("start", "epochs") if name in found})
+            results = _run_step(step, folder, number, device)
+            result["metrics"].update(metrics(step.command, results))
+            result.update({name: results[name] for name in ("start", "epochs") if name in results})
     except (InputError, OSError, KeyError) as error:
         result.pop("metrics")
         result["reason"] = str(error)
@@ -151,31 +153,31 @@ def run(cell, out, work, device=None):
     return result
 
 
-def metrics(command, results):
-    """What the results of a command are for a table, as `dict[str, float]`."""
+def metrics(command: str, results: dict[str, Any]) -> dict[str, float]:
+    """Select the metrics of a table from the results of a command."""
     if command == "finetune":
         return results["test"]["model"]
     if command == "pretrain":
         return {"pretraining_seconds": results["train_seconds"]}
     if command in ("soft-prompt", "few-shot"):
-        return {_setting(row): row["accuracy"] for row in results["rows"] if "accuracy" in row}
+        return {_setting_name(row): row["accuracy"] for row in results["rows"] if "accuracy" in row}
     return results["metrics"]
 
 
-def _setting(row):
+def _setting_name(row: dict[str, Any]) -> str:
     (length, shots) = ((name, row[name]) for name in ("prompt_tokens", "tuning_samples", "shots") if name in row)
     return f"accuracy, {length[1]:,} {length[0].replace('_', ' ')}, {shots[1]:,} shots"
 
 
-def _run_step(step, folder, number, device):
-    """The results of a step, which it leaves in `folder/number`; what is done already is not done again."""
-    output, done = folder / str(number), folder / f"{number}.done"
-    if not done.is_file():
+def _run_step(step: Step, folder: Path, number: int, device: int | None) -> dict[str, Any]:
+    """Run a step, unless it is finished, and load its results from `folder/number`."""
+    output, marker = folder / str(number), folder / f"{number}.done"
+    if not marker.is_file():
         words = [*step.words(str(folder / "0")), "--output_dir", str(output)]
         if step.resumes and last_whole_checkpoint(output):
             words += ["--resume_from_checkpoint", "true"]
         elif step.resumes:
-            shutil.rmtree(output, ignore_errors=True)  # what was killed before its first checkpoint
+            shutil.rmtree(output, ignore_errors=True)  # left by a run that ended before its first checkpoint
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "log.txt", "w", encoding="utf-8") as log:
             status = subprocess.run(
@@ -186,28 +188,28 @@ def _run_step(step, folder, number, device):
                 env=_environment(device),
             ).returncode
         if status:
-            raise InputError(f"{step.command}: {_last_words(folder / 'log.txt')} (exit status {status})")
-        done.touch()
+            raise InputError(f"{step.command}: {_find_error(folder / 'log.txt')} (exit status {status})")
+        marker.touch()
     return json.loads((output / step.results).read_text(encoding="utf-8"))
 
 
-def _environment(device):
-    kept = {name: value for name, value in os.environ.items() if not _LAUNCHER.match(name)}
+def _environment(device: int | None) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not _LAUNCHER.match(name)}
     if device is not None and torch.cuda.device_count() > device:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        kept["CUDA_VISIBLE_DEVICES"] = visible[device] if visible != [""] else str(device)
-    return kept | {"COLUMNS": "200"}  # errors in one line
+        environment["CUDA_VISIBLE_DEVICES"] = visible[device] if visible != [""] else str(device)
+    return environment | {"COLUMNS": "200"}  # keeps errors on one line
 
 
-def _last_words(log):
-    """The last line of a log that says something: a command's error, or the end of a traceback."""
+def _find_error(log: Path) -> str:
+    """Return the last error in a log, of a command or of a traceback, or else its last line."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [match for line in lines if (match := _ERROR.match(line))]
-    return errors[-1]["said"] or errors[-1]["raised"] if errors else (lines or ["it said nothing"])[-1]
+    return errors[-1]["message"] or errors[-1]["exception"] if errors else (lines or ["no output"])[-1]
 
 
-def _content(source):
-    """What a model is: the digest of the weights and configuration in a folder, or else its name."""
+def _fingerprint(source: str) -> str:
+    """Return the digest of the weights and configuration in a folder, or else the name of the model."""
     folder = Path(BUNDLED_CHECKPOINTS.get(source, source)).expanduser()
     if not folder.is_dir():
         return source

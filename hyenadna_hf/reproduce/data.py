@@ -1,8 +1,10 @@
-"""The data of a table: found, limited, and told apart from those of the paper."""
+"""Data of a table: located, limited, and compared with those of the paper."""
 
 import hashlib
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,27 +22,27 @@ from ..jobs import replace_file, sha256, write_text
 from .bits import HELD_OUT_FILE, held_out_splits
 from .tables import WINDOW_LENGTHS
 
-SPLIT_SEED = 2222  # of what is held out and of what a limit leaves
+SPLIT_SEED = 2222  # of held-out sequences and of limited splits
 TEST_SHARE = 0.25  # of a single file
-SPECIES_WINDOWS = {"train": 2_000, "validation": 200, "test": 500}  # unless a limit says otherwise
+SPECIES_WINDOWS = {"train": 2_000, "validation": 200, "test": 500}  # without a limit
 CHROMATIN_CONTEXT = {"8k": 8_000}
-_MOST_N = 0.5  # of a window
+_MAX_N = 0.5  # share of a window
 ANNOTATIONS = (".gtf", ".gff3", ".gff")
-_LETTERS = np.frombuffer(b"NNNNNNNACGTN", dtype="S1")  # by token
+_LETTERS = np.frombuffer(b"NNNNNNNACGTN", dtype="S1")  # by token id
 
 
 @dataclass(frozen=True)
 class Data:
     """
-    A data set that cells can run on.
+    Data set that cells can run on.
 
     Attributes:
-        argument (`str`): What `--dataset` gets.
-        origin (`str`): Where it comes from.
-        split (`str`): Whether the splits are the published ones.
-        sizes (`dict[str, int]`): Sequences by split.
-        bases (`int`): In train.
-        fingerprint (`str`): Of names of classes and sequences in every split.
+        argument: Value of `--dataset`.
+        origin: Where the data come from.
+        split: Whether the splits are the published ones.
+        sizes: Number of sequences by split.
+        bases: Number of bases in the training split.
+        fingerprint: Digest of the class names and of the sequences of every split.
     """
 
     argument: str
@@ -51,92 +53,89 @@ class Data:
     fingerprint: str
 
 
-def prepare(kind, name, source, folder, limit, work):
+def prepare(kind: str, name: str, source: str | None, folder: str | None, limit: int | None, work: Path) -> Data:
     """
-    Find a data set and make what cells read of it.
+    Locate a data set and write the files that cells read.
 
-    Files that are whole are read where they are; of others a folder of Parquet files is made in `work`.
+    Files of complete data sets are read where they are; others are converted to a folder of Parquet files in `work`.
 
     Args:
-        kind (`str`): `labelled`, `species`, `biotypes`, `chromatin` or `genomes`.
-        name (`str`): Of the data set.
-        source (`str`, *optional*): Where it is; by default in `folder`, or without one on the Hub.
-        folder (`str`, *optional*): Where local files lie.
-        limit (`int`, *optional*): Sequences a split at most, in the proportions of the classes.
-        work (`Path`): Where to make files.
-
-    Returns:
-        [`Data`]
+        kind: `labelled`, `species`, `biotypes`, `chromatin` or `genomes`.
+        name: Name of the data set.
+        source: Path of the data set. Defaults to its path in `folder`, and without one to the Hub.
+        folder: Folder of local files.
+        limit: Maximum number of sequences per split, in the proportions of the classes.
+        work: Folder to write files to.
 
     Raises:
-        InputError: if it cannot be had.
+        InputError: If the data set is unavailable.
     """
-    where = source or (str(Path(folder).expanduser()) if folder else None)
+    location = source or (str(Path(folder).expanduser()) if folder else None)
     if kind == "labelled":
-        where = source or (find(folder, name) if folder else name)
-        data = load_labelled(where, test_fraction=TEST_SHARE, seed=SPLIT_SEED)
-        split = _split(name, where, data)
-        if limit is None and not Path(where).is_file():
-            return Data(where, where, split, _sizes(data), _bases(data), _fingerprint(data))
-    elif where is None:
-        raise InputError(f"{name}: these data are made from files; say where they lie by --data FOLDER.")
+        location = source or (find(folder, name) if folder else name)
+        data = load_labelled(location, test_fraction=TEST_SHARE, seed=SPLIT_SEED)
+        split = _describe_split(name, location, data)
+        if limit is None and not Path(location).is_file():
+            return Data(location, location, split, _sizes(data), _bases(data), _fingerprint(data))
+    elif location is None:
+        raise InputError(f"{name}: this data set is built from local files; set --data to their folder.")
     elif kind == "genomes":
-        return _genomes(where, limit)
+        return _prepare_genomes(location, limit)
     elif kind == "species":
-        data = species_windows(where, WINDOW_LENGTHS[name], SPECIES_WINDOWS if limit is None else limit)
+        data = species_windows(location, WINDOW_LENGTHS[name], SPECIES_WINDOWS if limit is None else limit)
         limit, split = None, f"windows of {', '.join(data['train'].features['label'].names)}, not the published genomes"
     elif kind == "biotypes":
-        data, split = _biotypes(Path(where)), "genes held out at random, not the published split"
+        data, split = _load_biotypes(Path(location)), "genes held out at random, not the published split"
     else:
-        data, split = _chromatin(Path(where), name)
+        data, split = _load_chromatin(Path(location), name)
     if limit is not None:
-        split = f"{split}; limited to {limit:,} a split"
-        data = {part: _limited(name, part, rows, limit) for part, rows in data.items()}
+        split = f"{split}; limited to {limit:,} per split"
+        data = {part: _limit(name, part, rows, limit) for part, rows in data.items()}
     fingerprint = _fingerprint(data)
-    made = work / f"{name}-{fingerprint[:12]}"
+    prepared = work / f"{name}-{fingerprint[:12]}"
     if "labels" in data["train"].column_names:
-        if not (made / "dataset_dict.json").is_file():
-            DatasetDict(data).save_to_disk(made)
+        if not (prepared / "dataset_dict.json").is_file():
+            DatasetDict(data).save_to_disk(prepared)
     else:
-        _write(data, made)
-    return Data(str(made), where, split, _sizes(data), _bases(data), fingerprint)
+        _write_parquet(data, prepared)
+    return Data(str(prepared), location, split, _sizes(data), _bases(data), fingerprint)
 
 
-def find(folder, name):
+def find(folder: str | Path, name: str) -> str:
     """
-    Where a data set is in a folder of them: `NAME/`, `NAME_train.csv.gz` and the like, or a single file.
+    Find a data set in a folder of data sets: `NAME/`, `NAME_train.csv.gz` and the like, or a single file.
 
-    A file is `NAME.csv.gz`, `test_NAME.csv.gz`, or a split that is alone (`NAME_test.csv.gz`).
+    The single file may be `NAME.csv.gz`, `test_NAME.csv.gz`, or the only split (`NAME_test.csv.gz`).
 
     Raises:
-        InputError: if it is not there.
+        InputError: If it does not exist.
     """
     folder = Path(folder).expanduser()
     splits = split_paths(folder / name)
     if "train" in splits:
         return str(folder / name)
-    alone = list(splits.values()) or [
+    single = list(splits.values()) or [
         path for path in (sorted(folder.iterdir()) if folder.is_dir() else ()) if _stem(path) in (name, f"test_{name}")
     ]
-    if len(alone) != 1:
+    if len(single) != 1:
         raise InputError(f"--data {folder}: there is no folder {name}, nor files {name}_train and {name}_test in it.")
-    return str(alone[0])
+    return str(single[0])
 
 
-def species_windows(folder, length, windows):
+def species_windows(folder: str, length: int, windows: int | dict[str, int]) -> dict[str, Dataset]:
     """
-    Windows of the genomes in a folder, as sequences.
+    Sample windows of the genomes in a folder, as sequences.
 
     Args:
-        folder (`str`): As for [`load_species`], which says what is held out.
-        length (`int`): Bases in a window.
-        windows (`int` or `dict[str, int]`): How many at most, in all or by split; as many of each species.
+        folder: Folder of genomes, with held-out chromosomes as in [`load_species`].
+        length: Length of a window in bases.
+        windows: Maximum number of windows per split, shared equally by the species; one number or by split.
 
     Returns:
-        `dict[str, Dataset]` with columns `sequence` and `label`.
+        Data sets by split, with columns `sequence` and `label`.
     """
     data = {}
-    streams = load_species(folder, length, seed=SPLIT_SEED, rank=0, world_size=1, n_policy="drop", max_n=_MOST_N)
+    streams = load_species(folder, length, seed=SPLIT_SEED, rank=0, world_size=1, n_policy="drop", max_n=_MAX_N)
     for split, stream in streams.items():
         most = min(stream.size(), windows if isinstance(windows, int) else windows[split])
         species = len(stream.names)
@@ -149,15 +148,16 @@ def species_windows(folder, length, windows):
         ]
         if len({row["label"] for row in rows}) < len(stream.names):
             raise InputError(
-                f"{folder}: {split} has no window of {length:,} bases of some species; give larger genomes or --limit."
+                f"{folder}: {split} has no window of {length:,} bases of some species; use larger genomes or a larger "
+                "--limit."
             )
         features = Features({"sequence": Value("string"), "label": stream.features["label"]})
         data[split] = Dataset.from_list(rows, features=features)
     return data
 
 
-def train_fasta(folder):
-    """The train split of a folder that [`prepare`] has made, as the path of a FASTA file for pretraining."""
+def train_fasta(folder: str | Path) -> str:
+    """Write the training split of a folder that [`prepare`] wrote to a FASTA file, and return its path."""
     path = Path(folder) / "windows.fa"
     if not path.is_file():
         sequences = pd.read_parquet(path.with_name("train.parquet"), columns=["sequence"])["sequence"]
@@ -166,9 +166,9 @@ def train_fasta(folder):
     return str(path)
 
 
-def _genomes(folder, limit):
+def _prepare_genomes(folder: str, limit: int | None) -> Data:
     if limit is not None:
-        raise InputError(f"--limit {limit}: held-out regions are scored whole; leave it out.")
+        raise InputError(f"--limit {limit}: held-out regions are scored completely; leave it out.")
     splits = held_out_splits(folder)
     bases = {
         split: sum(piece.end - piece.start for stream in streams for piece in stream.regions)
@@ -179,32 +179,32 @@ def _genomes(folder, limit):
     return Data(folder, folder, f"regions of {HELD_OUT_FILE}; sizes in bases", bases, bases["train"], fingerprint)
 
 
-def _biotypes(folder):
+def _load_biotypes(folder: Path) -> dict[str, Dataset]:
     if not folder.is_dir():
         raise InputError(f"--data {folder}: there is no such folder; check the path.")
     annotations = [path for path in sorted(folder.iterdir()) if path.name.removesuffix(".gz").endswith(ANNOTATIONS)]
     genomes = fasta_files(folder)
-    if len(annotations) == 1:  # its genome is the one that begins like it, if there are several
+    if len(annotations) == 1:  # of several genomes, use the one whose name starts like it
         stem = annotations[0].name.partition(".")[0]
         genomes = [path for path in genomes if path.name.partition(".")[0] == stem] or genomes
     if len(annotations) != 1 or len(genomes) != 1:
         raise InputError(
-            f"--data {folder}: biotypes need one GTF or GFF3 file and its genome; here are {len(annotations)} and "
-            f"{len(genomes)} FASTA files."
+            f"--data {folder}: biotypes need one GTF or GFF3 file and its genome; the folder has {len(annotations)} "
+            f"annotation and {len(genomes)} FASTA files."
         )
     data = load_biotypes(annotations[0], genomes[0], seed=SPLIT_SEED)
     return {split: rows.select_columns(["sequence", "label"]) for split, rows in data.items()}
 
 
-def _chromatin(folder, name):
-    """DeepSEA's files for windows of 1,000 bases; for longer ones its peaks, in the order of its labels."""
+def _load_chromatin(folder: Path, name: str) -> tuple[Mapping[str, Dataset], str]:
+    """Load DeepSEA's files for windows of 1,000 bases, or its peaks, in the order of its labels, for longer ones."""
     if name == "1k":
         return load_chromatin_mat(folder), "published split"
     order, genomes = folder / "labels.txt", fasta_files(folder)
     if not order.is_file() or len(genomes) != 1:
         raise InputError(
-            f"--data {folder}: windows of {name} are made of labels.txt (the paths of DeepSEA's 919 BED files in the "
-            f"order of its labels, one a line) and one FASTA file; here are {len(genomes)} of the latter."
+            f"--data {folder}: windows of {name} need labels.txt (the paths of DeepSEA's 919 BED files in the order of "
+            f"its labels, one per line) and one FASTA file; the folder has {len(genomes)} FASTA files."
         )
     peaks = {line: folder / line for line in order.read_text(encoding="utf-8").split()}
     factors = [label for column, label in enumerate(peaks) if column in CHROMATIN_GROUPS["TF"]]
@@ -212,15 +212,15 @@ def _chromatin(folder, name):
     return data, "chromosomes 8 and 9 for test, as published"
 
 
-def _stem(path):
+def _stem(path: Path) -> str | None:
     stem, dot, suffix = path.name.removesuffix(".gz").rpartition(".")
     return stem if dot + suffix in FORMATS else None
 
 
-def _split(name, where, data):
-    """What to know of the splits of a labelled data set."""
-    if Path(where).is_file():
-        return f"{1 - TEST_SHARE:.0%} and {TEST_SHARE:.0%} of {Path(where).name}, not the published split"
+def _describe_split(name: str, location: str, data: Mapping[str, Dataset]) -> str:
+    """Describe the splits of a labelled data set."""
+    if Path(location).is_file():
+        return f"{1 - TEST_SHARE:.0%} and {TEST_SHARE:.0%} of {Path(location).name}, not the published split"
     benchmark = BENCHMARKS.get(name)
     if benchmark is None or benchmark.train is None:
         return "splits as in the files"
@@ -230,7 +230,7 @@ def _split(name, where, data):
     return f"{train:,} / {test:,} of {benchmark.train:,} / {benchmark.test:,} sequences, not the published split"
 
 
-def _limited(name, split, rows, limit):
+def _limit(name: str, split: str, rows: Dataset, limit: int) -> Dataset:
     if len(rows) <= limit:
         return rows
     if "labels" in rows.column_names:
@@ -241,15 +241,15 @@ def _limited(name, split, rows, limit):
         raise InputError(f"--limit {limit}: too few for {split} of {name} ({error}).") from error
 
 
-def _sizes(data):
+def _sizes(data: Mapping[str, Dataset]) -> dict[str, int]:
     return {split: len(rows) for split, rows in data.items()}
 
 
-def _bases(data):
+def _bases(data: Mapping[str, Dataset]) -> int:
     return sum(map(len, data["train"]["sequence"]))
 
 
-def _fingerprint(data):
+def _fingerprint(data: Mapping[str, Dataset]) -> str:
     column = "label" if "label" in data["train"].column_names else "labels"
     digest = hashlib.sha256(repr(getattr(data["train"].features[column], "names", None)).encode())
     for split in sorted(data):
@@ -259,12 +259,12 @@ def _fingerprint(data):
     return digest.hexdigest()
 
 
-def _write(data, folder):
-    """Parquet files with the names of the classes, where there are none yet."""
+def _write_parquet(data: Mapping[str, Dataset], folder: Path) -> None:
+    """Write Parquet files with class names, unless they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in data.items():
         path, names = folder / f"{split}.parquet", rows.features["label"].names
         if not path.is_file():
             table = rows.to_pandas()
             table["label"] = [names[label] for label in table["label"]]
-            replace_file(path, lambda temporary, table=table: table.to_parquet(temporary, index=False))
+            replace_file(path, partial(table.to_parquet, index=False))

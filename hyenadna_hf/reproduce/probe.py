@@ -1,10 +1,12 @@
-"""Classifiers on the mean embeddings of frozen models, and pictures of these embeddings."""
+"""Classifiers on mean embeddings of frozen models, and plots of these embeddings."""
 
 import importlib.util
 import json
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,47 +32,50 @@ PROBES = {
     "boosted": lambda: HistGradientBoostingClassifier(random_state=0),
     "forest": lambda: RandomForestClassifier(500, random_state=0, n_jobs=-1),
 }
-MAX_TOKENS = 16_384  # in a batch
+MAX_TOKENS = 16_384  # per batch
 
 
 @dataclass
 class ProbeArguments:
-    output_dir: str = field(metadata={"help": "Where results.json goes, and embeddings.png."})
-    dataset: str = field(default="splice_sites_chr20", metadata={"help": "Labelled sequences, as of finetune."})
+    """Options of the command."""
+
+    output_dir: str = field(metadata={"help": "Folder for results.json and embeddings.png."})
+    dataset: str = field(default="splice_sites_chr20", metadata={"help": "Labelled sequences, as in finetune."})
     shots: list[int] = field(
-        default_factory=lambda: [0], metadata={"help": "Training sequences a class; 0 is all that there are."}
+        default_factory=lambda: [0], metadata={"help": "Numbers of training sequences per class; 0 for all."}
     )
-    draws: int = field(default=5, metadata={"help": "How often so many are drawn; metrics are the mean."})
-    probe: str = field(default="linear", metadata={"help": f"The classifier: {', '.join(PROBES)}."})
-    picture: bool = field(default=False, metadata={"help": "Draw the test split by t-SNE (and UMAP if installed)."})
-    seed: int = field(default=2222, metadata={"help": "Of draws, new weights and pictures."})
+    draws: int = field(default=5, metadata={"help": "Number of random draws of these sequences to average over."})
+    probe: str = field(default="linear", metadata={"help": f"Classifier: {', '.join(PROBES)}."})
+    picture: bool = field(default=False, metadata={"help": "Plot the test split by t-SNE (and UMAP if installed)."})
+    seed: int = field(default=2222, metadata={"help": "Seed of draws, new weights and plots."})
 
 
-def main(argv):
-    """Run `python -m hyenadna_hf.reproduce.probe` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> None:
+    """Run `python -m hyenadna_hf.reproduce.probe` with the arguments `argv`."""
     probe(*steps.parse("probe", __doc__, (ProbeArguments, ModelArguments), argv))
 
 
-def probe(args, model_args):
+def probe(args: ProbeArguments, model_args: ModelArguments) -> dict[str, Any]:
     """
-    Fit classifiers on mean embeddings of the train split and score them on the test split.
+    Fit classifiers on mean embeddings of the training split and score them on the test split.
 
     Args:
-        args ([`ProbeArguments`]), model_args ([`ModelArguments`]): As on the command line.
+        args: Options of the command.
+        model_args: Options of the model.
 
     Returns:
-        `dict`: what `results.json` holds. Its `metrics` are `accuracy`, `mcc`, `f1` (macro), `f1_weighted` and `auroc`
-        (of several classes, the mean of each against the others), each followed by `, all` or the number of training
+        The contents of `results.json`. Its `metrics` are `accuracy`, `mcc`, `f1` (macro), `f1_weighted` and `auroc` (of
+        several classes, the mean of each against the others), each followed by `, all` or the number of training
         sequences, as in `accuracy, 16 a class`.
 
     Raises:
-        InputError: if the data, the model or an argument will not do.
+        InputError: If the data, the model or an argument is invalid.
     """
     started = time.monotonic()
     if args.probe not in PROBES:
-        raise InputError(f"--probe {args.probe}: it is one of {', '.join(PROBES)}.")
+        raise InputError(f"--probe {args.probe}: it must be one of {', '.join(PROBES)}.")
     if args.draws < 1 or min(args.shots) < 0:
-        raise InputError(f"--draws {args.draws} --shots {args.shots}: give at least 1 draw and shots from 0.")
+        raise InputError(f"--draws {args.draws} --shots {args.shots}: use at least 1 draw, and 0 or more shots.")
     data = load_labelled(args.dataset, seed=args.seed)
     names = data["train"].features["label"].names
     labels = {split: np.array(data[split]["label"]) for split in ("train", "test")}
@@ -83,25 +88,27 @@ def probe(args, model_args):
         split: mean_embeddings(model, tokenizer, data[split]["sequence"], model_args.kmer)
         for split in ("train", "test")
     }
-    found = {}
+    metrics = {}
     for shots in args.shots:
         draws = [
             score(args.probe, embedded, labels, rows)
-            for rows in drawn(labels["train"], shots, args.draws if shots else 1, args.seed)
+            for rows in draw_rows(labels["train"], shots, args.draws if shots else 1, args.seed)
         ]
         for name in draws[0]:
-            found[f"{name}, {f'{shots} a class' if shots else 'all'}"] = float(np.mean([draw[name] for draw in draws]))
+            setting = f"{shots} a class" if shots else "all"
+            metrics[f"{name}, {setting}"] = float(np.mean([draw[name] for draw in draws]))
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     if args.picture:
-        picture(embedded["test"], [names[label] for label in labels["test"]], output_dir / "embeddings.png", args.seed)
+        classes = [names[label] for label in labels["test"]]
+        plot_embeddings(embedded["test"], classes, output_dir / "embeddings.png", args.seed)
     results = {
         "dataset": args.dataset,
         "model": model_args.model,
         "start": origin,
         "seed": args.seed,
         "sequences": {split: len(rows) for split, rows in data.items()},
-        "metrics": found,
+        "metrics": metrics,
         "seconds": round(time.monotonic() - started, 1),
     }
     text = json.dumps(results, indent=2) + "\n"
@@ -109,18 +116,20 @@ def probe(args, model_args):
     return results
 
 
-def score(kind, embedded, labels, rows=slice(None)):
+def score(
+    kind: str, embedded: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], rows: Any = slice(None)
+) -> dict[str, float]:
     """
-    Test metrics of a classifier that is fitted on some training rows.
+    Fit a classifier on some training rows and compute its metrics on the test split.
 
     Args:
-        kind (`str`): A key of `PROBES`.
-        embedded (`dict[str, np.ndarray]`): `train` and `test`, of shape `(sequences, width)`.
-        labels (`dict[str, np.ndarray]`): Of the same splits, numbers or names.
-        rows (`np.ndarray`, *optional*): Which of the training rows; all by default.
+        kind: A key of `PROBES`.
+        embedded: Embeddings of the splits `train` and `test`, of shape `(sequences, width)`.
+        labels: Class numbers or names of the same splits.
+        rows: Indices of the training rows. Defaults to all.
 
     Returns:
-        `dict[str, float]`
+        Metrics by name.
     """
     classifier = PROBES[kind]().fit(embedded["train"][rows], labels["train"][rows])
     probabilities = classifier.predict_proba(embedded["test"])
@@ -132,31 +141,32 @@ def score(kind, embedded, labels, rows=slice(None)):
     }
 
 
-def drawn(labels, shots, draws, seed):
-    """Rows of as many sequences of each class, anew in each draw; all rows for 0 shots."""
+def draw_rows(labels: np.ndarray, shots: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Draw the indices of `shots` sequences of each class, `draws` times; 0 shots select all sequences."""
     random = np.random.default_rng(seed)
     classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     for _ in range(draws):
         yield np.concatenate([random.choice(rows, shots or len(rows), replace=False) for rows in classes])
 
 
-def mean_embeddings(model, tokenizer, sequences, kmer=None):
+def mean_embeddings(model: Any, tokenizer: Any, sequences: Sequence[str], kmer: int | None = None) -> np.ndarray:
     """
-    The last hidden states of any model, as the mean over all that is not padding; longer inputs are cut.
+    Average the last hidden states of any model over all positions but padding; longer inputs are truncated.
 
     Args:
-        model (`PreTrainedModel`), tokenizer: Any with hidden states; HyenaDNA gets no special tokens, others do.
-        sequences (`list[str]`): DNA.
-        kmer (`int`, *optional*): Write them as overlapping words of this many bases.
+        model: Model with hidden states.
+        tokenizer: Its tokenizer; HyenaDNA gets no special tokens, other models do.
+        sequences: DNA sequences.
+        kmer: Length in bases of the overlapping words to split them into. Defaults to no splitting.
 
     Returns:
-        `np.ndarray` of shape `(sequences, width)`, float32.
+        A float32 array of shape `(sequences, width)`.
     """
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     limit = longest_input(model.config, tokenizer)
     if model.config.model_type == HyenaDNAConfig.model_type:
         return np.stack(list(embed(model, tokenizer, [sequence[:limit] for sequence in sequences])))
-    found = [None] * len(sequences)
+    embeddings: list[Any] = [None] * len(sequences)
     with torch.inference_mode():
         for numbered in length_bucketed(sequences, lambda text: min(len(text), limit or len(text)), MAX_TOKENS):
             numbers, texts = zip(*numbered)
@@ -173,20 +183,26 @@ def mean_embeddings(model, tokenizer, sequences, kmer=None):
             mask = inputs["attention_mask"].unsqueeze(-1)
             means = (output.last_hidden_state.float() * mask).sum(1) / mask.sum(1)
             for number, vector in zip(numbers, means.cpu().numpy()):
-                found[number] = vector
-    return np.stack(found)
+                embeddings[number] = vector
+    return np.stack(embeddings)
 
 
-def picture(embedded, labels, path, seed=0, title="mean embeddings of the test split"):
+def plot_embeddings(
+    embedded: np.ndarray,
+    labels: Sequence[str],
+    path: str | Path,
+    seed: int = 0,
+    title: str = "mean embeddings of the test split",
+) -> None:
     """
-    Draw embeddings in the plane by t-SNE, and by UMAP if the package umap-learn is installed.
+    Plot embeddings in two dimensions by t-SNE, and by UMAP if the package umap-learn is installed.
 
     Args:
-        embedded (`np.ndarray` of shape `(sequences, width)`): What to draw.
-        labels (`list[str]`): Its colours.
-        path (`Path`): The file to write.
-        seed (`int`, defaults to 0): Of the layout.
-        title (`str`): What stands above it, behind the name of the method.
+        embedded: Embeddings of shape `(sequences, width)`.
+        labels: Class of each sequence, shown by colour.
+        path: File to write.
+        seed: Seed of the layout.
+        title: Title, shown after the name of the method.
     """
     import matplotlib
 
@@ -202,10 +218,10 @@ def picture(embedded, labels, path, seed=0, title="mean embeddings of the test s
 
         layouts["UMAP"] = UMAP(random_state=seed).fit_transform(scaled)
     figure, panels = plt.subplots(1, len(layouts), figsize=(6 * len(layouts), 5), layout="constrained", squeeze=False)
-    labels = np.array(labels)
+    classes = np.array(labels)
     for axes, (method, flat) in zip(panels[0], layouts.items()):
-        for name in sorted(set(labels)):
-            axes.scatter(*flat[labels == name].T, s=12, label=name)
+        for name in sorted(set(classes)):
+            axes.scatter(*flat[classes == name].T, s=12, label=name)
         axes.set(title=f"{method} of {title}", xticks=[], yticks=[])
         axes.legend()
     replace_file(Path(path), lambda file: figure.savefig(file, dpi=150))

@@ -1,53 +1,59 @@
-"""A table of results as CSV, Markdown and a picture, with the published figures beside ours."""
+"""Tables of results as CSV, Markdown and a plot, with the published figures next to ours."""
 
 import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ..jobs import replace_file, write_text
 from ..machine import machine
 from ..markdown import markdown_table
+from .tables import Row, Table
+
+Line = dict[str, Any]
 
 
-def lines(table, rows, results):
+def summarize(table: Table, rows: Mapping[str, Row], results: Sequence[dict[str, Any]]) -> list[Line]:
     """
-    One line a row and model.
+    Summarize the runs of each row and model.
 
     Args:
-        table ([`Table`]): Gives models and published figures.
-        rows (`dict[str, Row]`): By name.
-        results (`list[dict]`): Of cells.
+        table: Table with the published figures.
+        rows: Rows by name.
+        results: Results of cells.
 
     Returns:
-        `list[dict]`: for each the published figure, mean, standard deviation (`None` for one run) and number of runs,
-        and how they were made; in the order of rows, then models.
+        One dictionary per row, metric and model with the published figure, mean, standard deviation (`None` for one
+        run), number of runs and their settings, in the order of rows, then models.
     """
     models = dict.fromkeys(result["model"] for result in results)
-    found = []
-    for row, what in rows.items():
-        of_row = [result for result in results if result["dataset"] == what.dataset]
-        for name in _metrics(what, of_row):
-            shown = row if name == what.metric else f"{row}, {name}"
+    lines = []
+    for row_name, row in rows.items():
+        row_results = [result for result in results if result["dataset"] == row.dataset]
+        for metric in _find_metrics(row, row_results):
+            shown = row_name if metric == row.metric else f"{row_name}, {metric}"
             for model in models:
-                runs = [result for result in of_row if result["model"] == model]
+                runs = [result for result in row_results if result["model"] == model]
                 if runs:
-                    published = table.published.get(row, {}).get(model)
-                    found.append({"row": shown, "model": model, **_line(runs, name, what, published)})
-    return found
+                    published = table.published.get(row_name, {}).get(model)
+                    lines.append({"row": shown, "model": model, **_summarize_runs(runs, metric, row, published)})
+    return lines
 
 
-def _metrics(row, results):
-    """The metrics of a row: its own, or all that begin like it if there are several kinds of runs."""
+def _find_metrics(row: Row, results: Sequence[dict[str, Any]]) -> Sequence[Any]:
+    """List the metrics of a row: its metric, or all that start with its name if there are several settings."""
     names = dict.fromkeys(name for result in results for name in result.get("metrics", ()))
     several = [name for name in names if name.startswith(f"{row.metric}, ")]
     return several or [row.metric]
 
 
-def _line(runs, metric, row, published):
+def _summarize_runs(runs: Sequence[dict[str, Any]], metric: Any, row: Row, published: float | None) -> Line:
     done = [run for run in runs if metric in run.get("metrics", ())]
     values = [row.scale * run["metrics"][metric] for run in done]
     first = (done or runs)[0]
-    reasons = dict.fromkeys(run.get("reason", f"it gave no {metric}") for run in runs if run not in done)
+    reasons = dict.fromkeys(run.get("reason", f"no {metric} in its results") for run in runs if run not in done)
     return {
         "metric": metric,
         "published": published,
@@ -68,48 +74,48 @@ def _line(runs, metric, row, published):
     }
 
 
-def write(table, found, out, command):
+def write(table: Table, lines: Sequence[Line], out: Path, command: str) -> None:
     """
-    Write `table.csv`, `table.md` and `table.png` into a folder.
+    Write `table.csv`, `table.md` and `table.png`.
 
     Args:
-        table ([`Table`]): What the title and note are.
-        found (`list[dict]`): From [`lines`].
-        out (`Path`): The folder.
-        command (`str`): What made them.
+        table: Table with title and note.
+        lines: Result of [`summarize`].
+        out: Folder to write to.
+        command: Command line that produced the results.
     """
-    rounded = [{name: round(x, 4) if isinstance(x, float) else x for name, x in line.items()} for line in found]
-    frame = pd.DataFrame(rounded, dtype=object)  # whole numbers stay whole beside empty cells
+    rounded = [{name: round(x, 4) if isinstance(x, float) else x for name, x in line.items()} for line in lines]
+    frame = pd.DataFrame(rounded, dtype=object)  # keeps integers in columns with empty cells
     replace_file(out / "table.csv", lambda path: frame.to_csv(path, index=False))
-    text = markdown(table, found, command)
+    text = markdown(table, lines, command)
     write_text(out / "table.md", text)
     if frame["mean"].notna().any() or frame["published"].notna().any():
-        replace_file(out / "table.png", lambda path: _plot(table, found, path))
+        replace_file(out / "table.png", lambda path: _plot(table, lines, path))
 
 
-def markdown(table, found, command):
-    """The table as text: figures first, then how each was made."""
-    rows, models = (list(dict.fromkeys(line[key] for line in found)) for key in ("row", "model"))
-    cells = {(line["row"], line["model"]): line for line in found}
-    figures = [[row, *(_figure(cells.get((row, model))) for model in models)] for row in rows]
+def markdown(table: Table, lines: Sequence[Line], command: str) -> str:
+    """Format the table as Markdown: first the figures, then the settings of each."""
+    rows, models = (list(dict.fromkeys(line[key] for line in lines)) for key in ("row", "model"))
+    cells = {(line["row"], line["model"]): line for line in lines}
+    figures = [[row, *(_format_figure(cells.get((row, model))) for model in models)] for row in rows]
     runs = [
         [
             line["row"],
             line["model"],
             line["metric"],
             f"{line['data']}: {line['split']}" if line["data"] else "",
-            " / ".join(_number(line[split]) for split in ("train", "validation", "test")),
+            " / ".join(_format_number(line[split]) for split in ("train", "validation", "test")),
             line["seeds"],
             line["evaluated"],
-            _number(line["epochs"]),
-            _number(line["seconds"]),
+            _format_number(line["epochs"]),
+            _format_number(line["seconds"]),
             line["reason"] or line["start"],
         ]
-        for line in found
+        for line in lines
     ]
-    head = ["", "model", "metric", "data", "train / validation / test", "seeds", "evaluated", "epochs", "s a run"]
-    commands = dict.fromkeys(line["command"] for line in found if line["command"])
-    listed = ["Each with its first seed:", "", "```bash", *commands, "```", ""] if commands else []
+    head = ["", "model", "metric", "data", "train / validation / test", "seeds", "evaluated", "epochs", "s per run"]
+    commands = dict.fromkeys(line["command"] for line in lines if line["command"])
+    listed = ["Commands, with the first seed:", "", "```bash", *commands, "```", ""] if commands else []
     return "\n".join(
         [
             f"# {table.title}",
@@ -121,7 +127,7 @@ def markdown(table, found, command):
             "",
             *markdown_table(["", *models], figures),
             "",
-            *markdown_table([*head, "start, or why there is none"], runs),
+            *markdown_table([*head, "start, or why there is no result"], runs),
             "",
             *listed,
             machine(),
@@ -130,7 +136,7 @@ def markdown(table, found, command):
     )
 
 
-def _figure(line):
+def _format_figure(line: Line | None) -> str:
     if line is None:
         return ""
     digits = line["digits"]
@@ -141,20 +147,20 @@ def _figure(line):
     return f"{line['mean']:.{digits}f}{spread} ({line['n']}){published}"
 
 
-def _number(value):
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if value == int(value) or value > 100 else f"{value:.1f}"
 
 
-def _plot(table, found, path):
+def _plot(table: Table, lines: Sequence[Line], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows, models = (list(dict.fromkeys(line[key] for line in found)) for key in ("row", "model"))
+    rows, models = (list(dict.fromkeys(line[key] for line in lines)) for key in ("row", "model"))
     figure, axes = plt.subplots(figsize=(8, 1.5 + 0.18 * len(rows) * (len(models) + 1)), layout="constrained")
     for number, model in enumerate(models):
-        shown = [line for line in found if line["model"] == model]
+        shown = [line for line in lines if line["model"] == model]
         heights = {line["row"]: rows.index(line["row"]) + 0.8 * (number + 0.5) / len(models) - 0.4 for line in shown}
         color = f"C{number % 10}"
         ours = [line for line in shown if line["n"]]
@@ -169,7 +175,7 @@ def _plot(table, found, path):
         published = [line for line in shown if line["published"] is not None]
         at = [heights[line["row"]] for line in published]
         axes.plot([line["published"] for line in published], at, "D", color=color, fillstyle="none", markersize=7)
-    if any(line["published"] is not None for line in found):
+    if any(line["published"] is not None for line in lines):
         axes.plot([], [], "D", color="gray", fillstyle="none", label="published")
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel="%", title=table.title)

@@ -1,27 +1,29 @@
-"""What commands that only tables run have in common: `python -m hyenadna_hf.reproduce.NAME`."""
+"""Shared code of the commands that only tables run: `python -m hyenadna_hf.reproduce.NAME`."""
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from transformers import HfArgumentParser
 
 from ..errors import InputError
 
 
-def parse(name, description, dataclasses, argv):
+def parse(name: str, description: str | None, dataclasses: Any, argv: list[str]) -> tuple[Any, ...]:
     """
     Parse the arguments of such a command.
 
     Args:
-        name (`str`): Its module.
-        description (`str`): Of the module.
-        dataclasses (`type` or `tuple[type]`): Their fields are the options.
-        argv (`list[str]`): The words of the command line.
+        name: Name of its module.
+        description: Description for `--help`.
+        dataclasses: Dataclass or dataclasses whose fields are the options.
+        argv: Words of the command line.
 
     Returns:
-        `tuple`: an instance of each of `dataclasses`.
+        An instance of each dataclass.
 
     Raises:
-        InputError: if an argument is unknown.
+        InputError: If an argument is unknown.
     """
     parser = HfArgumentParser(dataclasses, prog=f"hyenadna_hf.reproduce.{name}", description=description)
     *parsed, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
@@ -30,8 +32,8 @@ def parse(name, description, dataclasses, argv):
     return tuple(parsed)
 
 
-def run(name, main):
-    """Run such a command with the arguments of this process. An `InputError` is one line, with exit status 2."""
+def run(name: str, main: Callable[[list[str]], Any]) -> None:
+    """Run such a command with the arguments of this process; exit with status 2 and one line on an `InputError`."""
     try:
         main(sys.argv[1:])
     except InputError as error:

@@ -1,6 +1,8 @@
-"""The published tables: their figures, what is run for each column, and on what."""
+"""Published tables: their figures, and the model and data of each cell."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..data.genomic_benchmarks import GENOMIC_BENCHMARKS
 from ..data.nucleotide_transformer import NUCLEOTIDE_TRANSFORMER_TASKS
@@ -9,48 +11,47 @@ from ..data.nucleotide_transformer import NUCLEOTIDE_TRANSFORMER_TASKS
 @dataclass(frozen=True)
 class Model:
     """
-    What stands for a column.
+    Model of a column.
 
     Attributes:
-        source (`str` or `dict[str, str]`, *optional*): What `--model` gets, or that by data set; `None` if there are no
-            public weights.
-        arguments (`tuple[str, ...]`): What it needs besides.
-        training (`tuple[str, ...]`): What it needs besides to be fine-tuned.
+        source: Value of `--model`, for all data sets or by data set; `None` without public weights.
+        arguments: Further arguments of every command.
+        training: Further arguments of fine-tuning.
     """
 
     source: str | dict[str, str] | None
     arguments: tuple[str, ...] = ()
     training: tuple[str, ...] = ()
 
-    def source_for(self, dataset):
-        """What `--model` gets on a data set, or `None`."""
+    def source_for(self, dataset: str) -> str | None:
+        """Return the value of `--model` for a data set, or `None`."""
         return self.source.get(dataset) if isinstance(self.source, dict) else self.source
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: a data set and which of its metrics; `None` for every one that there is."""
+    """Line of a table: a metric on a data set."""
 
     dataset: str
-    metric: str | None
+    metric: str
     scale: float = 100.0  # figures are in percent
-    digits: int = 1  # behind the point
+    digits: int = 1  # after the decimal point
 
 
 @dataclass(frozen=True)
 class Table:
     """
-    A published table.
+    Published table.
 
     Attributes:
-        title (`str`): What it shows.
-        kind (`str`): What a cell runs: `finetune`, `probe`, `bits`, `soft-prompt`, `few-shot` or `warm-up`.
-        data (`str`): What its data sets are: `labelled`, `species`, `biotypes`, `chromatin` or `genomes`.
-        rows (`dict[str, Row]`): By name; empty if the user names the data sets.
-        models (`dict[str, Model]`): The columns.
-        published (`dict[str, dict[str, float]]`): Figures by row and model.
-        arguments (`tuple[str, ...]`): Of every cell.
-        note (`str`): What to know of the published figures.
+        title: Title of the table.
+        kind: Command that a cell runs: `finetune`, `probe`, `bits`, `soft-prompt`, `few-shot` or `warm-up`.
+        data: Kind of the data sets: `labelled`, `species`, `biotypes`, `chromatin` or `genomes`.
+        rows: Rows by name; empty if the user names the data sets.
+        models: Columns by name.
+        published: Published figures by row and model.
+        arguments: Further arguments of every cell.
+        note: Remarks on the published figures.
     """
 
     title: str
@@ -63,8 +64,8 @@ class Table:
     note: str = ""
 
 
-def _figures(text):
-    """Figures by row and column from a table of words; `-` is none."""
+def _figures(text: str) -> dict[str, dict[str, float]]:
+    """Parse a table of words into figures by row and column; `-` means no figure."""
     head, *lines = (line.split() for line in text.strip().splitlines())
     return {row: {name: float(x) for name, x in zip(head, figures) if x != "-"} for row, *figures in lines}
 
@@ -116,7 +117,7 @@ DHS,8k -           92.1    91.7
 HM,8k  -           88.7    89.3
 """)
 
-# Accuracy, %, of telling five species apart by windows of this length.
+# Accuracy, %, of classifying five species by windows of this length.
 _SPECIES = _figures("""
      gpt  hyenadna-pretrained
 1k   55.4 61.1
@@ -144,8 +145,11 @@ human_ocr_ensembl       72.53     71.83 71.91               76.50       74.55
 human_enhancers_ensembl 93.69     93.89 93.56               94.31       93.82
 """)
 
-# Encoders are fine-tuned at a lower rate than HyenaDNA, and count positions from the left.
-_ENCODER = {"arguments": ("--trust_remote_code",), "training": ("--learning_rate", "3e-5", "--padding_side", "right")}
+# Encoders are fine-tuned at a lower learning rate than HyenaDNA, and count positions from the left.
+_ENCODER: dict[str, Any] = {
+    "arguments": ("--trust_remote_code",),
+    "training": ("--learning_rate", "3e-5", "--padding_side", "right"),
+}
 
 MODELS = {
     "cnn": Model("cnn"),
@@ -162,7 +166,7 @@ MODELS = {
     "nt-2.5b-species": Model("InstaDeepAI/nucleotide-transformer-2.5b-multi-species", **_ENCODER),
     "bigbird": Model("AIRI-Institute/gena-lm-bigbird-base-t2t", **_ENCODER),
 }
-# Bases in a window of each data set of species.
+# Length in bases of the windows of each species data set.
 WINDOW_LENGTHS = {"1k": 1_024, "32k": 32_768, "250k": 250_000, "450k": 450_000, "1M": 1_000_000}
 _D256 = "hyenadna-tiny-1k-seqlen-d256"
 _SIZE_BY_LENGTH = {
@@ -174,18 +178,18 @@ _SIZE_BY_LENGTH = {
 }
 
 
-def _choose(figures, *names, **renamed):
-    """The columns of a table that are named, some by another name."""
+def _choose(figures: Mapping[str, Mapping[str, float]], *names: str, **renamed: str) -> dict[str, dict[str, float]]:
+    """Select the named columns of a table; keyword arguments map new names to names in the table."""
     old = {**{name: name for name in names}, **renamed}
     return {row: {new: cells[name] for new, name in old.items() if name in cells} for row, cells in figures.items()}
 
 
-def _models(*names, **others):
+def _models(*names: str, **others: Model) -> dict[str, Model]:
     return {name: MODELS[name] for name in names} | others
 
 
 _ABLATED = ("gpt", "gpt-pretrained", "hyenadna", "hyenadna-pretrained", "hyenadna-kmer", "hyenadna-bidirectional")
-_NO_FIGURES = "The paper gives curves and no numbers."
+_NO_FIGURES = "The paper shows curves without numbers."
 
 TABLES = {
     "genomic-benchmarks": Table(
@@ -195,16 +199,16 @@ TABLES = {
         {name: Row(name, GENOMIC_BENCHMARKS[name].metric) for name in _GENOMIC_BENCHMARKS},
         _models("cnn", "dnabert", "gpt-pretrained", "hyenadna-pretrained"),
         _choose(_GENOMIC_BENCHMARKS, "cnn", "dnabert", "hyenadna-pretrained", **{"gpt-pretrained": "gpt-main"}),
-        note="The published figures are the best epoch on the test split; ours never look at it.",
+        note="The published figures are those of the best epoch on the test split; ours never select on it.",
     ),
     "gb-ablations": Table(
-        "GenomicBenchmarks: what pretraining, single nucleotides and causality are worth",
+        "GenomicBenchmarks: effect of pretraining, single nucleotides and causality",
         "finetune",
         "labelled",
         {name: Row(name, GENOMIC_BENCHMARKS[name].metric) for name in _GENOMIC_BENCHMARKS},
         _models(*_ABLATED),
         _choose(_GENOMIC_BENCHMARKS, "cnn", *_ABLATED),
-        note="The published figures are the best epoch on the test split; ours never look at it.",
+        note="The published figures are those of the best epoch on the test split; ours never select on it.",
     ),
     "nucleotide-transformer": Table(
         "The 18 tasks of the Nucleotide Transformer",
@@ -224,11 +228,11 @@ TABLES = {
         | {"hyenadna": Model({"1k": "hyenadna-tiny-1k-seqlen", "8k": "hyenadna-small-32k-seqlen"})},
         _CHROMATIN,
         ("--label_groups", "deepsea"),
-        note="The published HyenaDNA has 7 M parameters at 1k and 3.5 M at 8k; its BigBird was trained on 8,000 bases, "
-        "the one that is to be had on the Hub is GENA-LM's.",
+        note="The published HyenaDNA has 7 M parameters at 1k and 3.5 M at 8k. Its BigBird was trained on 8,000 bases; "
+        "the one available on the Hub is that of GENA-LM.",
     ),
     "species": Table(
-        "Telling species apart",
+        "Species classification",
         "finetune",
         "species",
         {length: Row(length, "accuracy") for length in _SPECIES},
@@ -246,29 +250,29 @@ TABLES = {
         _models("dnabert", "nt-500m") | {"hyenadna-pretrained": Model("LongSafari/hyenadna-medium-160k-seqlen-hf")},
         _BIOTYPES,
         ("--probe", "boosted", "--picture"),
-        note="Ours is F1 weighted by class, of scikit-learn's histogram gradient boosting on sequences cut to what the "
-        "model reads; how the published figure weights classes, and which size of NT it has, is our reading.",
+        note="Ours is F1 weighted by class, of scikit-learn's histogram gradient boosting on sequences truncated to "
+        "the maximum length of the model. The weighting of the published figure and its size of NT are our reading.",
     ),
     "soft-prompt": Table(
         "Soft prompts", "soft-prompt", "labelled", {}, _models("hyenadna-pretrained"), note=_NO_FIGURES
     ),
     "few-shot": Table(
-        "Shots in the prompt", "few-shot", "labelled", {}, _models("hyenadna-pretrained"), note=_NO_FIGURES
+        "Few-shot prompting", "few-shot", "labelled", {}, _models("hyenadna-pretrained"), note=_NO_FIGURES
     ),
     "warm-up": Table(
-        "Pretraining with and without sequence-length warm-up, then telling species apart",
+        "Pretraining with and without sequence-length warm-up, then species classification",
         "warm-up",
         "species",
         {
-            f"{length}, {what}": Row(length, metric, scale)
+            f"{length}, {name}": Row(length, metric, scale)
             for length in WINDOW_LENGTHS
-            for what, metric, scale in (("accuracy", "accuracy", 100.0), ("pretraining, s", "pretraining_seconds", 1.0))
+            for name, metric, scale in (("accuracy", "accuracy", 100.0), ("pretraining, s", "pretraining_seconds", 1.0))
         },
         {"full length": Model(_SIZE_BY_LENGTH), "warm-up": Model(_SIZE_BY_LENGTH)},
         note="Published, at 450k: 40 % less training time and 7.5 points more accuracy with warm-up.",
     ),
     "probe": Table(
-        "Linear models on mean embeddings, of all training sequences or a few of each class",
+        "Linear models on mean embeddings, of all training sequences or a few per class",
         "probe",
         "labelled",
         {},
@@ -288,10 +292,10 @@ TABLES = {
             "grover": Model("PoetschLab/GROVER", **_ENCODER),
         },
         _FROZEN,
-        note="Which classifier the published figures are of is not said; --probe forest is a random forest.",
+        note="The paper does not state the classifier of these figures; --probe forest fits a random forest.",
     ),
     "pretrained": Table(
-        "Language models on held-out regions: bits a base, and by the bases before it",
+        "Language models on held-out regions: bits per base, and by the number of bases before it",
         "bits",
         "genomes",
         {
@@ -300,10 +304,10 @@ TABLES = {
         },
         {"markov-5": Model("markov-5"), "markov-11": Model("markov-11")}
         | {name.rpartition("-")[2]: Model(name) for name in ("hyenadna-tiny-1k-chr20", "hyenadna-tiny-1k-human")},
-        note="Bits a base, not percent. A position P is the mean of the bases P to 2 P - 1 of a window, from 0.",
+        note="Bits per base, not percent. A position P is the mean of bases P to 2 P - 1 of a window, counted from 0.",
     ),
     "local": Table(
-        "Data sets of one's own",
+        "Your own data sets",
         "finetune",
         "labelled",
         {},

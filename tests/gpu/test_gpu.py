@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from model.test_golden import NAMES, hub_config
-from plans import BEGINNINGS, IN_PLACE, LOW, PIECES, ROWS, TRANSPARENT, WHOLE
+from plans import IN_PLACE, LOW, PIECES, PREFIXES, ROWS, TRANSPARENT, WHOLE
 from reference import randomise
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -47,7 +47,7 @@ pytestmark = [
 
 LENGTHS = [17, 255, 1000, 4097]
 TRAINING = {"transparent": TRANSPARENT, "whole": WHOLE, "rows": ROWS, "pieces": PIECES, "low": LOW}
-INFERENCE = [TRANSPARENT, WHOLE, PIECES, LOW, IN_PLACE, replace(IN_PLACE, tuning=BEGINNINGS)]
+INFERENCE = [TRANSPARENT, WHOLE, PIECES, LOW, IN_PLACE, replace(IN_PLACE, tuning=PREFIXES)]
 SIZES = [{}, {"hyena_order": 3, "short_filter_order": 4}, {"bidirectional": True}]
 HEADS = [HyenaDNAForCausalLM, HyenaDNAForMaskedLM, HyenaDNAForSequenceClassification, HyenaDNAForTokenClassification]
 C, SEP, PAD = 8, 1, 4

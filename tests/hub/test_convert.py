@@ -122,7 +122,7 @@ def test_sizes_are_read_off_the_tensors_where_there_is_no_configuration(tmp_path
     convert(write(tmp_path / "source", tensors), tmp_path / "made")
     torch.testing.assert_close(logits(tmp_path / "made", outputs), outputs["logits"], rtol=0, atol=5e-5)
     bare = {key: value for key, value in tensors.items() if "pos_emb" not in key}
-    with pytest.raises(InputError, match=r"tell max_seq_len; give --config config\.json"):
+    with pytest.raises(InputError, match=r"provide max_seq_len; pass --config config\.json"):
         convert(write(tmp_path / "bare", bare), tmp_path / "made2")
 
 
@@ -144,7 +144,7 @@ def test_bidirectional_models_convert_to_ours_only(model_class, tied, tmp_path):
 def test_bidirectional_models_of_the_original_code_are_refused(tmp_path):
     tensors, config, _ = read_golden("original_o2_L65")
     config["layer"]["bidirectional"] = True
-    with pytest.raises(InputError, match=r"says layer\.bidirectional"):
+    with pytest.raises(InputError, match=r"sets layer\.bidirectional"):
         convert(write(tmp_path / "source", tensors, config), tmp_path / "made")
 
 
@@ -273,12 +273,12 @@ def test_tied_heads(tmp_path):
 
 BREAKS = {
     "missing": (lambda t: t.pop("hyena.backbone.ln_f.bias"), "ln_f.bias is missing"),
-    "extra": (lambda t: t.update({"hyena.backbone.surplus": torch.ones(1)}), "surplus is not of this model"),
+    "extra": (lambda t: t.update({"hyena.backbone.surplus": torch.ones(1)}), "surplus is not part of this model"),
     "misshapen": (
         lambda t: t.update({"hyena.backbone.ln_f.bias": torch.ones(3)}),
         r"ln_f.bias is \(3,\) and not \(16,\)",
     ),
-    "integer": (lambda t: t.update({"hyena.backbone.ln_f.bias": torch.ones(16).long()}), "holds torch.int64"),
+    "integer": (lambda t: t.update({"hyena.backbone.ln_f.bias": torch.ones(16).long()}), "has dtype torch.int64"),
     "not finite": (lambda t: t.update({"hyena.backbone.ln_f.bias": torch.full((16,), torch.nan)}), "not finite"),
     "deltas": (
         lambda t: t["hyena.backbone.layers.0.mixer.filter_fn.modulation.deltas"].add_(1e-3),
@@ -294,7 +294,7 @@ BREAKS = {
     ),
     "a block far away": (
         lambda t: t.update({"hyena.backbone.layers.999999999.norm1.weight": torch.ones(16)}),
-        "layers.2 is missing, though there is layers.999999999",
+        "layers.2 is missing, although there is layers.999999999",
     ),
     "a filter's layer far away": (
         lambda t: t.update({"hyena.backbone.layers.0.mixer.filter_fn.implicit_filter.99999998.weight": torch.ones(1)}),
@@ -349,7 +349,7 @@ def test_a_configuration_that_contradicts_the_weights(change, tmp_path):
 def test_a_configuration_that_transformers_cannot_read_or_save(change, tmp_path):
     tensors, config, _ = read_golden("hub_o2_L65")
     write(tmp_path / "source", tensors, {**config, **change})
-    with pytest.raises(InputError, match="the configuration is of no HyenaDNA"):
+    with pytest.raises(InputError, match="the configuration is not valid for HyenaDNA"):
         convert(tmp_path / "source", tmp_path / "made")
     assert not (tmp_path / "made").exists()
 

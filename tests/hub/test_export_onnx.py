@@ -59,7 +59,7 @@ def test_a_graph_gives_the_numbers_of_the_model(make_model, config, tmp_path, na
 
 
 def test_a_long_graph_of_weights_in_bfloat16(make_model, tmp_path):
-    """Long enough that beginnings are convolved by shorter transforms, with weights in bfloat16."""
+    """Long enough that prefixes are convolved by shorter transforms, with weights in bfloat16."""
     config = HyenaDNAConfig(d_model=6, n_layer=1, max_seq_len=1500, filter_order=8)
     model = make_model(HyenaDNAForCausalLM, config).bfloat16()
     path = tmp_path / "model.onnx"

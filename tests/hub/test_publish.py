@@ -91,7 +91,7 @@ def test_a_broken_upload_is_taken_up_and_a_branch_is_made(make_model, config, tm
     server.broken.add("commit")
     command = ("-m", "hyenadna_hf", "publish", "mine", "someone/splice", "--revision", "v2")
     failed = run(*command, status=2)
-    assert "the upload failed" in failed.stderr and "not sent twice" in failed.stderr
+    assert "the upload failed" in failed.stderr and "again to resume" in failed.stderr
     assert len(server.uploads) == 1 and not server.repositories["someone/splice"]["v2"]
     server.broken.clear()
     run(*command)
@@ -130,7 +130,7 @@ trainer.push_to_hub()
     [
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "config.json").write_text("{}"), "names no architecture"),
-        (lambda folder: (folder / "tokenizer_config.json").unlink(), "no tokenizer in it"),
+        (lambda folder: (folder / "tokenizer_config.json").unlink(), "contains no tokenizer"),
         (lambda folder: (folder / "model.safetensors").unlink(), "does not load without this package"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "does not load without this package"),
         (lambda folder: (folder / "modeling_hyenadna.py").write_text("import hyenadna_hf"), "does not load"),
@@ -146,7 +146,7 @@ def test_what_does_not_load_is_not_published(make_model, config, tmp_path, hub, 
 
 
 def test_a_bad_repository_name_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"some\.\.one//x: no name of a repository"):
+    with pytest.raises(InputError, match=r"some\.\.one//x: not a valid repository name"):
         publish(BUNDLED_CHECKPOINTS["hyenadna-tiny-1k-remag"], "some..one//x")
 
 

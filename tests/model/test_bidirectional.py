@@ -166,7 +166,7 @@ class TestMaskedLanguageModel:
 
 def test_what_has_no_meaning_is_refused():
     ids = torch.randint(7, 11, (1, 20))
-    with pytest.raises(ValueError, match="Take HyenaDNAForMaskedLM"):
+    with pytest.raises(ValueError, match="Use HyenaDNAForMaskedLM"):
         HyenaDNAForCausalLM(HyenaDNAConfig(bidirectional=True, **SIZES))
     with pytest.raises(ValueError, match="Set bidirectional=True"):
         HyenaDNAForMaskedLM(HyenaDNAConfig(**SIZES))

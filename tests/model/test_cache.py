@@ -10,13 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import IN_PLACE, WHOLE
-from reference import randomise
+from reference import causal_conv_direct, randomise
 from transformers import AutoModel, DynamicCache
 
 from hyenadna_hf import HyenaDNACache, HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAModel
 from hyenadna_hf.model import cache_hyenadna
 from hyenadna_hf.model.cache_hyenadna import BLOCK, add_convolution
-from hyenadna_hf.model.longconv_hyenadna import causal_conv_direct
 from hyenadna_hf.model.tuning_hyenadna import TUNING
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 
@@ -222,9 +221,9 @@ def test_state_and_work_are_bounded(order, monkeypatch):
 @pytest.mark.parametrize(
     "start, length, stretch", [(0, 5, 5), (0, 5, 9), (5, 5, 3), (32, 32, 32), (7, 7, 64), (3, 9, 2), (0, 700, 800)]
 )
-@pytest.mark.parametrize("least_beginning", [1, 64])
-def test_stretches_of_a_convolution(start, length, stretch, least_beginning):
-    tuning = replace(TUNING, least_beginning=least_beginning, cache_transforms=64)  # several turns
+@pytest.mark.parametrize("least_prefix", [1, 64])
+def test_stretches_of_a_convolution(start, length, stretch, least_prefix):
+    tuning = replace(TUNING, least_prefix=least_prefix, cache_transforms=64)  # several turns
     v = torch.randn(2, 5, length, dtype=torch.float64)
     k = torch.randn(5, start + stretch + 2, dtype=torch.float64)
     out = torch.randn(2, 5, stretch, dtype=torch.float64)
@@ -238,7 +237,7 @@ class TestErrors:
     def test_another_number_of_rows(self):
         model = model_of()
         _, cache = in_pieces(model, torch.randint(7, 11, (2, 9)))
-        with pytest.raises(ValueError, match="3 rows, but past_key_values was made by a call with 2"):
+        with pytest.raises(ValueError, match="3 rows, but past_key_values was created by a call with 2"):
             model(torch.randint(7, 11, (3, 1)), past_key_values=cache)
 
     def test_a_cache_of_another_kind(self):

@@ -233,7 +233,7 @@ class TestRefusals:
     def test_a_sequence_classifier(self):
         model = build(HyenaDNAForSequenceClassification)
         for how in JOINS:
-            with pytest.raises(ValueError, match="one prediction a row"):
+            with pytest.raises(ValueError, match="one prediction per row"):
                 model(**joined(sequences_of(LENGTHS), how))
 
     @pytest.mark.parametrize("how", JOINS)

@@ -5,14 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import future_conv_direct
+from reference import causal_conv_direct, future_conv_direct
 
 from hyenadna_hf.model.longconv_hyenadna import (
     LongConvolution,
-    RealTransform,
-    beginnings,
-    causal_conv_direct,
+    RealFFT,
     fft_size,
+    prefix_lengths,
 )
 from hyenadna_hf.model.tuning_hyenadna import TUNING
 
@@ -42,9 +41,9 @@ def test_direct_is_the_definition():
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 64, 65, 129, 1000, 1537])
-@pytest.mark.parametrize("least_beginning", [1, 64])
-def test_fft_equals_direct_in_values_and_gradients(length, least_beginning):
-    tuning = replace(TUNING, least_beginning=least_beginning)
+@pytest.mark.parametrize("least_prefix", [1, 64])
+def test_fft_equals_direct_in_values_and_gradients(length, least_prefix):
+    tuning = replace(TUNING, least_prefix=least_prefix)
     # float64: the two differ by rounding alone, which grows with the logarithm of the length.
     arguments = [
         torch.randn(2, 3, length, dtype=torch.float64, requires_grad=True),
@@ -71,7 +70,7 @@ def test_a_stretch_of_the_linear_convolution(length, start, stop):
 
 
 def test_in_memory_that_is_used_again():
-    convolution = LongConvolution(1000, tuning=replace(TUNING, least_beginning=1))
+    convolution = LongConvolution(1000, tuning=replace(TUNING, least_prefix=1))
     v, k = torch.randn(2, 3, 1000, dtype=torch.float64), torch.randn(3, 1000, dtype=torch.float64)
     expected = convolution(v, convolution.spectra(k))
     spectra = [torch.empty(3, n, dtype=torch.complex128) for n in convolution.spectrum_lengths]
@@ -101,19 +100,19 @@ def test_the_first_positions_are_as_exact_as_the_last_ones(length):
 def test_gradients_of_the_transform(length, size):
     """First and second ones, by finite differences; and those of PyTorch's transform."""
     x = torch.randn(2, length, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: RealTransform.apply(x, size), x)
-    assert torch.autograd.gradgradcheck(lambda x: RealTransform.apply(x, size).abs().square(), x)
+    assert torch.autograd.gradcheck(lambda x: RealFFT.apply(x, size), x)
+    assert torch.autograd.gradgradcheck(lambda x: RealFFT.apply(x, size).abs().square(), x)
     weight = torch.randn(2, size // 2 + 1, dtype=torch.complex128)
     mine, theirs = (
         torch.autograd.grad((transform(x, size) * weight).abs().square().sum(), x)[0]
-        for transform in (RealTransform.apply, torch.fft.rfft)
+        for transform in (RealFFT.apply, torch.fft.rfft)
     )
     torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
 @given(st.integers(1, 10**7))
-def test_beginnings_get_shorter(size):
-    lengths = beginnings(size)
+def test_prefixes_get_shorter(size):
+    lengths = prefix_lengths(size)
     assert all(16 * n <= before for before, n in zip([size // 2, *lengths], lengths))
     assert (size < 2048) == (not lengths)
 
@@ -155,7 +154,7 @@ def test_fft_size_is_the_least_fast_one(length):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("length", [1, 2, 17, 64, 257, 1100])
 def test_gradients_are_those_of_the_transforms_one_by_one(length, causal):
-    """Of [`Convolved`] against autograd through PyTorch's transforms, with beginnings and without, and second ones."""
+    """First and second ones equal those of autograd through PyTorch's transforms, with and without prefixes."""
     make = torch.Generator().manual_seed(length)
     # As in groups of rows: a kernel for all rows of a channel.
     v = torch.randn(3, 2, length, generator=make, dtype=torch.float64).requires_grad_()
@@ -167,7 +166,7 @@ def test_gradients_are_those_of_the_transforms_one_by_one(length, causal):
         found = []
         for native in (True, False):
             convolution = LongConvolution(
-                length, causal=causal, native=native, tuning=replace(TUNING, least_beginning=least)
+                length, causal=causal, native=native, tuning=replace(TUNING, least_prefix=least)
             )
             y = convolution(v, convolution.spectra(*kernels))
             first = torch.autograd.grad((y * weights[0]).sum(), (v, *kernels), create_graph=True)

@@ -42,14 +42,14 @@ def kept(model):
     masked=st.booleans(),
     memory=st.sampled_from(MEMORY),
     plan=st.sampled_from([WHOLE, IN_PLACE, None]),
-    least_beginning=st.sampled_from([1, 64]),
+    least_prefix=st.sampled_from([1, 64]),
 )
 @torch.no_grad()
-def test_values(lengths, order, bidirectional, masked, memory, plan, least_beginning):
+def test_values(lengths, order, bidirectional, masked, memory, plan, least_prefix):
     """One after the other, so that what one length left serves, or must not serve, the next."""
     model = model_of(hyena_order=order, bidirectional=bidirectional, memory=memory, use_bias=order != 3)
     if plan is not None:
-        tuning = replace(plan.tuning, least_beginning=least_beginning)
+        tuning = replace(plan.tuning, least_prefix=least_prefix)
         plan = replace(plan, keeps_spectra=memory != "low", tuning=tuning)
     for length in lengths:
         ids = torch.randint(0, 12, (2, length))
@@ -273,7 +273,7 @@ def test_a_plan_that_cannot_be():
         cache = model(ids, use_cache=True).past_key_values
         for plan, reason in (
             (IN_PLACE, "single steps of a cache"),
-            (PIECES, "mixer_in_pieces=True: pieces fill no cache"),
+            (PIECES, "mixer_in_pieces=True: pieces support neither a cache"),
             (ROWS, "without a cache or shards"),
         ):
             with pytest.raises(ValueError, match=reason):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import BEGINNINGS, IN_PLACE, LOW, PIECES, ROWS, TRANSPARENT, WHOLE
+from plans import IN_PLACE, LOW, PIECES, PREFIXES, ROWS, TRANSPARENT, WHOLE
 from reference import randomise
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNAModel
@@ -68,7 +68,7 @@ def test_reading_a_prompt_into_a_cache(length, order, short, masked):
     if masked:
         mask[1, : length // 2 + 1] = 0
         mask[0, length // 3] = 0
-    out = model(ids[:, :length], mask[:, :length], use_cache=True, plan=replace(IN_PLACE, tuning=BEGINNINGS))
+    out = model(ids[:, :length], mask[:, :length], use_cache=True, plan=replace(IN_PLACE, tuning=PREFIXES))
     hidden = [out.last_hidden_state]
     for begin, end in [(length, length + 50), *((i, i + 1) for i in range(length + 50, length + 90))]:
         out = model(ids[:, begin:end], mask[:, begin:end], past_key_values=out.past_key_values)
@@ -161,7 +161,7 @@ class TestTrainingInPieces:
         model = model_of(hyena_order=order, short_filter_order=short, use_bias=order != 3)
         ids = torch.randint(0, 12, (2, length))
         expected = self.gradients(model, ids, TRANSPARENT)
-        for plan in (WHOLE, ROWS, replace(ROWS, tuning=BEGINNINGS), PIECES, LOW):
+        for plan in (WHOLE, ROWS, replace(ROWS, tuning=PREFIXES), PIECES, LOW):
             for mine, other in zip(self.gradients(model, ids, plan), expected):
                 torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
 

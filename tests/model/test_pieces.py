@@ -22,7 +22,7 @@ def in_pieces(size, cut, shared, parameter, unused):
     def function(place, part, shared):
         return whole(part, shared, parameter[place])
 
-    made = Pieces(function, (2, cut.shape[2], 3), torch.float64, 1, size, cut_dim=2)
+    made = Pieces(function, (2, cut.shape[2], 3), torch.float64, 1, size, split_dim=2)
     return made(cut, [shared], [parameter, unused])
 
 
@@ -56,7 +56,7 @@ def test_what_is_not_used_gets_no_gradient():
 def test_random_numbers_are_drawn_once():
     """The gradient of dropout is zero where its value is; and what is drawn afterwards is the same."""
     x = torch.ones(100, requires_grad=True)
-    out = Pieces(lambda _, part: F.dropout(part), (100,), torch.float32, 0, 7, cut_dim=0, random=True)(x)
+    out = Pieces(lambda _, part: F.dropout(part), (100,), torch.float32, 0, 7, split_dim=0, random=True)(x)
     state = torch.get_rng_state()
     out.sum().backward()
     assert torch.equal(torch.get_rng_state(), state)
@@ -69,7 +69,7 @@ def test_weights_cast_without_gradients_serve_nobody_else():
     linear = torch.nn.Linear(4, 4)
     x = torch.randn(6, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        pieces = Pieces(lambda _, part: linear(part), (6, 4), torch.bfloat16, 0, 2, cut_dim=0)
+        pieces = Pieces(lambda _, part: linear(part), (6, 4), torch.bfloat16, 0, 2, split_dim=0)
         first = pieces(x, parameters=linear.parameters())
         second = linear(x)
     torch.testing.assert_close(first, second)
@@ -81,7 +81,7 @@ def test_sums_are_of_float32():
     """A thousand gradients of 1 are 1000 to bfloat16 only if they are not summed in it (there 256 + 1 is 256)."""
     bias = torch.nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
     x = torch.zeros(1000, 1, dtype=torch.bfloat16)
-    out = Pieces(lambda _, part: part + bias, (1000, 1), torch.bfloat16, 0, 1, cut_dim=0)(x, parameters=[bias])
+    out = Pieces(lambda _, part: part + bias, (1000, 1), torch.bfloat16, 0, 1, split_dim=0)(x, parameters=[bias])
     out.sum().backward()
     assert bias.grad == 1000
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from hyenadna_hf.model.shortconv_hyenadna import ShortConvolution, convolve_shortly
+from hyenadna_hf.model.shortconv_hyenadna import ShortConvolution, convolve_short
 
 
 def arguments(streams, channels, rows, length, order, dtype=torch.float64):
@@ -28,7 +28,7 @@ def test_values_and_gradients(streams, channels, rows, length, order):
     found, expected = torch.stack(ShortConvolution.apply(*given_to_both)), reference(*given_to_both)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     with torch.no_grad():
-        torch.testing.assert_close(convolve_shortly(*given_to_both), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(convolve_short(*given_to_both), expected, rtol=0, atol=1e-12)
     weights = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     for one, other in zip(*(torch.autograd.grad((y * weights).sum(), given_to_both) for y in (found, expected))):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from hyenadna_hf import HyenaDNATokenizer
-from hyenadna_hf.model.tokenization_hyenadna import _LookedUp
+from hyenadna_hf.model.tokenization_hyenadna import _TableEncoding
 
 IDS = {"[CLS]": 0, "[SEP]": 1, "[BOS]": 2, "[MASK]": 3, "[PAD]": 4, "[RESERVED]": 5, "[UNK]": 6}
 IDS.update(A=7, C=8, G=9, T=10, N=11)
@@ -119,7 +119,7 @@ def test_the_table_gives_what_rust_gives(texts, mode, arguments, truncation_side
             continue
         found = tokenizer(text, **arguments)
         ragged = expected["input_ids"].dtype == object  # NumPy's way, where PyTorch has an error
-        assert isinstance(found, _LookedUp) != ragged
+        assert isinstance(found, _TableEncoding) != ragged
         if ragged:
             continue
         assert found.keys() == expected.keys()

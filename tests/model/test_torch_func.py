@@ -249,7 +249,7 @@ def test_gradients_with_a_graph(plan, bidirectional, shared):
 )
 @both_directions
 def test_gradient_penalty_of_long_sequences(bidirectional, plan):
-    """In pieces as they are, beginnings among them."""
+    """In pieces as they are, prefixes among them."""
     model = model_of(bidirectional=bidirectional)
     ids = some_ids(1, LONG)
     expected = penalty(model, ids, plan=TRANSPARENT)

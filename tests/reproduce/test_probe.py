@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNATokenizer
 from hyenadna_hf.errors import InputError
-from hyenadna_hf.reproduce.probe import drawn, main, mean_embeddings, picture, score
+from hyenadna_hf.reproduce.probe import draw_rows, main, mean_embeddings, plot_embeddings, score
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_probe_of_a_frozen_model(kind, composition, tmp_path):
     [
         (["--shots", "31"], "the smallest class has 30"),
         (["--draws", "0"], "at least 1 draw"),
-        (["--probe", "tree"], "it is one of linear, boosted, forest"),
+        (["--probe", "tree"], "it must be one of linear, boosted, forest"),
     ],
 )
 def test_bad_arguments(arguments, message, composition, tmp_path):
@@ -60,11 +60,11 @@ def test_draws_have_so_many_of_each_class_and_none_twice(labels, shots, seed):
     labels = np.array(labels)
     counts = np.unique(labels, return_counts=True)[1]
     shots = min(shots, counts.min())
-    draws = list(drawn(labels, shots, 3, seed))
+    draws = list(draw_rows(labels, shots, 3, seed))
     for rows in draws:
         assert len(set(rows)) == len(rows)
         assert (np.unique(labels[rows], return_counts=True)[1] == (shots or counts)).all()
-    assert all((a == b).all() for a, b in zip(draws, drawn(labels, shots, 3, seed)))
+    assert all((a == b).all() for a, b in zip(draws, draw_rows(labels, shots, 3, seed)))
 
 
 def test_embeddings_of_other_models_do_not_see_their_padding():
@@ -99,5 +99,5 @@ def test_score_is_that_of_a_separable_set():
 
 
 def test_picture(tmp_path):
-    picture(np.random.default_rng(0).normal(size=(12, 4)), ["a", "b"] * 6, tmp_path / "x.png")
+    plot_embeddings(np.random.default_rng(0).normal(size=(12, 4)), ["a", "b"] * 6, tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 1000

@@ -117,7 +117,7 @@ def test_local_table(untrained, tmp_path, monkeypatch, capsys):
     (ours,) = read_table(out)
     assert float(ours["mean"]) > 70 and ours["n"] == "2" and ours["seeds"] == "1 2" and float(ours["sd"]) >= 0
     assert (ours["train"], ours["test"], ours["epochs"]) == ("40", "24", "4.0")
-    assert ours["split"] == "splits as in the files; limited to 40 a split" and ours["evaluated"] == "last epoch"
+    assert ours["split"] == "splits as in the files; limited to 40 per split" and ours["evaluated"] == "last epoch"
     assert ours["command"].endswith("--num_train_epochs 4 --learning_rate 1e-2 --per_device_train_batch_size 8")
     assert (out / "table.png").stat().st_size > 1000
     assert not any((out / "scratch" / "runs").iterdir())  # checkpoints of what is done are not kept
@@ -307,7 +307,7 @@ def test_mean_and_spread_over_seeds():
         for seed, value in enumerate((0.5, 0.6, 0.7))
     ]
     runs.append({"dataset": "a", "model": "m", "seed": 9, "seconds": 1.0, "reason": "no | room"})
-    (line,) = report.lines(table, table.rows, runs)
+    (line,) = report.summarize(table, table.rows, runs)
     assert (line["published"], line["n"], line["seeds"]) == (61.2, 3, "0 1 2")
     assert line["mean"] == pytest.approx(60) and line["sd"] == pytest.approx(10)
     text = report.markdown(table, [line], "hyenadna reproduce a")
@@ -320,8 +320,8 @@ def test_mean_and_spread_over_seeds():
         (["nonsense"], "table nonsense: there is no such table"),
         (["local"], "--datasets: the table local has none"),
         (["species", "--datasets", "2k"], "--datasets 2k: the table species has 1k"),
-        (["genomic-benchmarks", "--limit", "0"], "--limit 0: give more than 0"),
-        (["genomic-benchmarks", "--num_train_epochs", "-1"], "--num_train_epochs -1.0: give more than 0"),
+        (["genomic-benchmarks", "--limit", "0"], "--limit 0: it must be greater than 0"),
+        (["genomic-benchmarks", "--num_train_epochs", "-1"], "--num_train_epochs -1.0: it must be greater than 0"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(arguments, message, tmp_path, monkeypatch):
