@@ -271,7 +271,7 @@ def test_a_plan_that_cannot_be():
         cache = model(ids, use_cache=True).past_key_values
         for plan, reason in (
             (IN_PLACE, "whole sequences"),
-            (PIECES, "mixer_in_pieces=True: pieces fill no cache"),
+            (PIECES, "mixer_in_pieces=True: pieces support neither a cache nor shards"),
             (ROWS, "without a cache or shards"),
         ):
             with pytest.raises(ValueError, match=reason):
