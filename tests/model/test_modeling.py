@@ -59,8 +59,8 @@ def test_the_model_is_causal(make_model, config):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({}, "either input_ids or inputs_embeds"),
-        ({"input_ids": torch.ones(1, 3).long(), "inputs_embeds": torch.ones(1, 3, 12)}, "not both"),
+        ({}, "exactly one of input_ids and inputs_embeds"),
+        ({"input_ids": torch.ones(1, 3).long(), "inputs_embeds": torch.ones(1, 3, 12)}, "exactly one"),
         ({"input_ids": torch.ones(1, 3).long(), "output_attentions": True}, "output_attentions=True"),
         ({"input_ids": torch.ones(1, 3).long(), "attention_mask": torch.ones(1, 4)}, r"\(1, 4\).*\(1, 3\)"),
         ({"input_ids": torch.ones(1, 71).long()}, "71 positions.*max_seq_len is 70"),
