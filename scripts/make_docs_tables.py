@@ -215,6 +215,7 @@ TABLES: dict[str, Table | Sizes | Output] = {
     "longest_inputs": Table("longest_inputs"),
     "longest_inputs_measured": Table("longest_inputs_measured"),
     "length_warmup": Table("length_warmup"),
+    "leakage": Table("leakage"),
     "pretraining": Table("pretraining"),
     "gue": Table("reproduce_gue/table"),
     "genomic_benchmarks_test_files": Table("reproduce_genomic_benchmarks_test_files/table"),
