@@ -3,7 +3,8 @@ Test sequences that also occur in train, in published splits.
 
     python benchmarks/leakage.py splice_sites_chr20 prom_core_all=gue/prom_core_all ... --out benchmarks/results/leakage
 
-A data set is anything that `hyenadna data info` reads: a name, a folder, or the common prefix of files. Writes .csv and .md.
+A data set is anything that `hyenadna data info` reads: a name, a folder, or the common prefix of files. Writes .csv
+and .md.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: the README as home page, files that pages link to, and a reference page per folder of the package."""
+"""Hooks of mkdocs: the README as home page, files that pages link to, and a reference page per folder."""
 
 import ast
 import posixpath
@@ -30,7 +30,7 @@ def on_files(files, config):
 
 
 def add_linked(files, config, markdown, folder):
-    """Add the files that a text links to, and those that they link to; links are relative to a folder of the repository."""
+    """Add the files that a text in a folder of the repository links to, and those that they link to."""
     for link in sorted(set(re.findall(r"\]\(([\w./-]+)", markdown))):
         target = posixpath.normpath(posixpath.join(folder, link))
         on_site = files.get_file_from_path(target.removeprefix("docs/"))

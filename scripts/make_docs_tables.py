@@ -4,9 +4,9 @@ Write the tables and figures of README.md and docs/ from benchmarks/results.
     python scripts/make_docs_tables.py            update the pages
     python scripts/make_docs_tables.py --check    exit with status 1 if a page is out of date
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`, a figure in a sentence between `<!-- figure: NAME -->` and
-`<!-- end -->`; NAME is a key of `TABLES` or `FIGURES`. Both come from the Markdown tables that benchmarks write beside
-their CSV files. `--check` also compares these two, so that neither can be edited alone.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, a figure in a sentence between `<!-- figure: NAME -->`
+and `<!-- end -->`; NAME is a key of `TABLES` or `FIGURES`. Both come from the Markdown tables that benchmarks write
+beside their CSV files. `--check` also compares these two, so that neither can be edited alone.
 """
 
 import argparse
@@ -46,7 +46,11 @@ class Table:
         columns = self.columns or {name: name for name in rows[0]}
         table = markdown_table(columns, ([row[name] for name in columns.values()] for row in rows))
         path = Path(os.path.relpath(RESULTS / f"{self.source}.md", page.parent)).as_posix()
-        line = ["", f"<small>[{': '.join([self.source, *machine(self.source)])}]({path})</small>"] if self.has_source else []
+        line = (
+            ["", f"<small>[{': '.join([self.source, *machine(self.source)])}]({path})</small>"]
+            if self.has_source
+            else []
+        )
         return "\n".join([*table, *line])
 
 
@@ -90,7 +94,7 @@ class Figure:
         return row[self.column]
 
 
-_LARGEST = {"size": "hyenadna-large-1m-seqlen", "positions": "1,000,000"}
+LARGEST = "hyenadna-large-1m-seqlen"
 
 TABLES: dict[str, Table | Sizes | Output] = {
     "quick_start": Output("quick_start"),
@@ -134,7 +138,7 @@ TABLES: dict[str, Table | Sizes | Output] = {
             '`"fast"`, GB': "fast, GB",
             "attention, GB": "attention, GB",
             "largest error, published": "published, largest difference",
-            "largest error, `\"auto\"`": "ours, largest difference",
+            'largest error, `"auto"`': "ours, largest difference",
         },
         lambda row: row["published, s"] != "",
     ),
@@ -185,7 +189,7 @@ TABLES: dict[str, Table | Sizes | Output] = {
             '`"low"`, GB': "inference, low, GB",
             '`"fast"`, GB': "inference, fast, GB",
         },
-        lambda row: row["size"] == _LARGEST["size"],
+        lambda row: row["size"] == LARGEST,
     ),
     "memory_training": Table(
         "memory",
@@ -195,7 +199,7 @@ TABLES: dict[str, Table | Sizes | Output] = {
             '`"low"`, GB': "training, low, GB",
             '`"low"` and gradient checkpointing, GB': "training, checkpointed, GB",
         },
-        lambda row: row["size"] == _LARGEST["size"] and any(row[f"training, {way}, GB"] for way in ("auto", "checkpointed")),
+        lambda row: row["size"] == LARGEST and row["training, auto, GB"] + row["training, checkpointed, GB"] != "",
     ),
     "generation": Table(
         "generation",
@@ -223,9 +227,7 @@ TABLES: dict[str, Table | Sizes | Output] = {
     "species": Table("reproduce_species/table"),
     "biotypes": Table("reproduce_biotypes/table"),
     "probe": Table("reproduce_probe/table"),
-    "few_shot": Table(
-        "few_shot/table", {"tuning samples": "tuning_samples", "shots": "shots", "accuracy": "accuracy"}
-    ),
+    "few_shot": Table("few_shot/table", {"tuning samples": "tuning_samples", "shots": "shots", "accuracy": "accuracy"}),
     "soft_prompt": Table(
         "soft_prompt/table",
         {
@@ -245,9 +247,6 @@ FIGURES = {
     "million_published_seconds": Figure("speed_1m", "published, s", {"positions": "1,000,000"}),
     "million_published_memory": Figure("speed_1m", "published, GB", {"positions": "1,000,000"}),
     "million_memory": Figure("speed_1m", "ours, GB", {"positions": "1,000,000"}),
-    "million_training_memory": Figure("memory", "training, checkpointed, GB", _LARGEST),
-    "million_training_seconds": Figure("memory", "training, checkpointed, s", _LARGEST),
-    "base_after_998000": Figure("generation", "cached, s/base", {"prompt, bases": "998,000"}),
 }
 
 
@@ -333,7 +332,9 @@ def _equal(value, shown):
 
 def _runs(rows):
     """The mean of each cell of a reproduced table, by row and model, as its Markdown shows it."""
-    return [{"cell": f"{row['row']}, {row['model']}", "mean": f"{float(row['mean']):.1f}"} for row in rows if row["mean"]]
+    return [
+        {"cell": f"{row['row']}, {row['model']}", "mean": f"{float(row['mean']):.1f}"} for row in rows if row["mean"]
+    ]
 
 
 def _matrix(shown):
