@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
 TEXTS = {"README.md": README, **PAGES}
-TRACKED = {
+FOLDERS = {
     "benchmarks",
     "docs",
     "examples",
@@ -76,9 +76,15 @@ def test_links_lead_somewhere(name):
 
 def test_the_tree_names_every_folder_and_no_other():
     tree = README.split("## The tree")[1].split("```")[1]
-    named = set(re.findall(r"(?<![\w/])([\w/]+)/(?=[\s,]|$)", tree, flags=re.MULTILINE))
-    inside = {name if (ROOT / name).is_dir() else f"hyenadna_hf/{name}" for name in named}
-    folders = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    folders = [path.name for path in folders if any(path.glob("*.py")) or any(path.glob("*/*"))]
-    packages = [f"hyenadna_hf/{path.parent.name}" for path in (ROOT / "hyenadna_hf").glob("*/__init__.py")]
-    assert inside == {*TRACKED.intersection(folders), *packages}
+    named = {path: set(re.findall(r"(\w+)/", " ".join(lines))) for path, lines in by_indentation(tree).items()}
+    packages = {path.parent.name for path in (ROOT / "hyenadna_hf").glob("*/__init__.py")}
+    assert named == {"": FOLDERS, "  ": packages}
+    assert all((ROOT / name).is_dir() for name in FOLDERS)
+
+
+def by_indentation(text):
+    found = {}
+    for line in text.strip().splitlines():
+        names = re.match(r"( *)((?:\w+/ *)+)", line)
+        found.setdefault(names[1], []).append(names[2])
+    return found
