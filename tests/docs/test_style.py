@@ -56,4 +56,3 @@ def test_the_package_gets_no_new_ones():
     files = [*ROOT.glob("hyenadna_cli/*.py"), *ROOT.glob("hyenadna_hf/*.py"), *ROOT.glob("hyenadna_hf/*/*.py")]
     found = [slip for path in files for slip in slips(path, PHRASES | DOCSTRINGS)]
     assert len(found) <= LEFT_IN_PACKAGE, "\n".join(found)
-

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +71,14 @@ def test_an_unknown_name_is_an_error(script, monkeypatch):
     page = script.PAGES[0]
     page.write_text(page.read_text(encoding="utf-8").replace("table: speed_short", "table: sped"), encoding="utf-8")
     assert re.search("README.md: table: sped is unknown", run(script, monkeypatch, "--check"))
+
+
+def test_the_picture_shows_these_results():
+    spec = importlib.util.spec_from_file_location("overview", ROOT / "docs" / "overview.py")
+    overview = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(overview)
+    with Image.open(ROOT / "docs" / "overview.png") as picture:
+        assert picture.text["Results"] == overview.digest(), "run python docs/overview.py"
 
 
 def test_results_are_tables_and_plots(script):
