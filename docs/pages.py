@@ -20,7 +20,7 @@ def on_config(config):
 
 def on_files(files, config):
     """Add generated pages to the files that mkdocs found."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     pages = [file.content_string for file in files.documentation_pages()]
     files.append(File.generated(config, "index.md", content=readme))
     add_linked(files, config, "".join([readme, "[](CHANGELOG.md)", *map(from_root, pages)]), "")
@@ -43,7 +43,7 @@ def add_linked(files, config, markdown, folder):
 
 def on_page_markdown(markdown, page, config, files):
     """Mend the links of a page; mkdocs calls this with the text of each."""
-    return markdown.replace("](../docs/", "](../") if page.file.generated_by else from_root(markdown)
+    return re.sub(r"\]\(((?:\.\./)*)docs/", r"](\1", markdown) if page.file.generated_by else from_root(markdown)
 
 
 def from_root(markdown):
