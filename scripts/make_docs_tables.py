@@ -44,6 +44,9 @@ class Table:
         """Return the table, for a page in the folder of `page`."""
         rows = [row for row in read(self.source) if self.where(row)]
         columns = self.columns or {name: name for name in rows[0]}
+        absent = [name for name in columns.values() if name not in rows[0]]
+        if absent:
+            raise SystemExit(f"{self.source}.md has no column {absent[0]!r}; update TABLES in {Path(__file__).name}.")
         table = markdown_table(columns, ([row[name] for name in columns.values()] for row in rows))
         path = Path(os.path.relpath(RESULTS / f"{self.source}.md", page.parent)).as_posix()
         line = (

@@ -56,7 +56,7 @@ def test_python_snippets_run(tmp_path, monkeypatch, capsys, fixtures):
 
 @pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if "\nfrom " in text])
 def test_names_in_snippets_exist(name):
-    """Also in those that want other data or several processes."""
+    """Including snippets that need other data or several processes."""
     imports = re.findall(r"^from .*$", "".join(snippets(TEXTS[name], "py(?:thon)?")), flags=re.MULTILINE)
     exec("\n".join(imports), {})
 
