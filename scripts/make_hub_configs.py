@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 PUBLISHED_WEIGHTS = """
 ## Use the published weights
 
-[LongSafari/{size}-hf](https://huggingface.co/LongSafari/{size}-hf) has weights of this size. With the package hyenadna_hf,
-load them as they are; importing it registers its classes, so no remote code runs:
+[LongSafari/{size}-hf](https://huggingface.co/LongSafari/{size}-hf) has weights of this size. With the package
+hyenadna_hf, load them as they are. Importing it registers its classes, so no remote code runs:
 
 ```python
 import hyenadna_hf
