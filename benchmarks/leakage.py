@@ -1,5 +1,5 @@
 """
-Test sequences that also occur in train, in published splits.
+Test sequences that also occur in train or validation, in published splits.
 
     python benchmarks/leakage.py splice_sites_chr20 prom_core_all=gue/prom_core_all ... --out benchmarks/results/leakage
 
@@ -9,6 +9,7 @@ and .md.
 
 import argparse
 
+from datasets import DatasetDict, concatenate_datasets
 from report import write_table
 
 from hyenadna_hf.data.leakage import KINDS, DistinctSequences
@@ -23,9 +24,11 @@ def main():
     rows = []
     for dataset in args.datasets:
         name, _, path = dataset.partition("=")
-        data = load_labelled(path or name)
-        counts = DistinctSequences(data).leakage()["train", "test"]
-        rows.append({"set": name, "test": len(data["test"])} | {KINDS[kind]: count for kind, count in counts.items()})
+        splits = load_labelled(path or name)
+        train = concatenate_datasets([splits["train"], splits["validation"]])  # one may be held out of the other
+        counts = DistinctSequences(DatasetDict(train=train, test=splits["test"])).leakage()["train", "test"]
+        kinds = {KINDS[kind]: count for kind, count in counts.items() if kind != "overlapping"}
+        rows.append({"set": name, "test": len(splits["test"]), **kinds})
     write_table(rows, args.out)
 
 
