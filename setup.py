@@ -23,9 +23,10 @@ TRAIN = [
 H5AD = ["anndata>=0.11", "pandas>=2.0,<3"]  # not part of "all": anndata has no version for pandas 3 yet
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 NOTEBOOKS = ["ipykernel>=6.29", "ipywidgets>=8.1", "nbclient>=0.10", "nbformat>=5.10"]
-DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0"]
+DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0", "ruff>=0.9"]  # ruff breaks long signatures
 TEST = [
     "captum>=0.8",
+    "codespell>=2.4",
     "hypothesis>=6.100",
     "mypy>=1.14",
     "parameterized>=0.9",

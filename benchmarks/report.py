@@ -1,6 +1,7 @@
 """Tables of measurements, as CSV and Markdown."""
 
 import csv
+import subprocess
 from pathlib import Path
 
 from hyenadna_hf.machine import machine
@@ -22,8 +23,15 @@ def write_table(rows, path):
         writer.writeheader()
         writer.writerows(rows)
     table = "\n".join(markdown_table(rows[0], (map(text, row.values()) for row in rows))) + "\n"
-    path.with_suffix(".md").write_text(f"{table}\n{machine()}\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(f"{table}\n{machine()}{commit()}\n", encoding="utf-8")
     print(table)
+
+
+def commit():
+    """Return the commit that is measured, as the end of a line; nothing outside a repository."""
+    command = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty", "--exclude", "*"]
+    described = subprocess.run(command, capture_output=True, text=True)
+    return f"; commit {described.stdout.strip()}" if described.returncode == 0 else ""
 
 
 def text(value):

@@ -1,10 +1,13 @@
 """
-Draw docs/overview.png: what the model does, and two measurements from benchmarks/results.
+Draw docs/overview.png: the model, and two measurements from benchmarks/results.
 
     python docs/overview.py
+
+The picture records a digest of the measurements, by which a test finds out that they have changed since.
 """
 
 import csv
+import hashlib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,22 +28,23 @@ def main():
     figure = plt.figure(figsize=(10, 5.6))
     shape = "round,pad=0,rounding_size=0.02"
     card = FancyBboxPatch((0.012, 0.02), 0.976, 0.96, boxstyle=shape, fc="white", ec="#c9d1d8", zorder=-1)
-    figure.add_artist(card)  # a ground of its own: pages are light or dark
+    figure.add_artist(card)  # an opaque background: pages are light or dark
     draw_model(figure.add_axes((0.03, 0.53, 0.94, 0.43)))
     generation(figure.add_axes((0.085, 0.12, 0.385, 0.31)))
     memory(figure.add_axes((0.575, 0.12, 0.375, 0.31)))
-    figure.savefig(ROOT / "docs" / "overview.png", dpi=150, transparent=True, metadata={"Software": None})
+    metadata = {"Software": None, "Results": digest()}
+    figure.savefig(ROOT / "docs" / "overview.png", dpi=150, transparent=True, metadata=metadata)
 
 
 def draw_model(axes):
-    """One base a token, through Hyena blocks, to the tasks."""
+    """Draw how tokens pass through Hyena blocks to the tasks."""
     axes.set(xlim=(0, 10), ylim=(0, 4))
     axes.axis("off")
     sequence = "ACGTTGCATTAGC"
     for i, base in enumerate(sequence):
         box(axes, 0.15 + 0.22 * i, 1.55, 0.19, 0.6, BASES[base], 0.03)
         axes.text(0.245 + 0.22 * i, 1.85, base, ha="center", va="center", color="white", weight="bold", size=11)
-    axes.text(1.55, 2.55, "DNA, one base a token", ha="center", weight="bold")
+    axes.text(1.55, 2.55, "DNA, one base per token", ha="center", weight="bold")
     axes.text(1.55, 1.15, "up to 1,000,000 at once", ha="center", va="center", color=GREY)
     for shift in (0.16, 0.08, 0):
         box(axes, 3.75 + shift, 0.25 + shift, 2.75, 3.0, "#eef3f8", 0.08, edge="#9db3c8")
@@ -57,18 +61,19 @@ def draw_model(axes):
 
 
 def generation(axes):
-    """Seconds a base generated, with the cache and without."""
+    """Plot seconds per generated base, with the cache and without."""
     rows = read("generation")
     bases = [int(row["prompt, bases"]) for row in rows]
     axes.loglog(bases, [float(row["recompute, s/base"]) for row in rows], "o-", color=WHOLE, label="recomputing")
     axes.loglog(bases, [float(row["cached, s/base"]) for row in rows], "o-", color=OURS, label="with the exact cache")
-    axes.set(title="Generating on 2 CPU cores: seconds a base", xlabel="bases before")
+    axes.set(title="Generating on 2 CPU cores: seconds per base", xlabel="bases before")
     style(axes, bases)
 
 
 def memory(axes):
-    """Gigabytes of a forward of one row, above those of the model."""
-    rows = [row for row in read("speed") + read("speed_1m") if row["rows"] == "1" and int(row["positions"]) >= 1024]
+    """Plot the peak memory of a forward pass of one row, above the loaded model."""
+    rows = [row for row in read("speed") + read("speed_1m") if row["rows"] == "1" and row["published, GB"]]
+    rows = [row for row in rows if int(row["positions"]) >= 1024]
     for name, label, colour in (("published", "published formulation", WHOLE), ("ours", "this package", OURS)):
         known = [(int(row["positions"]), float(row[f"{name}, GB"])) for row in rows]
         axes.loglog(*zip(*known), "o-", color=colour, label=label)
@@ -90,6 +95,12 @@ def box(axes, x, y, width, height, colour, rounding, edge="none"):
     shape = f"round,pad=0,rounding_size={rounding}"
     patch = FancyBboxPatch((x, y), width, height, boxstyle=shape, fc=colour, ec=edge)
     axes.add_patch(patch)
+
+
+def digest():
+    """Return a digest of the results in the picture."""
+    content = b"".join((RESULTS / f"{name}.csv").read_bytes() for name in ("generation", "speed", "speed_1m"))
+    return hashlib.sha256(content).hexdigest()
 
 
 def read(name):

@@ -1,4 +1,4 @@
-"""Pages that are made of what is elsewhere: the README with what it links to, and the reference, a page a folder."""
+"""Hooks of mkdocs: the README as home page, files that pages link to, and a reference page per folder."""
 
 import ast
 import posixpath
@@ -9,24 +9,32 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "hyenadna_hf"
+FOLDERS = [PACKAGE, *sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))]
+
+
+def on_config(config):
+    """Add the reference pages to the navigation; mkdocs calls this first."""
+    config.nav.append({"Python": [f"reference/{folder.name}.md" for folder in FOLDERS]})
+    return config
 
 
 def on_files(files, config):
-    """Called by mkdocs with the files that it found."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    """Add generated pages to the files that mkdocs found."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     pages = [file.content_string for file in files.documentation_pages()]
     files.append(File.generated(config, "index.md", content=readme))
-    add_linked(files, config, "".join([readme, *map(from_root, pages)]), "")
-    for folder in [PACKAGE, *sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))]:
+    add_linked(files, config, "".join([readme, "[](CHANGELOG.md)", *map(from_root, pages)]), "")
+    for folder in FOLDERS:
         files.append(File.generated(config, f"reference/{folder.name}.md", content=reference(folder)))
     return files
 
 
 def add_linked(files, config, markdown, folder):
-    """Add what a text links to, and what that links to; its links are relative to a folder of the repository."""
+    """Add the files that a text in a folder of the repository links to, and those that they link to."""
     for link in sorted(set(re.findall(r"\]\(([\w./-]+)", markdown))):
         target = posixpath.normpath(posixpath.join(folder, link))
-        if not files.get_file_from_path(target) and (ROOT / target).is_file():
+        on_site = files.get_file_from_path(target.removeprefix("docs/"))
+        if not on_site and (ROOT / target).is_file():
             files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
             if target.endswith(".md"):
                 text = (ROOT / target).read_text(encoding="utf-8")
@@ -34,17 +42,17 @@ def add_linked(files, config, markdown, folder):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Called by mkdocs with the text of each page."""
-    return markdown if page.file.generated_by else from_root(markdown)
+    """Mend the links of a page; mkdocs calls this with the text of each."""
+    return re.sub(r"\]\(((?:\.\./)*)docs/", r"](\1", markdown) if page.file.generated_by else from_root(markdown)
 
 
 def from_root(markdown):
-    """Links out of docs/, as they are on the site: there, what is in docs/ lies beside README.md."""
+    """Rewrite links out of docs/: on the site, the content of docs/ stands beside README.md."""
     return markdown.replace("](../README.md", "](index.md").replace("](../", "](")
 
 
 def reference(folder):
-    """A page with the public names of the package or a folder of it: a section a module."""
+    """Write a page with the public names of the package or of one of its folders, a section per module."""
     package = ".".join(folder.relative_to(ROOT).parts)
     parts = [f"# {package}"]
     for file in sorted(folder.glob("*.py")):

@@ -1,10 +1,18 @@
+import importlib.util
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAForMaskedLM
+from hyenadna_hf.hub.layouts import add_published_constants
 from hyenadna_hf.hub.sizes import (
     ALIASES,
     PUBLISHED_SIZES,
@@ -15,8 +23,25 @@ from hyenadna_hf.hub.sizes import (
 )
 
 HUB_CONFIGS = Path(__file__).parents[2] / "hub_configs"
+SCRIPTS = HUB_CONFIGS.parent / "scripts"
 NOT_SIZES = ("_name_or_path", "architectures", "auto_map", "transformers_version", "vocab_size")
+BLOCKED = "import sys; sys.modules['hyenadna_hf'] = None"
+CARD_PROGRAM = """
+{blocked}
+{snippet}
+import torch
+with torch.no_grad():
+    torch.save(model.eval()(torch.load("ids.pt")).logits, "logits.pt")
+print(type(model).__module__, tokenizer("ACGT")["input_ids"])
+"""
 MILLIONS = [0.44, 1.6, 0.44, 3.3, 6.6, 6.6, 6.6]
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("name, millions", list(zip(PUBLISHED_SIZES, MILLIONS, strict=True)))
@@ -51,6 +76,7 @@ def test_published_values(shared):
 @pytest.mark.parametrize("name", SIZE_NAMES)
 def test_the_folders_in_the_repository_are_what_the_code_writes(name, tmp_path):
     write_size_folder(name, tmp_path)
+    load_script("make_hub_configs").write_card(name, tmp_path)
     committed = HUB_CONFIGS / name
     # transformers 4 writes one file more, which says nothing new.
     assert {file.name for file in tmp_path.iterdir()} - {"special_tokens_map.json"} == {
@@ -64,6 +90,37 @@ def test_the_folders_in_the_repository_are_what_the_code_writes(name, tmp_path):
             shared_keys = mine.keys() & theirs.keys() - {"transformers_version", "added_tokens", "version"}
             mine, theirs = ({key: content[key] for key in shared_keys} for content in (mine, theirs))
         assert mine == theirs, file.name
+
+
+def test_the_card_loads_published_weights(make_model, shared, tmp_path, monkeypatch):
+    """Both ways of the card, on files named as the Hub names them."""
+    name = "hyenadna-tiny-1k-seqlen"
+    original = make_model(HyenaDNAForCausalLM, published_config(name))
+    tensors = {key: tensor.clone() for key, tensor in original.state_dict().items()}
+    tensors = add_published_constants(original.config, tensors)
+    published = tmp_path / "LongSafari" / f"{name}-hf"
+    shutil.copytree(shared / "reference" / "hub_files" / f"{name}-hf", published)
+    shutil.copytree(HUB_CONFIGS / name, tmp_path / name)
+    for folder in (published, tmp_path / name):  # the download
+        folder.chmod(0o755)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    monkeypatch.chdir(tmp_path)
+    text = (HUB_CONFIGS / name / "README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", text.split("## Use the published weights")[1], flags=re.DOTALL)
+    assert len(snippets) == 2
+    ids = torch.randint(7, 12, (2, 30))
+    torch.save(ids, "ids.pt")
+    with torch.no_grad():
+        expected = original(ids).logits
+    for snippet, package, special in zip(snippets, (True, False), ([1], [])):
+        program = CARD_PROGRAM.format(blocked="" if package else BLOCKED, snippet=snippet)
+        command = [sys.executable, "-c", program]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+        printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        module, tokens = printed.splitlines()[-1].split(" ", 1)
+        assert module.startswith("hyenadna_hf." if package else "transformers_modules.")
+        assert json.loads(tokens) == [7, 8, 9, 10, *special]
+        torch.testing.assert_close(torch.load("logits.pt"), expected, rtol=0, atol=1e-5)
 
 
 def test_an_unknown_size_is_named():

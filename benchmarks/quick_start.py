@@ -1,0 +1,36 @@
+"""
+The output of `hyenadna finetune`, as the README shows it.
+
+    python benchmarks/quick_start.py
+
+runs the command as a user would, in a folder of its own, and writes benchmarks/results/quick_start.md.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from report import commit, machine
+
+OUT = Path(__file__).parent / "results" / "quick_start.md"
+WIDTH = 90
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "hyenadna_hf", "finetune"]
+        environment = {**os.environ, "COLUMNS": str(WIDTH), "PYTHONPATH": str(Path(__file__).parents[1])}
+        output = subprocess.run(
+            command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        ).stdout
+    lines = output.rstrip().splitlines()
+    title = next(number for number, line in enumerate(lines) if "Held-out test split" in line)
+    shown = "\n".join(line.rstrip() for line in lines[title:])
+    OUT.write_text(f"```\n{shown}\n```\n\n{machine()}{commit()}\n", encoding="utf-8")
+    print(shown)
+
+
+if __name__ == "__main__":
+    main()
