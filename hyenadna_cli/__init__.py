@@ -26,6 +26,10 @@ COMMANDS = {
     "data": ("hyenadna_hf.data.info", "describe a labelled data set, or list the published ones"),
     "doctor": ("hyenadna_cli.doctor", "print what is installed, which devices there are, and what is missing"),
     "embed": ("hyenadna_hf.inference.embed_fasta", "embed the sequences of a FASTA file, or intervals of it"),
+    "evaluate-variants": (
+        "hyenadna_hf.inference.evaluate_variants",
+        "compare scores of labelled variants: AUROC, AUPRC and Spearman, by group",
+    ),
     "export-onnx": ("hyenadna_hf.hub.export_onnx", "write a model as an ONNX graph, compared with the model"),
     "few-shot": ("hyenadna_hf.training.few_shot", "classify with a language model after demonstrations"),
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),

@@ -100,13 +100,14 @@ def read_split(path: Path) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def read_file(path: Path) -> pd.DataFrame:
+def read_file(path: Path, wanted: str = TABLE) -> pd.DataFrame:
     """
-    Read a table of sequences: CSV or TSV (the header tells whether with commas, semicolons or tabs), JSON Lines, JSON,
+    Read a table: CSV or TSV (the header tells whether with commas, semicolons or tabs), JSON Lines, JSON,
     Parquet, Arrow, or FASTA whose headers end in `|label`.
 
     Args:
         path (`Path`): The file, or `-` for standard input. The format is told from the content.
+        wanted (`str`): What it is a table of, for error messages.
 
     Returns:
         `DataFrame` of strings. Rows have numbers from 0, those of FASTA their headers.
@@ -114,7 +115,7 @@ def read_file(path: Path) -> pd.DataFrame:
     Raises:
         InputError: if the file cannot be read.
     """
-    file = regular_file(path, TABLE, unpack=False)
+    file = regular_file(path, wanted, unpack=False)
     with open_packed(file) as content:
         start = content.read(6)
     kind, read = next(

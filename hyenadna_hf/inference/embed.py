@@ -66,7 +66,7 @@ def embed(
         InputError: if an argument will not do, at once; if a sequence is empty, too long or no DNA, at once for a list
             or a tuple, else when it is read.
     """
-    base = _base_model(model)
+    base = base_model_of(model)
     check_tokenizer(tokenizer)
     layer, window, stride = check_arguments(base.config, pooling, layer, max_tokens, window, stride)
     if isinstance(sequences, str):
@@ -114,7 +114,8 @@ def check_arguments(config, pooling, layer, max_tokens, window, stride):
     return layer % (config.n_layer + 1), window, stride
 
 
-def _base_model(model):
+def base_model_of(model):
+    """The base model of a HyenaDNA model, with PEFT adapters or without; an `InputError` for others."""
     if hasattr(model, "get_base_model"):  # PEFT: adapters are inside the layers, a prompt is not
         if model.active_peft_config.is_prompt_learning:
             raise InputError("the model has a soft prompt, which embed would leave out; give the model itself.")

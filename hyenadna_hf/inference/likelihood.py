@@ -231,12 +231,12 @@ class BaseLikelihood:
             values = [None] * len(chunk)
             for batch in length_bucketed(chunk, length, self.max_tokens):
                 indices, members = zip(*batch)
-                for index, scored in zip(indices, self._score(map(text, members))):
+                for index, scored in zip(indices, self.score_batch([*map(text, members)])):
                     values[index] = scored
             yield from zip(chunk, values)
 
-    def _score(self, sequences):
-        sequences = list(sequences)
+    def score_batch(self, sequences):
+        """What `stream` yields of each sequence of a batch (`list[str]`)."""
         if not any(sequences):
             return [np.empty(0, np.float32) for _ in sequences]
         ids = self._tokens(sequences, self.bos)

@@ -68,7 +68,7 @@ def score_vcf(args):
         InputError: if an argument or a file will not do.
     """
     out = output_path("--out", args.out, (".tsv", ".vcf", ".vcf.gz"))
-    with _open(args.vcf):
+    with open_vcf(args.vcf):
         pass
     model, tokenizer = load_language_model(args)
     with Fasta(args.fasta) as fasta:
@@ -101,8 +101,8 @@ def read_vcf(path, quiet=False):
     Raises:
         InputError: if the file is absent or damaged.
     """
-    with _open(path, quiet) as file:
-        for record in _records(path, file):
+    with open_vcf(path, quiet) as file:
+        for record in vcf_records(path, file):
             for alternate in record.alts or (None,):
                 yield Variant(record.contig, record.start, record.ref, alternate, record.id)
 
@@ -120,8 +120,8 @@ def write_vcf(source, path, rows):
 
     rows = (dict(zip(COLUMNS, row)) for row in rows)
     written = 0
-    with _open(source, quiet=True) as file:
-        for _ in _records(source, file):  # adds to the header what records have and it does not declare
+    with open_vcf(source, quiet=True) as file:
+        for _ in vcf_records(source, file):  # adds to the header what records have and it does not declare
             pass
         file.reset()
         header = file.header
@@ -131,7 +131,7 @@ def write_vcf(source, path, rows):
         # As text: pysam's own writing would add END to some records.
         with pysam.BGZFile(str(path), "w") if path.suffix == ".gz" else path.open("wb") as result:
             result.write(str(header).encode())
-            for record in _records(source, file):
+            for record in vcf_records(source, file):
                 alleles = [next(rows) for _ in record.alts or (None,)]
                 ratios = [None if row["llr"] == ABSENT else float(row["llr"]) for row in alleles]
                 reasons = ["." if row["reason"] == ABSENT else row["reason"] for row in alleles]
@@ -154,8 +154,8 @@ def write_vcf(source, path, rows):
 def _read_back(path):
     """How many records can be read, and whether they are in the order that an index needs."""
     places, number, in_order = {}, 0, True  # the last position on each contig
-    with _open(path, quiet=True) as file:
-        for record in _records(path, file):
+    with open_vcf(path, quiet=True) as file:
+        for record in vcf_records(path, file):
             number += 1
             comes_back = record.contig in places and record.contig != next(reversed(places))
             in_order &= not comes_back and places.get(record.contig, 0) <= record.pos
@@ -164,7 +164,8 @@ def _read_back(path):
 
 
 @contextmanager
-def _open(path, quiet=False):
+def open_vcf(path, quiet=False):
+    """Open a VCF or BCF file as a `pysam.VariantFile`, in a `with` statement; an `InputError` if it is damaged."""
     import pysam
 
     source = regular_file(path, VCF)
@@ -189,7 +190,8 @@ def _open(path, quiet=False):
         raise InputError(f"{unreadable} ({error}).") from error
 
 
-def _records(path, file):
+def vcf_records(path, file):
+    """The records of a file of [`open_vcf`]; an `InputError` names the place where it is damaged."""
     position = "the first record"
     try:
         for record in file:

@@ -118,20 +118,38 @@ def score_variants(
     Raises:
         InputError: at once, if an argument will not do.
     """
-    likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
+    loci = scored_loci(BaseLikelihood(model, tokenizer, bos, max_tokens), variants, fasta, window)
+    return (score for locus, strands in loci for score in _scores(locus, strands))
+
+
+def scored_loci(likelihood, variants, fasta, window):
+    """
+    Score the haplotypes of variants, the reference's once for those that differ in the alternate allele alone.
+
+    Args:
+        likelihood ([`BaseLikelihood`]): Scores haplotypes.
+        variants (iterable of [`Variant`]), fasta, window: See [`score_variants`].
+
+    Returns:
+        iterator of `tuple`: a [`Locus`], and for each of its strands the haplotypes with what `likelihood` makes of
+        each.
+
+    Raises:
+        InputError: at once, if the window is invalid.
+    """
     if not 2 <= window <= likelihood.longest:
         raise InputError(f"window={window}: give 2 to {likelihood.longest:,} bases; no more go into the model at once.")
-    return _score(likelihood, variants, fasta, window)
+    return _scored_loci(likelihood, variants, fasta, window)
 
 
-def _score(likelihood, variants, fasta, window):
+def _scored_loci(likelihood, variants, fasta, window):
     by_locus = groupby(variants, key=lambda variant: (variant.contig, variant.start, variant.reference))
     loci = (_locus(list(alternates), fasta, window) for _, alternates in by_locus)
     read, write = tee(loci)  # the first as far ahead of the second as `stream` reads
     haplotypes = (haplotype for locus in read for strand in locus.strands for haplotype in strand)
     scored = likelihood.stream(haplotypes, str)
     for locus in write:
-        yield from _scores(locus, [list(islice(scored, len(strand))) for strand in locus.strands])
+        yield locus, [list(islice(scored, len(strand))) for strand in locus.strands]
 
 
 class Locus(NamedTuple):
@@ -143,12 +161,14 @@ class Locus(NamedTuple):
         reasons (`list`): For each, why it has no score, or `None`.
         strands (`list[list[str]]`): The haplotypes on each strand: the reference's, then those of the variants with a
             score. Empty if there are none.
+        offsets (`tuple[int, int]`): Bases before the alleles on each strand.
         skipped (`int`): Bases of the window that are not A, C, G or T.
     """
 
     variants: list
     reasons: list
     strands: list
+    offsets: tuple = ()
     skipped: int = 0
 
 
@@ -169,7 +189,7 @@ def _locus(variants, fasta, window):
     forward = [(within_before + allele + after)[:window] for allele in alleles]
     reverse = [reverse_complement((before + allele + within_after)[-window:]) for allele in alleles]
     skipped = skipped_bases(within_before + reference + within_after)
-    return Locus(variants, reasons, [forward, reverse], skipped)
+    return Locus(variants, reasons, [forward, reverse], (start - left, right - end), skipped)
 
 
 def _why_not(variant, fasta, window):
@@ -201,7 +221,7 @@ def _why_not(variant, fasta, window):
 
 def _scores(locus, strands):
     """[`VariantScore`] of each variant of a locus, from the haplotypes of each strand and their log-probabilities."""
-    ratios = iter(zip(*([_log_ratio(reference, other) for other in others] for reference, *others in strands)))
+    ratios = iter(zip(*([log_ratio(reference, other) for other in others] for reference, *others in strands)))
     for variant, reason in zip(locus.variants, locus.reasons):
         if reason is not None:
             yield VariantScore(variant, reason=reason)
@@ -214,7 +234,7 @@ def _scores(locus, strands):
             yield VariantScore(variant, skipped=locus.skipped, reason="nothing_to_compare")
 
 
-def _log_ratio(reference, alternate):
+def log_ratio(reference, alternate):
     """
     Log-likelihood ratio of two haplotypes, over as many bases as are scored in both from the first difference on.
 
