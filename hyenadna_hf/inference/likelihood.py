@@ -176,6 +176,7 @@ class BaseLikelihood:
 
     Attributes:
         longest (`int`): The most bases that go into the model at once.
+        base_ids (`torch.LongTensor` of shape `(4,)`): The tokens of A, C, G and T.
 
     Raises:
         InputError: if the model has no language-modelling head, or the tokenizer not one token a base.
@@ -192,7 +193,7 @@ class BaseLikelihood:
         self.bos = bos
         self.max_tokens = max_tokens
         self.longest = model.config.max_seq_len - bos
-        self._bases = torch.tensor(tokenizer.convert_tokens_to_ids(list(BASES)))
+        self.base_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(BASES)))
 
     def tile_size(self, window=None, stride=None):
         """`window` and `stride` in bases, with their defaults; an `InputError` if they will not do."""
@@ -239,7 +240,7 @@ class BaseLikelihood:
         """What `stream` yields of each sequence of a batch (`list[str]`)."""
         if not any(sequences):
             return [np.empty(0, np.float32) for _ in sequences]
-        ids = self._tokens(sequences, self.bos)
+        ids = self.tokens(sequences)
         with inference_of(self.model):
             logits = self.model(input_ids=ids).logits[:, -ids.shape[1] :]  # behind a soft prompt, if there is one
             values = self._log_probabilities(logits[:, :-1], ids[:, 1:])
@@ -247,10 +248,10 @@ class BaseLikelihood:
             values = np.pad(values, ((0, 0), (1, 0)), constant_values=np.nan)
         return [row[: len(sequence)] for row, sequence in zip(values, sequences)]
 
-    def _tokens(self, sequences, bos=False):
+    def tokens(self, sequences):
         """Token ids, `(batch, length)`. The model is causal: padding on the right is never seen and needs no mask."""
         tokens = self.tokenizer(
-            [self.tokenizer.bos_token * bos + sequence for sequence in sequences],
+            [self.tokenizer.bos_token * self.bos + sequence for sequence in sequences],
             add_special_tokens=False,
             padding=True,
             padding_side="right",
@@ -260,7 +261,7 @@ class BaseLikelihood:
 
     def _log_probabilities(self, logits, ids):
         """Of the tokens `ids`, `(batch, length)`, given logits for each; NaN for those that are no base."""
-        bases = self._bases.to(ids.device)
+        bases = self.base_ids.to(ids.device)
         logits = logits[..., bases]
         log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         is_base = ids[..., None] == bases  # [B, L, 4]

@@ -114,13 +114,13 @@ class HaplotypeReader(BaseLikelihood):
         self._base = base_model_of(model)
 
     def score_batch(self, sequences):
-        ids = self._tokens(sequences, self.bos)
+        ids = self.tokens(sequences)
         lengths = torch.tensor([len(sequence) for sequence in sequences], device=ids.device)
         with inference_of(self.model):
             hidden = self._base(input_ids=ids).last_hidden_state
             logits = self.model.get_output_embeddings()(hidden[:, :-1])
             log_likelihoods = self._log_probabilities(logits, ids[:, 1:])
-            log_probabilities = logits[..., self._bases.to(ids.device)].float().log_softmax(-1).cpu().numpy()
+            log_probabilities = logits[..., self.base_ids.to(ids.device)].float().log_softmax(-1).cpu().numpy()
             bases = hidden[:, int(self.bos) :].float()
             is_base = torch.arange(bases.shape[1], device=ids.device) < lengths[:, None]
             embeddings = pool_positions(bases, is_base, "mean").cpu().numpy()
