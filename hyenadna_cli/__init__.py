@@ -24,6 +24,10 @@ COMMANDS = {
     "completion": ("hyenadna_cli.completion", "print a script that completes these commands in a shell"),
     "convert": ("hyenadna_hf.hub.convert", "make a Hub folder of a checkpoint in any published layout"),
     "data": ("hyenadna_hf.data.info", "describe a labelled data set, or list the published ones"),
+    "dependency-map": (
+        "hyenadna_hf.inference.dependency_map",
+        "map how a change of each base moves what is predicted at the others",
+    ),
     "doctor": ("hyenadna_cli.doctor", "print what is installed, which devices there are, and what is missing"),
     "embed": ("hyenadna_hf.inference.embed_fasta", "embed the sequences of a FASTA file, or intervals of it"),
     "evaluate-variants": (

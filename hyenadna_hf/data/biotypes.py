@@ -125,7 +125,7 @@ def _read_genes(gtf: Path, fasta: Fasta) -> list[_Gene]:
                 if not line.strip() or line.startswith("#"):
                     continue
                 where = f"{gtf}, line {number:,}"
-                columns, attributes, is_gff3 = _parse(where, line)
+                columns, attributes, is_gff3 = parse_annotation_row(where, line)
                 feature, is_gene = columns[2], GENE.fullmatch(columns[2])
                 if is_gff3 and not is_gene and feature not in ("CDS", "start_codon"):
                     continue
@@ -148,7 +148,7 @@ def _read_genes(gtf: Path, fasta: Fasta) -> list[_Gene]:
     return list((genes or spans).values())
 
 
-def _parse(where, line):
+def parse_annotation_row(where, line):
     """The columns of a row, its attributes, and whether they are those of GFF3."""
     columns = line.rstrip("\r\n").split("\t")
     if (

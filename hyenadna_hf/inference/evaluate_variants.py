@@ -68,7 +68,8 @@ class EvaluateVariantsArguments(InferenceArguments):
         default=None, metadata={"help": "Column of groups, such as consequences, to evaluate separately as well."}
     )
     baselines: list[str] = field(
-        default_factory=list, metadata={"help": "Columns of other scores, higher for variants more likely positive."}
+        default_factory=list,
+        metadata={"help": "Baselines: columns of scores, higher for variants more likely positive."},
     )
     score: list[str] = field(default_factory=lambda: list(SCORES), metadata={"help": f"Scores: {', '.join(SCORES)}."})
     control: bool = field(
