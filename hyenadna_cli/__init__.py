@@ -21,6 +21,7 @@ from importlib.metadata import version
 # Name, module whose main(argv) does it and returns its result as a dict, and what it does. The module's parser() gives
 # its arguments. Modules are imported when asked for.
 COMMANDS = {
+    "attribute": ("hyenadna_hf.inference.attribute", "attribute a prediction to the bases, as a track and a logo"),
     "completion": ("hyenadna_cli.completion", "print a script that completes these commands in a shell"),
     "convert": ("hyenadna_hf.hub.convert", "make a Hub folder of a checkpoint in any published layout"),
     "data": ("hyenadna_hf.data.info", "describe a labelled data set, or list the published ones"),

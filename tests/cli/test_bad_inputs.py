@@ -47,6 +47,9 @@ PROMPTS = "--dataset {source} --model {model} --output_dir {output} --shots 0 --
 SCORES = "--model {model} --out {output} --window 32 --use_cpu"
 TRAINING = "--output_dir {output} --max_steps 1 --save_steps 1 --use_cpu"
 CALLS = {
+    "attribute": Call(
+        "--region one:21-40 --fasta {source} --model {model} --out {output} --use_cpu", "genome.fa", "out.bw"
+    ),
     "convert": Call("{source} {output} --config {model}/config.json", "model.safetensors", "made"),
     "data": Call("info {source}", "table.csv"),
     "dependency-map": Call("--region one:21-30 --fasta {source} " + SCORES, "genome.fa", "map.npz"),
