@@ -1,18 +1,15 @@
 """
 Scores of variants that need more than the likelihood of their haplotypes, all from one pass over each haplotype.
 
-| score | definition |
-|---|---|
-| `llr` | log-likelihood ratio of the alternate haplotype against the reference, in nats; see [`score_variants`] |
-| `abs_llr` | its absolute value |
-| `jsd` | mean Jensen-Shannon divergence, in bits, between the distributions of the next base that the model gives in |
-|  | either haplotype, over the bases after the alleles |
-| `embedding_distance` | Euclidean distance between the means of the last hidden states over either haplotype |
+- `llr`: log-likelihood ratio of the alternate haplotype against the reference, in nats; see [`score_variants`].
+- `abs_llr`: its absolute value.
+- `jsd`: mean Jensen-Shannon divergence, in bits, between the distributions of the next base that the model gives in
+  either haplotype, over the bases after the alleles. It compares the same bases of the reference in both: base k after
+  the reference allele with base k after the alternate allele, of which only A, C, G and T count.
+- `embedding_distance`: Euclidean distance between the means of the last hidden states over either haplotype. The two
+  are nearly equal, and a cosine would lose their difference to rounding.
 
 Each is computed on both strands and averaged over those that have it. The haplotypes are those of [`score_variants`].
-`jsd` compares the same bases of the reference in both: base k after the reference allele with base k after the
-alternate allele, of which only A, C, G and T count. The distance is Euclidean because the two vectors are nearly equal:
-a cosine would lose their difference to rounding.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -142,6 +142,14 @@ def test_tangermeme_reads_the_model():
     np.testing.assert_allclose(values, expected.detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_mutagenesis_is_that_of_tangermeme(model):
+    saturation_mutagenesis = pytest.importorskip("tangermeme.saturation_mutagenesis").saturation_mutagenesis
+    sequence = SEQUENCE.replace("N", "G")
+    found = saturation_mutagenesis(OneHotModel(model, HyenaDNATokenizer()), one_hot([sequence]), target=0, device="cpu")
+    values = attribute(model, HyenaDNATokenizer(), sequence, "mutagenesis", 0)
+    np.testing.assert_allclose(values, found[0].sum(0), rtol=1e-4, atol=1e-4)
+
+
 def test_deep_lift_without_tangermeme(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="the package tangermeme is missing; pip install tangermeme"):

@@ -221,6 +221,22 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 
 
+def test_two_processes(folder, whole, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\nfrom hyenadna_hf.inference import evaluate_variants\nevaluate_variants.PART_BASES = 400\n"
+        "evaluate_variants.main(sys.argv[1:])\n"
+    )
+    words = [*arguments(folder, tmp_path / "out", models=("model", "other")), *LABELS]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    result = subprocess.run([*launch, *words], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("of 90 variants have scores") == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+    found, expected = (pd.read_parquet(path / "scores.parquet") for path in (tmp_path / "out", whole[1]))
+    pd.testing.assert_frame_equal(found, expected, atol=1e-5)
+
+
 def test_another_question_resumes_and_another_model_does_not(folder, tmp_path, monkeypatch):
     """Parts hold scores alone, so that labels may change."""
     script = KILLED.format(parts=3, arguments=[*arguments(folder, tmp_path / "out"), *LABELS])
