@@ -20,6 +20,7 @@ TRAIN = [
     "scipy>=1.11",
     "shtab>=1.7",
 ]
+ATTRIBUTION = ["logomaker>=0.8", "tangermeme>=1.0"]
 H5AD = ["anndata>=0.11", "pandas>=2.0,<3"]  # not part of "all": anndata has no version for pandas 3 yet
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 NOTEBOOKS = ["ipykernel>=6.29", "ipywidgets>=8.1", "nbclient>=0.10", "nbformat>=5.10"]
@@ -52,6 +53,7 @@ setup(
     install_requires=["torch>=2.4", "transformers>=4.57.6,<6", "tokenizers>=0.21", "safetensors>=0.4.3"],
     extras_require={
         "all": TRAIN,
+        "attribution": TRAIN + ATTRIBUTION,
         "docs": DOCS,
         "h5ad": H5AD,
         "notebooks": TRAIN + NOTEBOOKS,

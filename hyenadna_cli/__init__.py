@@ -24,11 +24,20 @@ from typing import Any
 # Name, module and description of each command. The module has parser(), which returns the argument parser, and
 # main(argv), which returns the result as a dict. Modules are imported only when their command runs.
 COMMANDS = {
+    "attribute": ("hyenadna_hf.inference.attribute", "attribute a prediction to the bases, as a track and a logo"),
     "completion": ("hyenadna_cli.completion", "print a script that completes these commands in a shell"),
     "convert": ("hyenadna_hf.hub.convert", "convert a checkpoint in any published layout to a Hub folder"),
     "data": ("hyenadna_hf.data.info", "describe a labelled data set, or list the published ones"),
+    "dependency-map": (
+        "hyenadna_hf.inference.dependency_map",
+        "map how changing each base changes the predictions at the others",
+    ),
     "doctor": ("hyenadna_cli.doctor", "print installed versions, available devices, and what is missing"),
     "embed": ("hyenadna_hf.inference.embed_fasta", "embed the sequences of a FASTA file, or intervals of it"),
+    "evaluate-variants": (
+        "hyenadna_hf.inference.evaluate_variants",
+        "evaluate scores of labelled variants: AUROC, AUPRC and Spearman, by group",
+    ),
     "export-onnx": ("hyenadna_hf.hub.export_onnx", "export a model to ONNX and compare the outputs"),
     "few-shot": ("hyenadna_hf.training.few_shot", "classify with a language model after demonstrations"),
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),

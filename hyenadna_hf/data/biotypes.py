@@ -126,7 +126,7 @@ def _read_genes(gtf: Path, fasta: Fasta) -> list[_Gene]:
                 if not line.strip() or line.startswith("#"):
                     continue
                 where = f"{gtf}, line {number:,}"
-                columns, attributes, is_gff3 = _parse(where, line)
+                columns, attributes, is_gff3 = parse_annotation_row(where, line)
                 feature, is_gene = columns[2], GENE.fullmatch(columns[2])
                 if is_gff3 and not is_gene and feature not in ("CDS", "start_codon"):
                     continue
@@ -149,7 +149,7 @@ def _read_genes(gtf: Path, fasta: Fasta) -> list[_Gene]:
     return list((genes or spans).values())
 
 
-def _parse(where: str, line: str) -> tuple[list[str], dict[str, str], bool]:
+def parse_annotation_row(where: str, line: str) -> tuple[list[str], dict[str, str], bool]:
     """Split a row into its columns and attributes, and tell whether it is GFF3."""
     columns = line.rstrip("\r\n").split("\t")
     if (

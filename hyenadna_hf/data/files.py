@@ -102,13 +102,14 @@ def read_split(path: Path) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def read_file(path: Path) -> pd.DataFrame:
+def read_file(path: Path, wanted: str = TABLE) -> pd.DataFrame:
     """
-    Read a table of sequences: CSV or TSV (delimiter comma, semicolon or tab), JSON Lines, JSON, Parquet, Arrow, or
+    Read a table: CSV or TSV (delimiter comma, semicolon or tab), JSON Lines, JSON, Parquet, Arrow, or
     FASTA with headers that end in `|label`.
 
     Args:
         path: The file, or `-` for standard input. The format is detected from the content.
+        wanted: What the table contains, for error messages.
 
     Returns:
         A table of strings. The index has row numbers from 0, or the headers of a FASTA file.
@@ -116,7 +117,7 @@ def read_file(path: Path) -> pd.DataFrame:
     Raises:
         InputError: If the file cannot be read.
     """
-    file = regular_file(path, TABLE, unpack=False)
+    file = regular_file(path, wanted, unpack=False)
     with open_packed(file) as content:
         start = content.read(6)
     kind, read = next((kind, read) for prefix, kind, read in _READERS if start.lstrip().startswith(prefix))

@@ -179,6 +179,7 @@ class BaseLikelihood:
     Attributes:
         longest: Largest number of bases that the model reads at once.
         base_ids: Token ids of A, C, G and T, shape `(4,)`.
+        shares_prefixes: Whether `stream_groups` may compute a shared prefix once.
 
     Raises:
         InputError: If the model has no language-modelling head, or the tokenizer does not produce one token per base.
@@ -205,7 +206,7 @@ class BaseLikelihood:
         self.longest = model.config.max_seq_len - bos
         # A learned prompt would precede each call; on devices other than a CPU, sharing has not been timed.
         peft_config = getattr(model, "active_peft_config", None)
-        self._shares_prefixes = model.device.type == "cpu" and not getattr(peft_config, "is_prompt_learning", False)
+        self.shares_prefixes = model.device.type == "cpu" and not getattr(peft_config, "is_prompt_learning", False)
         self.base_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(BASES)))
 
     def tile_size(self, window: int | None = None, stride: int | None = None) -> tuple[int, int]:
@@ -277,7 +278,7 @@ class BaseLikelihood:
     def _score_suffixes(self, groups: list[list[str]]) -> list[list[np.ndarray]]:
         # At least one base of each sequence is left to score.
         shared = min(min(shared_prefix_length(group), min(map(len, group)) - 1) for group in groups)
-        if shared < LEAST_SHARED or not self._shares_prefixes:
+        if shared < LEAST_SHARED or not self.shares_prefixes:
             return self._score_groups(groups)
         prefixes = [group[0][:shared] for group in groups]
         suffixes = [text[shared:] for group in groups for text in group]

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, tee
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -117,23 +117,42 @@ def score_variants(
     Raises:
         InputError: Immediately if an argument is invalid.
     """
-    likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
+    loci = scored_loci(BaseLikelihood(model, tokenizer, bos, max_tokens), variants, fasta, window)
+    return (score for locus, strands in loci for score in _scores(locus, strands))
+
+
+def scored_loci(
+    likelihood: BaseLikelihood, variants: Iterable[Variant], fasta: Fasta, window: int
+) -> Iterator[tuple["Locus", list[list[tuple[str, Any]]]]]:
+    """
+    Score the haplotypes of variants; those that differ only in the alternate allele share the reference haplotypes.
+
+    Args:
+        likelihood: Scores haplotypes.
+        variants: Variants to score, read lazily.
+        fasta: Reference genome.
+        window: Length of the window, in bases.
+
+    Returns:
+        An iterator of each [`Locus`] and, for each of its strands, the haplotypes with the result of `likelihood`.
+
+    Raises:
+        InputError: Immediately if the window is invalid.
+    """
     if not 2 <= window <= likelihood.longest:
         raise InputError(
             f"window={window}: give 2 to {likelihood.longest:,} bases, the most that the model reads at once."
         )
-    return _score(likelihood, variants, fasta, window)
+    return _scored_loci(likelihood, variants, fasta, window)
 
 
-def _score(
-    likelihood: BaseLikelihood, variants: Iterable[Variant], fasta: Fasta, window: int
-) -> Iterator[VariantScore]:
+def _scored_loci(likelihood, variants, fasta, window):
     by_locus = groupby(variants, key=lambda variant: (variant.contig, variant.start, variant.reference))
     loci = (_locus(list(alternates), fasta, window) for _, alternates in by_locus)
     read, write = tee(loci)  # `read` is ahead of `write` by the batches of `stream_groups`
     scored = likelihood.stream_groups(strand for locus in read for strand in locus.strands)
     for locus in write:
-        yield from _scores(locus, [list(zip(strand, next(scored))) for strand in locus.strands])
+        yield locus, [list(zip(strand, next(scored))) for strand in locus.strands]
 
 
 class Locus(NamedTuple):
@@ -145,12 +164,14 @@ class Locus(NamedTuple):
         reasons: For each variant, the reason why it has no score, or `None`.
         strands: Haplotypes on each strand: that of the reference, then those of the variants with a score. Empty if no
             variant has a score.
+        offsets: Number of bases before the alleles on each strand.
         skipped: Number of bases in the window that are not A, C, G or T.
     """
 
     variants: list[Variant]
     reasons: list[str | None]
     strands: list[list[str]]
+    offsets: tuple[int, ...] = ()
     skipped: int = 0
 
 
@@ -171,7 +192,7 @@ def _locus(variants: list[Variant], fasta: Fasta, window: int) -> Locus:
     forward = [(within_before + allele + after)[:window] for allele in alleles]
     reverse = [reverse_complement((before + allele + within_after)[-window:]) for allele in alleles]
     skipped = skipped_bases(within_before + reference + within_after)
-    return Locus(variants, reasons, [forward, reverse], skipped)
+    return Locus(variants, reasons, [forward, reverse], (start - left, right - end), skipped)
 
 
 def _missing_reason(variant: Variant, fasta: Fasta, window: int) -> str | None:

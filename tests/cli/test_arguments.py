@@ -97,6 +97,7 @@ def options():
 
 # The meaning of each option that several commands have, as a pattern that the help of each matches.
 MEANINGS = {
+    "baselines": "train and score|columns of scores",
     "batch_size": "Sequences|Prompts",
     "bed": "BED",
     "bos": r"\[BOS\] before",
@@ -117,6 +118,7 @@ MEANINGS = {
     "num_train_epochs": "^Passes over",
     "out": r"\.\w",
     "output_dir": "goe?s?|Folder",
+    "plot": "^Heat map|^Sequence logo",
     "region": "(?i)chr20:|chr:start-end",
     "reverse_complement": "^Probability",
     "seed": "andom",

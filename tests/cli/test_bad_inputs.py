@@ -47,9 +47,18 @@ PROMPTS = "--dataset {source} --model {model} --output_dir {output} --shots 0 --
 SCORES = "--model {model} --out {output} --window 32 --use_cpu"
 TRAINING = "--output_dir {output} --max_steps 1 --save_steps 1 --use_cpu"
 CALLS = {
+    "attribute": Call(
+        "--region one:21-40 --fasta {source} --model {model} --out {output} --use_cpu", "genome.fa", "out.bw"
+    ),
     "convert": Call("{source} {output} --config {model}/config.json", "model.safetensors", "made"),
     "data": Call("info {source}", "table.csv"),
+    "dependency-map": Call("--region one:21-30 --fasta {source} " + SCORES, "genome.fa", "map.npz"),
     "embed": Call("--fasta {source} " + SCORES, "genome.fa", "out.parquet", replaces=False),
+    "evaluate-variants": Call(
+        "--table {source} --label_column kind --positive a --bootstrap 20 --fasta {genome} " + SCORES,
+        "variants.csv",
+        "made",
+    ),
     "export-onnx": Call("--model {source} --out {output} --max_length 16", "model", "out.onnx"),
     "few-shot": Call(PROMPTS + " --tuning_samples 0", "table.csv", "made"),
     "finetune": Call("--dataset {source} --model {model} --no_baselines " + TRAINING, "table.csv", "made"),
@@ -67,6 +76,8 @@ CALLS = {
 }
 FORMATS = {  # besides those above
     "convert, published": Call(CALLS["convert"].words + " --to published", "model.safetensors", "made"),
+    "dependency-map, parquet": Call(CALLS["dependency-map"].words, "genome.fa", "map.parquet"),
+    "dependency-map, plot": Call(CALLS["dependency-map"].words + " --plot {output}.png", "genome.fa", "map.npz"),
     "embed, npy": Call(CALLS["embed"].words, "genome.fa", "out.npy", replaces=False),
     "embed, h5ad": Call(CALLS["embed"].words, "genome.fa", "out.h5ad", replaces=False),
     "mutagenesis, plot": Call(CALLS["mutagenesis"].words + " --plot {output}.png", "genome.fa", "scores.tsv"),
@@ -102,12 +113,12 @@ def good(tmp_path_factory):
     (folder / "genome.fa").write_text("".join(f">{name}\n{bases}\n" for name, bases in contigs.items()))
     header = "##fileformat=VCFv4.2\n" + "".join(f"##contig=<ID={name},length=300>\n" for name in contigs)
     header += "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
-    rows = (
-        f"one\t{position}\t.\t{contigs['one'][position - 1]}\t{'ACGT'.replace(contigs['one'][position - 1], '')[0]}"
-        "\t.\t.\t.\n"
-        for position in range(50, 90)
-    )
+    references = [(position, contigs["one"][position - 1]) for position in range(50, 90)]
+    alleles = [(position, base, "ACGT".replace(base, "")[0]) for position, base in references]
+    rows = (f"one\t{position}\t.\t{base}\t{other}\t.\t.\t.\n" for position, base, other in alleles)
     (folder / "variants.vcf").write_text(header + "".join(rows))
+    rows = (f"one,{position},{base},{other},{'ab'[position % 2]}\n" for position, base, other in alleles)
+    (folder / "variants.csv").write_text("chrom,pos,ref,alt,kind\n" + "".join(rows))
     table = (f"{''.join(rng.choices('ACGT', k=20))},{'ab'[i % 2]}\n" for i in range(60))
     (folder / "table.csv").write_text("sequence,label\n" + "".join(table))
     return folder

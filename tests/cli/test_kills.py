@@ -20,7 +20,8 @@ from hyenadna_hf.training.runs import last_whole_checkpoint
 KILLS = 20
 # Modules that are loaded once, in the process that all others are forked from.
 MODULES = (
-    *("inference.embed_fasta", "inference.mutagenesis", "inference.score_variants", "inference.tracks"),
+    *("inference.dependency_map", "inference.embed_fasta", "inference.evaluate_variants", "inference.mutagenesis"),
+    *("inference.score_variants", "inference.tracks"),
     "training.pretrain",
 )
 
@@ -103,12 +104,18 @@ INFERENCE = {
     "score-variants, TSV": ("score_variants", "out.tsv", ["--vcf", "in.vcf", "--window", "100"]),
     "score-variants, VCF": ("score_variants", "out.vcf.gz", ["--vcf", "in.vcf", "--window", "100"]),
     "mutagenesis": ("mutagenesis", "out.tsv", ["--region", "chr1:1001-1200", "--window", "100"]),
+    "dependency-map": ("dependency_map", "out.npz", ["--region", "chr1:1001-1100", "--window", "120"]),
     "track, bedGraph": ("tracks", "out.bg", ["--window", "100"]),
     "track, bigWig": ("tracks", "out.bw", ["--window", "100"]),
     "embed, Parquet": ("embed_fasta", "out.parquet", ["--bed", "in.bed"]),
     "embed, NumPy": ("embed_fasta", "out.npy", ["--bed", "in.bed"]),
 }
-SMALL_PARTS = {"score_table.PART_BASES": 2000, "tracks.PART_BASES": 1000, "embed_fasta.PART_BASES": 5000}
+SMALL_PARTS = {
+    "dependency_map.PART_TOKENS": 3000,
+    "embed_fasta.PART_BASES": 5000,
+    "score_table.PART_BASES": 2000,
+    "tracks.PART_BASES": 1000,
+}
 
 
 @pytest.mark.slow

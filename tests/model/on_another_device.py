@@ -14,8 +14,13 @@ from hyenadna_hf import (
     HyenaDNAForTokenClassification,
     HyenaDNATokenizer,
 )
+from hyenadna_hf.data.fasta import Fasta
+from hyenadna_hf.inference.attribution import attribute
+from hyenadna_hf.inference.dependencies import dependency_map
 from hyenadna_hf.inference.embed import embed
 from hyenadna_hf.inference.likelihood import sequence_log_likelihood
+from hyenadna_hf.inference.variant_effects import score_variant_effects
+from hyenadna_hf.inference.variants import Variant
 
 
 @pytest.fixture
@@ -100,3 +105,26 @@ def test_embeddings_and_likelihoods(make_model, config, monkeypatch):
         found = list(results())
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-5, abs=1e-5)
+
+
+def test_effects_of_changes(make_model, config, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch, "inference_mode", lambda mode=True: torch.no_grad() if mode else torch.enable_grad())
+    model, tokenizer = make_model(HyenaDNAForCausalLM, config), HyenaDNATokenizer(model_max_length=config.max_seq_len)
+    sequence = "ACGTTGCAGGCANTTACCAG" * 3
+    (tmp_path / "x.fa").write_text(f">one\n{sequence}\n")
+    variants = [Variant("one", 20, "A", "G"), Variant("one", 21, "CGT", "C")]
+
+    def results():
+        with Fasta(tmp_path / "x.fa") as fasta:
+            for effect in score_variant_effects(model, tokenizer, variants, fasta, window=40):
+                yield list(effect.scores.values())
+        yield dependency_map(model, tokenizer, sequence, 30, 42).ravel()
+        for method in ("input_x_gradient", "integrated_gradients", "mutagenesis"):
+            yield attribute(model, tokenizer, sequence[:20], method, references=2, steps=3)
+
+    expected = list(results())
+    with Device():
+        model.to(ELSEWHERE)
+        found = list(results())
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-3, nan_ok=True)

@@ -1,0 +1,353 @@
+"""`hyenadna evaluate-variants`: how well the scores of language models tell variants apart, or rank them."""
+
+import copy
+import hashlib
+import shlex
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import AutoModelForCausalLM
+
+from ..arguments import CommandParser
+from ..data.fasta import Fasta
+from ..data.files import LABEL_COLUMNS
+from ..data.labelled import MISSING
+from ..data.source import FASTA, regular_file
+from ..errors import InputError, WorkError
+from ..jobs import Job, errors_naming, locked, progress, replace_file, sha256
+from ..loading import CHECKPOINTS, InferenceArguments, fingerprint, load_trained
+from ..processes import processes
+from .likelihood import MAX_TOKENS
+from .score_table import PART_BASES
+from .variant_effects import SCORES, score_variant_effects
+from .variant_metrics import metrics_of_variants
+from .variant_report import ALL, draw, figure_of, markdown
+from .variant_tables import COLUMNS, PUBLISHED, find_column, numbers_of, published_table, read_variants
+from .variants import WINDOW
+
+# What a score is multiplied by, so that a higher value means that a variant is more likely positive.
+ORIENTATION = {"llr": -1, "abs_llr": 1, "jsd": 1, "embedding_distance": 1}
+BASELINE = "baseline"  # what stands for the model of a column
+CONTROL = "random weights"
+TRUE = ("1", "true", "yes")  # positive labels that need no --positive, with those below
+FALSE = ("0", "false", "no")
+# Fields of a configuration that change nothing in a model with random weights.
+_OF_TRAINED = ("_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version")
+
+
+@dataclass(kw_only=True)
+class EvaluateVariantsArguments(InferenceArguments):
+    model: list[str] = field(  # type: ignore[assignment]
+        metadata={"help": f"One or more HyenaDNA language models: {CHECKPOINTS}."}
+    )
+    table: str = field(
+        metadata={
+            "help": "Variants with the columns chrom, pos (from 1), ref and alt, in any case: CSV, TSV, JSON, Parquet, "
+            f"VCF (fields of INFO are columns); - for standard input; or, from the Hub: {', '.join(PUBLISHED)}."
+        }
+    )
+    fasta: str = field(metadata={"help": "The reference that the positions belong to: FASTA, plain, bgzip or gzip."})
+    out: str = field(metadata={"help": "Folder for scores.parquet, metrics.csv, table.md and metrics.png."})
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column of the labels, for AUROC and AUPRC (default: label, class or target)."}
+    )
+    positive: list[str] | None = field(
+        default=None, metadata={"help": "Positive labels; all others are negative (default: 1, true or yes)."}
+    )
+    target_column: str | None = field(
+        default=None, metadata={"help": "Column of numbers, such as measured effects, for Spearman's correlation."}
+    )
+    group_column: str | None = field(
+        default=None, metadata={"help": "Column of groups, such as consequences, to evaluate separately as well."}
+    )
+    baselines: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Baselines: columns of scores, higher for variants more likely positive."},
+    )
+    score: list[str] = field(default_factory=lambda: list(SCORES), metadata={"help": f"Scores: {', '.join(SCORES)}."})
+    control: bool = field(
+        default=True, metadata={"help": "Score with random weights of the same configuration as well."}
+    )
+    bootstrap: int = field(
+        default=1000, metadata={"help": "Samples of positions, for intervals of 95 %; 0 for no intervals."}
+    )
+    seed: int = field(default=0, metadata={"help": "Random seed of the samples and of the control."})
+    window: int = field(default=WINDOW, metadata={"help": "Bases of the reference around a variant."})
+    bos: bool = field(
+        default=False, metadata={"help": "Put [BOS] before what is scored (only for models trained that way)."}
+    )
+    max_tokens: int = field(default=MAX_TOKENS, metadata={"help": "Tokens in a batch, padding included."})
+
+
+def parser():
+    """The arguments of `hyenadna evaluate-variants`."""
+    return CommandParser(
+        "evaluate-variants",
+        EvaluateVariantsArguments,
+        "Score labelled variants with language models, and compute AUROC, AUPRC and Spearman's correlation of each "
+        "score, with intervals by bootstrap over positions. The same command resumes a run that was stopped. Several "
+        "devices: accelerate launch -m hyenadna_hf evaluate-variants ...",
+        "--table TABLE --fasta REFERENCE.fa --model MODEL [MODEL ...] --out FOLDER [ARGUMENT ...]",
+        [
+            "--table brca1.csv --fasta hg19.fa --model my-lm --label_column function_class --positive LOF "
+            "--group_column consequence --baselines phylop cadd --out brca1",
+            "--table dms.parquet --fasta hg38.fa --model my-lm --target_column effect --score llr jsd --out dms",
+            "--table traitgym_mendelian --fasta hg38.fa --model my-lm --out traitgym --json",
+        ],
+    )
+
+
+def main(argv):
+    """Run `hyenadna evaluate-variants` with the arguments `argv` (a list of `str`)."""
+    args, _ = parser().parse(argv)
+    return evaluate_variants(args, shlex.join(["hyenadna", "evaluate-variants", *argv]))
+
+
+class Questions(NamedTuple):
+    """
+    What the scores of variants are compared with.
+
+    Attributes:
+        labels (`dict[str, np.ndarray]`): By metric: 1 and 0 for `auroc` and `auprc`, numbers for `spearman`, of shape
+            `(variants,)`; NaN where a variant has none.
+        groups (`dict[str, np.ndarray]`): By name, a mask of shape `(variants,)`; the first is that of all variants.
+        baselines (`dict[str, np.ndarray]`): Other scores by name.
+        columns (`DataFrame`): Label, target and group of each variant, for the table of scores.
+    """
+
+    labels: dict
+    groups: dict
+    baselines: dict
+    columns: pd.DataFrame
+
+
+def evaluate_variants(args, command="hyenadna evaluate-variants"):
+    """
+    Score the variants of a table and evaluate the scores; see [`~hyenadna_hf.jobs.Job`].
+
+    Args:
+        args ([`EvaluateVariantsArguments`]): As on the command line.
+        command (`str`): What made the results, for `table.md`.
+
+    Returns:
+        `dict`: `variants` and `scored`, their numbers, and `metrics`, rows as in `metrics.csv`: `group`, `score`,
+        `model`, `metric`, `value`, `low`, `high` and `n`. In other processes than the main one `None`.
+
+    Raises:
+        InputError: if an argument or a file is invalid, before anything is written.
+    """
+    state = processes(args.use_cpu)
+    out = Path(args.out).expanduser()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: this is a file; name a folder.")
+    _check_choices(args)
+    import_module("matplotlib")  # where it is missing, that shows before the work
+    variants, table = read_variants(args.table)
+    questions = _questions(args, table)
+    models = _models(args)
+    with Fasta(args.fasta) as fasta:
+
+        def score(model, tokenizer, some):
+            model.to(state.device)
+            return score_variant_effects(
+                model, tokenizer, some, fasta, args.score, args.window, args.bos, args.max_tokens
+            )
+
+        for model, tokenizer in models.values():
+            score(model, tokenizer, ())  # refuses bad arguments before any file is made
+        identity = {
+            "models": [[name, fingerprint(*pair)] for name, pair in models.items()],
+            "fasta": sha256(regular_file(args.fasta, FASTA, unpack=False)),
+            "variants": hashlib.sha256(table[[*COLUMNS]].to_csv(index=False).encode()).hexdigest(),
+            "scores": args.score,
+            "window": args.window,
+            "bos": args.bos,
+        }
+        number, size = len(variants), max(1, PART_BASES // args.window)
+        parts = [(name, start) for name in models for start in range(0, number, size)]
+
+        def make(part, path, advance):
+            name, start = part
+            _write_part(path, score(*models[name], variants[start : start + size]), args.score, advance)
+
+        def finish(path):
+            scores = _of_parts(job, parts, size, number, args.score)
+            return _write(path, args, table, questions, scores, command)
+
+        whole = locked(out, f"--out {out}") if state.is_main_process else nullcontext()
+        with errors_naming(out), whole, Job(out / "scores.parquet", identity, state) as job:
+            job.run(
+                parts, lambda part: min(size, len(variants) - part[1]), make, "variants", len(variants) * len(models)
+            )
+            result = job.finish(finish)
+    if result is not None:
+        _print(out, result)
+    return result
+
+
+def _check_choices(args):
+    for name, values in (("model", args.model), ("score", args.score), ("baselines", args.baselines)):
+        twice = [value for value, number in Counter(values).items() if number > 1]
+        if twice:
+            raise InputError(f"--{name} {twice[0]}: it is given twice; name it once.")
+    wrong = [name for name in args.score if name not in SCORES]
+    if wrong:
+        raise InputError(f"--score {wrong[0]}: it is one of {', '.join(SCORES)}.")
+    if args.bootstrap < 0:
+        raise InputError(f"--bootstrap {args.bootstrap}: give a number of samples, or 0 for no intervals.")
+
+
+def _questions(args, table):
+    """The [`Questions`] that a table can answer."""
+    published = published_table(args.table)
+    label, target = args.label_column, args.target_column
+    if label is None and published is not None:
+        label = published.label_column
+        target = target or published.target_column
+    if label is None and target is None:
+        label = next((name for name in LABEL_COLUMNS if name in table.columns), None)
+        if label is None:
+            raise InputError(
+                f"{args.table}: there is no column {', '.join(LABEL_COLUMNS)}; name one by --label_column, or a column "
+                f"of numbers by --target_column, of {', '.join(table.columns)}."
+            )
+    columns = pd.DataFrame(index=table.index)
+    labels = {}
+    if label is not None:
+        values = table[find_column(args.table, table, label, "label_column")]
+        positive = args.positive or ([published.positive] if published and label == published.label_column else None)
+        labels["auroc"] = labels["auprc"] = _is_positive(label, values, positive)
+        columns["label"] = values
+    elif args.positive:
+        raise InputError(f"--positive {' '.join(args.positive)}: it needs --label_column.")
+    if target is not None:
+        labels["spearman"] = columns["target"] = numbers_of(args.table, table, target, "target_column")
+    groups = {ALL: np.ones(len(table), bool)}
+    if args.group_column is not None:
+        values = table[find_column(args.table, table, args.group_column, "group_column")]
+        columns["group"] = values
+        names = values[~values.isin(MISSING)].unique()
+        if ALL in names:
+            raise InputError(f"--group_column {args.group_column}: a group is called {ALL!r}; give it another name.")
+        groups |= {name: (values == name).to_numpy() for name in names}
+    baselines = {name: numbers_of(args.table, table, name, "baselines") for name in args.baselines}
+    return Questions(labels, groups, baselines, columns)
+
+
+def _is_positive(column, values, positive):
+    """Labels as 1 for the positive and 0 for the other ones, NaN where there is none."""
+    known = ~values.isin(MISSING).to_numpy()
+    names = sorted(values[known].unique())
+    if positive is None:
+        positive = [name for name in names if name.lower() in TRUE]
+        if any(name.lower() not in (*TRUE, *FALSE) for name in names):
+            raise InputError(f"--label_column {column}: name the positive labels by --positive, of {_some(names)}.")
+    absent = [name for name in positive if name not in names]
+    if absent:
+        raise InputError(f"--positive {absent[0]}: column {column} has no such label; there are {_some(names)}.")
+    if not positive or len(positive) == len(names):
+        kind = "positive" if positive else "negative"
+        raise InputError(f"--label_column {column}: all variants are {kind}; there is nothing to tell apart.")
+    return np.where(known, values.isin(positive), np.nan)
+
+
+def _some(names, shown=8):
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
+
+
+def _models(args):
+    """Models and tokenizers by name, with a control for each configuration."""
+    models = {
+        source: load_trained(AutoModelForCausalLM, source, args.dtype, args.tokenizer, args.trust_remote_code)
+        for source in args.model
+    }
+    if not args.control:
+        return models
+    controls = {}
+    for source, (model, tokenizer) in models.items():
+        fields = {name: value for name, value in model.config.to_dict().items() if name not in _OF_TRAINED}
+        fields = {name: value for name, value in fields.items() if "dropout" not in name}
+        controls.setdefault(repr(sorted(fields.items())), (source, (_with_random_weights(model, args.seed), tokenizer)))
+    names = [CONTROL] if len(controls) == 1 else [f"{CONTROL} ({source})" for source, _ in controls.values()]
+    return models | {name: pair for name, (_, pair) in zip(names, controls.values())}
+
+
+def _with_random_weights(model, seed):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return type(model)(copy.deepcopy(model.config)).to(model.dtype).eval()
+
+
+def _write_part(path, effects, scores, advance):
+    rows = []
+    for effect in effects:
+        rows.append([*(effect.scores.get(name) for name in scores), effect.reason])
+        advance(1)
+    kinds = {**dict.fromkeys(scores, "float64"), "reason": "object"}
+    frame = pd.DataFrame(rows, columns=[*scores, "reason"]).astype(kinds)
+    replace_file(path, lambda temporary: frame.to_parquet(temporary, index=False))
+
+
+def _of_parts(job, parts, size, number, scores):
+    """The scores of each model, a `dict[str, DataFrame]`, from the files of the parts."""
+    frames = {}
+    for index, (name, start) in enumerate(parts):
+        frame = pd.read_parquet(job.part(index))
+        if list(frame.columns) != [*scores, "reason"] or len(frame) != min(size, number - start):
+            raise WorkError(f"{job.part(index)}: a part has other rows than its variants; delete it.")
+        frames.setdefault(name, []).append(frame)
+    return {name: pd.concat(some, ignore_index=True) for name, some in frames.items()}
+
+
+def _write(path, args, table, questions, scores, command):
+    """Write scores, metrics, table and picture; returns what the command does."""
+    variants = table[[*COLUMNS]].assign(pos=table["pos"].astype("int64"))
+    variants = pd.concat([variants, questions.columns], axis=1).rename_axis("row").reset_index()
+    frames = [pd.concat([variants.assign(model=name), frame], axis=1) for name, frame in scores.items()]
+    pd.concat(frames, ignore_index=True).to_parquet(path, index=False)
+    clusters = table.groupby(["chrom", "pos"], sort=False).ngroup().to_numpy()
+    oriented = {
+        (name, model): ORIENTATION[name] * frame[name].to_numpy()
+        for model, frame in scores.items()
+        for name in args.score
+    }
+    oriented |= {(name, BASELINE): values for name, values in questions.baselines.items()}
+    rows = []
+    with progress("groups", len(questions.groups)) as advance:
+        for group, members in questions.groups.items():
+            found = metrics_of_variants(
+                {key: values[members] for key, values in oriented.items()},
+                {metric: values[members] for metric, values in questions.labels.items()},
+                clusters[members],
+                args.bootstrap,
+                args.seed,
+            )
+            rows += [{"group": group, **row} for row in found]
+            advance(1)
+    folder = path.parent
+    pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)
+    reasons = Counter(next(iter(scores.values()))["reason"].dropna())
+    scored = len(table) - reasons.total()
+    is_positive = questions.labels.get("auroc")
+    groups = questions.groups if is_positive is not None else {}
+    positives = {name: int(np.nansum(is_positive[members])) for name, members in groups.items()}
+    text = markdown(rows, len(table), scored, reasons, positives, command, args.bootstrap)
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    draw(folder / "metrics.png", rows)
+    if len(pd.read_parquet(path, columns=["row"])) != len(table) * len(scores):
+        raise WorkError(f"{path.name}: it has another number of rows when it is read back; is the disk full?")
+    return {"variants": len(table), "scored": scored, "metrics": rows}
+
+
+def _print(out, result):
+    print(f"{out}: {result['scored']:,} of {result['variants']:,} variants have scores")
+    for row in result["metrics"]:
+        if row["group"] == ALL:
+            print(f"{row['model']}, {row['score']}: {row['metric']} {figure_of(row)}")

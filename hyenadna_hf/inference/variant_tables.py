@@ -1,0 +1,158 @@
+"""Tables of variants with what is known of them: CSV, TSV, JSON, Parquet, VCF, and published ones on the Hub."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ..data.files import read_file, read_hub, row_name
+from ..data.labelled import MISSING
+from ..data.source import open_packed, regular_file
+from ..errors import InputError
+from .score_variants import open_vcf, vcf_records
+from .variants import Variant
+
+COLUMNS = ("chrom", "pos", "ref", "alt")
+WANTED = "a table of variants"
+_VCF = (b"##fileformat=VCF", b"BCF")
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """
+    A published table of variants.
+
+    Attributes:
+        repository (`str`): Its id on the Hub.
+        configuration (`str`, *optional*): Its configuration there.
+        label_column (`str`): Column of the labels.
+        positive (`str`): The positive label.
+        genome (`str`): What its positions belong to.
+        target_column (`str`, *optional*): Column of measured effects.
+    """
+
+    repository: str
+    configuration: str | None
+    label_column: str
+    positive: str
+    genome: str
+    target_column: str | None = None
+
+
+# TraitGym: Benegas, Eraslan and Song 2025. findlay_2018: Findlay et al., Nature 562:217 (BRCA1).
+PUBLISHED = {
+    "traitgym_mendelian": PublishedTable("songlab/TraitGym", "mendelian_traits", "label", "True", "GRCh38"),
+    "traitgym_complex": PublishedTable("songlab/TraitGym", "complex_traits", "label", "True", "GRCh38"),
+    "findlay_2018": PublishedTable("HuggingFaceBio/brca1-vep", None, "class", "LOF", "GRCh37", "score"),
+}
+
+
+def published_table(source):
+    """The published table of that name, a [`PublishedTable`]; `None` for anything else and for what is a file."""
+    return None if Path(source).expanduser().exists() else PUBLISHED.get(str(source))
+
+
+def read_variants(source):
+    """
+    Read a table of variants.
+
+    Args:
+        source (`str` or `Path`): A file with the columns `chrom`, `pos` (from 1, as in VCF), `ref` and `alt`, in any
+            case, or `#CHROM`; VCF or BCF, a row an alternate allele, with the fields of INFO as columns; `-` for
+            standard input; or a key of `PUBLISHED`. The format is told from the content.
+
+    Returns:
+        `tuple[list[Variant], DataFrame]`: the variants, and all columns of the table as strings, rows numbered from 0.
+
+    Raises:
+        InputError: if the table cannot be read, lacks one of the columns, has no rows, or a position is no number from
+            1.
+    """
+    published = published_table(source)
+    if published is not None:
+        table = pd.concat(read_hub(published.repository, published.configuration).values(), ignore_index=True)
+    elif _is_vcf(source):
+        table = _read_vcf(source)
+    else:
+        table = read_file(Path(source), WANTED).reset_index(drop=True)
+    table = table.rename(columns={name: name.lstrip("#") for name in table.columns})
+    table = table.rename(columns={find_column(source, table, name): name for name in COLUMNS})
+    if not len(table):
+        raise InputError(f"{source}: there is not one variant in it.")
+    wrong = [row for row, position in table["pos"].items() if not re.fullmatch(r"0*[1-9]\d{0,17}", position)]
+    if wrong:
+        raise InputError(
+            f"{source}, {row_name(wrong[0])}: the position {table['pos'][wrong[0]]!r} is no whole number from 1."
+        )
+    rows = zip(*(table[name] for name in COLUMNS))
+    return [Variant(chrom, int(pos) - 1, ref, alt or None) for chrom, pos, ref, alt in rows], table
+
+
+def find_column(source, table, name, option=None):
+    """
+    The column of a table that has a name, in any case.
+
+    Args:
+        source (`str`): What the table is called in errors.
+        table (`DataFrame`): The table.
+        name (`str`): The name; a column that is spelled so goes before others.
+        option (`str`, *optional*): The option that gave the name, for errors.
+
+    Raises:
+        InputError: if there is none, or several are spelled in other cases.
+    """
+    if name in table.columns:
+        return name
+    same = [column for column in table.columns if column.lower() == name.lower()]
+    if len(same) != 1:
+        where = f"--{option} {name}" if option else source
+        found = f"there are {len(same)} columns" if same else "there is no column"
+        raise InputError(f"{where}: {found} {name!r} in the table; its columns are {', '.join(table.columns)}.")
+    return same[0]
+
+
+def numbers_of(source, table, name, option):
+    """
+    A column as numbers, NaN where there is none.
+
+    Raises:
+        InputError: naming the first row that holds something else, or if there is no number at all.
+    """
+    column = find_column(source, table, name, option)
+    present = ~table[column].isin([*MISSING, "."])
+    numbers = pd.to_numeric(table[column].where(present), errors="coerce")
+    wrong = table.index[present & numbers.isna()]
+    if len(wrong):
+        raise InputError(
+            f"--{option} {name}: {row_name(wrong[0])} holds {table[column][wrong[0]]!r}, which is no number."
+        )
+    if not present.any():
+        raise InputError(f"--{option} {name}: there is not one number in this column.")
+    return numbers.to_numpy(float)
+
+
+def _is_vcf(source):
+    with open_packed(regular_file(source, WANTED, unpack=False)) as content:
+        return content.read(len(_VCF[0])).startswith(_VCF)
+
+
+def _read_vcf(path):
+    rows = []
+    with open_vcf(path) as file:
+        number_of = {name: field.number for name, field in file.header.info.items()}
+        for record in vcf_records(path, file):
+            for index, alternate in enumerate(record.alts or ("",)):
+                info = {name: _text(value, number_of.get(name), index) for name, value in record.info.items()}
+                rows.append(
+                    {"chrom": record.contig, "pos": str(record.pos), "ref": record.ref, "alt": alternate, **info}
+                )
+    return pd.DataFrame(rows, columns=[*COLUMNS, *number_of]).fillna("")
+
+
+def _text(value, number, index):
+    """A field of INFO as text: of an allele if it has a value for each (`A`), or for the reference too (`R`)."""
+    if number in ("A", "R"):
+        value = value[index + (number == "R")]
+    values = value if isinstance(value, tuple) else (value,)
+    return ",".join("" if part is None else str(part) for part in values)
