@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from ..data.sequence import IGNORED
 from ..model.configuration_hyenadna import HyenaDNAConfig
+from ..model.modeling_hyenadna import JOINED
+from .prompting import POSITIONS
 
 # In adapter_config.json; where it is not registered, PEFT refuses the adapter, or else it would put the prompt first.
 PLACED_PROMPT_TUNING = "PLACED_PROMPT_TUNING"
-POSITIONS = ("before", "after", "both", "spread")
-JOINED = ("position_ids", "cu_seq_lens_q", "seq_idx")
 
 
 @dataclass
@@ -172,7 +172,7 @@ class _PlacedPrompt:
 
     def _placed(self, input_ids, attention_mask, inputs_embeds, labels=None, before_labels=False, **kwargs):
         """The order of prompt and input, and the arguments of the base model that stand in it."""
-        joined = [name for name in JOINED if kwargs.get(name) is not None]
+        joined = [name for name in ("position_ids", *JOINED) if kwargs.get(name) is not None]
         if joined:
             raise ValueError(
                 f"{joined[0]}: a soft prompt has one place in a row, which sequences that share a row do not have; "
@@ -184,16 +184,13 @@ class _PlacedPrompt:
         prompt = F.dropout(prompt, config.prompt_dropout, self.training)
         mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long) if attention_mask is None else attention_mask
         tokens = config.num_virtual_tokens
-        per_position = labels is not None and labels.shape == mask.shape and labels.dim() == 2
-        asked = labels if before_labels and per_position else None
-        order = placed_order(config.prompt_position, tokens, mask, asked)
+        order = placed_order(config.prompt_position, tokens, mask, labels if before_labels else None)
         placed = {"inputs_embeds": in_order(torch.cat([prompt, embeds], dim=1), order)}
         if attention_mask is not None:
             placed["attention_mask"] = in_order(F.pad(mask, (tokens, 0), value=1), order)
-        if per_position and config.task_type != peft.TaskType.SEQ_CLS:
-            labels = in_order(F.pad(labels, (tokens, 0), value=IGNORED), order)
         if labels is not None:
-            placed["labels"] = labels
+            per_position = config.task_type != peft.TaskType.SEQ_CLS
+            placed["labels"] = in_order(F.pad(labels, (tokens, 0), value=IGNORED), order) if per_position else labels
         return order, placed
 
 
