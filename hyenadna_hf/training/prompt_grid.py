@@ -145,7 +145,9 @@ def summarise(runs, queries):
             differs = any(other != value for other in values)
             row[name] = float(np.mean(values)) if differs else value
             if name == "accuracy":
-                row |= interval(row[name], queries, np.var(values, ddof=1) / len(values) if len(values) > 1 else 0.0)
+                row |= interval(
+                    row[name], queries, float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
+                )
         rows.append({**row, "seeds": len(group)} if "accuracy" in row else row)
     return rows
 
