@@ -68,7 +68,10 @@ def run_grid(args, task, job, grid, run):
                         stdout.print(f"{what}: left out, {length:,} tokens, but the model reads {limit:,}")
                     elif key not in runs:
                         bar, started = progress.add_task(what, total=None), time.monotonic()
-                        show = lambda step, steps, bar=bar: progress.update(bar, completed=step, total=steps)  # noqa: E731
+
+                        def show(step, steps, bar=bar):
+                            progress.update(bar, completed=step, total=steps)
+
                         found = run(one, seed, show)
                         progress.remove_task(bar)
                         seconds = round(time.monotonic() - started, 1)

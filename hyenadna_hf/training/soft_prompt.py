@@ -12,6 +12,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..arguments import CommandParser
+from ..errors import InputError
 from .adapters import LINEAR_LAYERS
 from .prompt_baselines import BASELINES, LEARNING_RATES, in_turn, probe_accuracy
 from .prompt_grid import run_grid
@@ -165,6 +166,11 @@ def soft_prompt(args):
             places = sorted({place if place == PUBLISHED else "none" for place in places})
         grid += [{"prompt_position": place, "prompt_tokens": tokens, "shots": shots} for place in places]
     available = len(task.splits["train"])
+    for count in args.baseline_samples:
+        if 0 < count < len(task.letters):
+            raise InputError(
+                f"--baseline_samples {count}: give 0 for all, or one for each of {len(task.letters)} classes."
+            )
     samples = sorted({min(count or available, available) for count in args.baseline_samples})
     grid += [
         {"method": method, "training_sequences": count}
@@ -211,8 +217,7 @@ def train_prompt(args, task, prompt_position, prompt_tokens, shots, seed, show):
     model = prompted(model, prompt_tokens, args.dropout, place)
     initialise(model, task, args.prompt_init)
     folder = Path(args.output_dir) / f"prompt-{prompt_tokens}-{prompt_position}-shots-{shots}-seed-{seed}"
-    found = _fit(args, task, model, None, shots, folder, show)
-    return found
+    return _fit(args, task, model, None, shots, folder, show)
 
 
 def train_baseline(args, task, seed, show, method, training_sequences):

@@ -342,6 +342,7 @@ def test_tuning_on_prompts_teaches_what_the_letters_mean(dataset, language_model
         ({"lr_scheduler_type": "step"}, "--lr_scheduler_type step: give linear or"),
         ({"baselines": ["svm"]}, "--baselines svm: give linear_probe or lora or full"),
         ({"baseline_samples": [-1]}, "--baseline_samples -1: give 0 or more"),
+        ({"baseline_samples": [1]}, "--baseline_samples 1: give 0 for all, or one for each of 2 classes"),
         ({"class_letters": "AAC"}, "--class_letters AAC: give 2 different letters of ACGTN, one for each of AT, GC"),
         ({"class_letters": "AA"}, "--class_letters AA: give 2 different letters"),
         ({"class_letters": "AX"}, "--class_letters AX: give 2 different letters"),
