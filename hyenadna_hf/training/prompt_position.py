@@ -216,6 +216,12 @@ class PeftModelForCausalLM(_PlacedPrompt, peft.PeftModelForCausalLM):
         input_ids = kwargs.pop("input_ids", inputs)
         mask, embeds = kwargs.pop("attention_mask", None), kwargs.pop("inputs_embeds", None)
         options = kwargs.get("generation_config") or self.base_model.generation_config
+        columns = (embeds if input_ids is None else input_ids).shape[1]
+        most, least = kwargs.pop("max_length", None), kwargs.pop("min_length", None)
+        if most is not None:  # of input and new tokens; the prompt does not count
+            kwargs.setdefault("max_new_tokens", most - columns)
+        if least is not None:
+            kwargs.setdefault("min_new_tokens", max(least - columns, 0))
         pad = kwargs.get("pad_token_id", options.pad_token_id)
         if mask is None and embeds is None and pad is not None:  # as without a prompt
             mask = (input_ids != pad).long()

@@ -210,7 +210,9 @@ def test_generation_with_and_without_the_cache_and_by_hand(make_model, config, p
         padded = F.pad(ids, pad, value=PAD)
         for mask in ({"attention_mask": (padded != PAD).long()}, {}):  # transformers infers it here
             assert torch.equal(model.generate(padded, **mask, **options)[:, 7:], cached[:, 4:])
-    model.eval()
+    options = {"max_length": 8, "min_length": 7, "do_sample": False, "num_beams": 2}  # of input and new tokens
+    assert 7 <= model.generate(input_ids=ids, **options).shape[1] <= 8
+    assert model.generate(inputs_embeds=base.get_input_embeddings()(ids), **options).shape[1] <= 8 - 4
     with model.disable_adapter():
         assert torch.equal(model.generate(input_ids=ids, **options), base.generate(ids, **options))
         assert torch.equal(model(input_ids=ids).logits, base(ids).logits)
