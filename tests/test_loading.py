@@ -197,12 +197,18 @@ def test_a_soft_prompt_on_an_adapted_model_names_the_adapter_as_its_base(tmp_pat
     get_peft_model(base, lora).save_pretrained(tmp_path / "adapter")
     rows = "".join(f"{'ACGT' * (2 + i % 2)},{'ab'[i % 2]}\n" for i in range(40))
     (tmp_path / "data.csv").write_text(f"sequence,label\n{rows}")
-    options = {"prompt_tokens": [3], "shots": [0], "num_train_epochs": 1, "use_cpu": True}
+    options = {
+        "prompt_tokens": [3],
+        "prompt_position": ["before"],
+        "shots": [0],
+        "num_train_epochs": 1,
+        "use_cpu": True,
+    }
     args = SoftPromptArguments(
         dataset=str(tmp_path / "data.csv"), model=str(tmp_path / "adapter"), output_dir=str(tmp_path / "out"), **options
     )
     result = soft_prompt(args)["rows"][0]
-    prompt = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out" / "prompt-3-shots-0").eval()
+    prompt = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out" / "prompt-3-before-shots-0-seed-42").eval()
     ids = AutoTokenizer.from_pretrained(tmp_path / "base")("ACGTACGT", return_tensors="pt")["input_ids"]
     adapted = load_model(AutoModelForCausalLM, str(tmp_path / "adapter"))
     embeddings = torch.cat([prompt.get_prompt(1), adapted.get_input_embeddings()(ids)], dim=1)

@@ -213,10 +213,11 @@ def test_trained_soft_prompts_load_without_the_package(made, tmp_path):
     out = tmp_path / "soft prompts"
     options = ["--dataset", str(made / "data.csv"), "--model", "hyenadna-tiny-1k-chr20", "--use_cpu"]
     options += ["--prompt_tokens", "2", "--shots", "0", "--num_train_epochs", "1", "--limit", "8"]
+    options += ["--prompt_position", "before"]  # PEFT's own
     assert main(["soft-prompt", "--output_dir", str(out), *options]) == 0
     script = """
 from peft import AutoPeftModelForCausalLM
-model = AutoPeftModelForCausalLM.from_pretrained("prompt-2-shots-0", trust_remote_code=True).eval()
+model = AutoPeftModelForCausalLM.from_pretrained("prompt-2-before-shots-0-seed-42", trust_remote_code=True).eval()
 ids = torch.arange(7, 11)[None]
 with torch.no_grad():
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits

@@ -1,18 +1,18 @@
 """`hyenadna few-shot`: demonstrations before the query, to a language model as it is or briefly tuned on prompts."""
 
-import copy
 import itertools
-import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch.utils.data import Subset
 from transformers import set_seed
 
 from ..arguments import CommandParser
+from .prompt_baselines import in_turn, probe_accuracy
 from .prompt_grid import run_grid
-from .prompting import PromptingArguments, ShowSteps, check_arguments, load_task, make_trainer
+from .prompting import PromptingArguments, ShowSteps, check_arguments, evaluate, load_task, make_trainer
 
 SETTINGS = ("learning_rate", "batch_size")
+BASELINES = ("linear_probe",)  # tuning without shots is full fine-tuning
 
 
 @dataclass
@@ -24,6 +24,13 @@ class FewShotArguments(PromptingArguments):
     )
     learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of AdamW, constant."})
     batch_size: int = field(default=2, metadata={"help": "Prompts a step, tuning."})
+    baselines: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Baselines to train on the sequences of each --tuning_samples, besides the majority class: "
+            f"{', '.join(BASELINES)}."
+        },
+    )
 
 
 def parser():
@@ -61,15 +68,28 @@ def few_shot(args):
     Raises:
         InputError: if the data, the model or an argument is invalid.
     """
-    check_arguments(args, {"tuning_samples": 0, "learning_rate": 0, "batch_size": 1})
+    least = {"tuning_samples": 0, "learning_rate": 0, "batch_size": 1}
+    check_arguments(args, least, {"baselines": BASELINES})
     task = load_task(args)
     samples, shots = sorted(set(args.tuning_samples)), sorted(set(args.shots))
     grid = [{"tuning_samples": n, "shots": k} for k, n in itertools.product(shots, samples)]
+    grid += [
+        {"method": method, "training_sequences": count}
+        for count, method in itertools.product(samples, dict.fromkeys(args.baselines))
+        if count >= len(task.letters)  # or else a class is unknown
+    ]
     job = {"command": "few-shot", **{name: getattr(args, name) for name in SETTINGS}}
-    return run_grid(args, task, job, grid, lambda one, show: tune_and_evaluate(args, task, **one, show=show))
+
+    def run(one, seed, show):
+        if "method" in one:
+            rows = in_turn(task.prompts("train", 0, seed).rows_of, one["training_sequences"], seed)
+            return {"accuracy": probe_accuracy(task, args, rows)}
+        return tune_and_evaluate(args, task, seed=seed, show=show, **one)
+
+    return run_grid(args, task, job, grid, run)
 
 
-def tune_and_evaluate(args, task, tuning_samples, shots, show):
+def tune_and_evaluate(args, task, tuning_samples, shots, seed, show):
     """
     The accuracy on test of k-shot prompts, after tuning on some.
 
@@ -77,18 +97,20 @@ def tune_and_evaluate(args, task, tuning_samples, shots, show):
         args ([`FewShotArguments`]): The arguments of the command.
         task ([`~hyenadna_hf.training.prompting.Task`]): Data and model; the model is left as it is.
         tuning_samples, shots (`int`): Prompts to tune on; demonstrations a class.
+        seed (`int`): Seed of the demonstrations, their order, and tuning.
         show (`Callable[[int, int], None]`): Called with the number of finished steps and of all steps.
 
     Returns:
-        `dict`: `accuracy`.
+        `dict`: what [`~hyenadna_hf.training.prompting.evaluate`] gives.
     """
-    set_seed(args.seed)
-    prompts = task.prompts("train", shots, args.seed)
+    args = replace(args, seed=seed)
+    set_seed(seed)
+    prompts = task.prompts("train", shots, seed)
     trainer = make_trainer(
         task,
         args,
-        copy.deepcopy(task.model),
-        Subset(prompts, in_turn(prompts.rows_of, tuning_samples, args.seed)),
+        task.model_to_answer(args.softmax),
+        Subset(prompts, in_turn(prompts.rows_of, tuning_samples, seed)),
         callbacks=[ShowSteps(show)],
         output_dir=args.output_dir,
         num_train_epochs=1,
@@ -100,22 +122,4 @@ def tune_and_evaluate(args, task, tuning_samples, shots, show):
     )
     if tuning_samples:
         trainer.train()
-    return {"accuracy": trainer.predict(task.prompts("test", shots, args.seed)).metrics["test_accuracy"]}
-
-
-def in_turn(rows_of, count, seed):
-    """
-    Rows drawn from each class in turn.
-
-    Args:
-        rows_of (`list[list[int]]`): The rows of each class.
-        count (`int`): How many to draw.
-        seed (`int`): Seed of the draw. A larger `count` begins with the rows of a smaller one.
-
-    Returns:
-        `list[int]`: fewer than `count` if there are no more.
-    """
-    rng = random.Random(seed)
-    shuffled = [rng.sample(rows, len(rows)) for rows in rows_of]
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*shuffled))
-    return list(itertools.islice((row for row in turns if row is not None), count))
+    return evaluate(task, args, trainer, shots, seed)

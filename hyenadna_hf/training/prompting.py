@@ -1,20 +1,23 @@
 """Classification by a language model: classes as letters, demonstrations before the query."""
 
+import copy
 import hashlib
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 
 import numpy as np
 import torch
+from scipy.special import log_softmax, logsumexp
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from .. import __version__
 from ..data.collators import CausalCollator
 from ..data.named import load_labelled
-from ..data.sequence import IGNORED, reverse_complement_ids, token_ids
+from ..data.sequence import BASES, IGNORED, reverse_complement_ids, token_ids
 from ..errors import InputError
 from ..loading import (
     CHECKPOINTS,
@@ -28,8 +31,14 @@ from ..model.tokenization_hyenadna import VOCABULARY
 from .prompt_grid import RESULTS_FILE
 from .runs import check_output_folder
 
-# The letters of the classes, in the order of their numbers; those of two and three classes are the paper's.
-CLASS_LETTERS = {2: "AN", 3: "AGN", 4: "ACGN", 5: "ACGTN"}
+# Letters that may stand for classes. By default those of the bases come first: a language model gives N nearly nothing.
+LETTERS = "ACGTN"
+# The letters of the paper (for four classes, ours in its manner), by the number of classes.
+PUBLISHED_LETTERS = {2: "AN", 3: "AGN", 4: "ACGN", 5: "ACGTN"}
+POSITIONS = ("before", "after", "both", "spread")  # of a soft prompt in the input
+SOFTMAX = ("letters", "vocabulary")
+CALIBRATIONS = ("none", "contextual")
+CONTENT_FREE = 64  # queries of random bases
 
 
 @dataclass
@@ -39,12 +48,33 @@ class PromptingArguments(LoadingArguments, DeviceArguments):
         metadata={"help": "Labelled sequences, as in hyenadna finetune: files, a published name, or a Hub data set."},
     )
     model: str = field(
-        default="hyenadna-tiny-1k-chr20",
+        default="hyenadna-tiny-1k-human",
         metadata={"help": f"A HyenaDNA language model: {CHECKPOINTS}."},
     )
     output_dir: str | None = field(default=None, metadata={"help": "Where tables, plot and results go."})
     shots: list[int] = field(
         default_factory=lambda: [0, 2, 32, 128], metadata={"help": "Demonstrations a class before the query."}
+    )
+    class_letters: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Letters of the classes, in their order (default: the first of {LETTERS}; the paper's are "
+            f"{', '.join(PUBLISHED_LETTERS[classes] for classes in (2, 3))})."
+        },
+    )
+    softmax: str = field(
+        default="letters",
+        metadata={
+            "help": "Loss and answers are those of a softmax over the letters of the classes, or as in the paper over "
+            f"all tokens: {', '.join(SOFTMAX)}."
+        },
+    )
+    calibration: str = field(
+        default="none",
+        metadata={
+            "help": "contextual: divide the probability of each letter by its mean after the same prompts with random "
+            f"bases as the query: {', '.join(CALIBRATIONS)}."
+        },
     )
     sequence_column: str | None = field(default=None, metadata={"help": "Default: sequence, seq or dna."})
     label_column: str | None = field(default=None, metadata={"help": "Default: label, class or target."})
@@ -58,6 +88,13 @@ class PromptingArguments(LoadingArguments, DeviceArguments):
     limit: int | None = field(default=None, metadata={"help": "Use so many sequences of each split (default: all)."})
     eval_batch_size: int = field(default=32, metadata={"help": "Prompts a step, evaluating."})
     seed: int = field(default=42, metadata={"help": "Seed of all random choices."})
+    seeds: int = field(
+        default=1,
+        metadata={
+            "help": "Run everything with so many seeds, from --seed on: other demonstrations in another order, and "
+            "another start of what is trained. The sequences are the same."
+        },
+    )
 
 
 @dataclass
@@ -88,11 +125,48 @@ class Task:
         """The [`Prompts`] of a split, with demonstrations from train."""
         return Prompts(self.splits[split], self.splits["train"], self.letters, shots, seed, reverse_complement)
 
+    def content_free(self, shots, seed):
+        """[`Prompts`] whose queries are random bases, as long as the first sequences of validation; all of class 0."""
+        random_bases, bases = random.Random(seed), [VOCABULARY[base] for base in BASES]
+        lengths = [len(ids) for ids, _ in self.splits["validation"][:CONTENT_FREE]]
+        queries = [(torch.tensor(random_bases.choices(bases, k=length)), 0) for length in lengths]
+        return Prompts(queries, self.splits["train"], self.letters, shots, seed)
+
+    def with_letters(self, letters):
+        """The same task with other letters for the classes (`str`)."""
+        return replace(self, letters=[VOCABULARY[letter] for letter in letters])
+
+    def model_to_answer(self, softmax):
+        """A copy of the model whose loss is that of `softmax`: over the letters, or over all tokens (the model's)."""
+        model = copy.deepcopy(self.model)
+        if softmax == "letters":
+            model.loss_function = LettersLoss(self.letters)
+        return model
+
     def majority(self):
         """Accuracy on test of the most frequent class of train."""
         classes = [label for _, label in self.splits["train"]]
         most = max(set(classes), key=classes.count)
         return sum(label == most for _, label in self.splits["test"]) / len(self.splits["test"])
+
+
+@dataclass
+class LettersLoss:
+    """
+    Cross-entropy of a causal language model in a softmax over some tokens, for its `loss_function`.
+
+    Args:
+        letters (`list[int]`): The tokens. Other labels are not scored.
+    """
+
+    letters: list
+
+    def __call__(self, logits, labels, vocab_size, shift_labels, num_items_in_batch=None, **kwargs):
+        is_letter = shift_labels[..., None] == torch.tensor(self.letters, device=shift_labels.device)
+        targets = is_letter.int().argmax(-1).masked_fill(~is_letter.any(-1), IGNORED)
+        chosen = logits[..., self.letters].float()
+        loss = F.cross_entropy(chosen.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        return loss / ((targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 class Prompts(torch.utils.data.Dataset):
@@ -139,23 +213,33 @@ class Prompts(torch.utils.data.Dataset):
         return [self.pool[i] for i in shown]
 
 
-def check_arguments(args, least, probabilities=()):
+def check_arguments(args, least, choices, probabilities=()):
     """
     Refuse invalid arguments.
 
     Args:
         args ([`PromptingArguments`]): The arguments of the command.
         least (`dict[str, int]`): The least value of further arguments, each a number or a list of them.
+        choices (`dict[str, tuple[str]]`): Values of further arguments that are one of some, or a list of them.
         probabilities: Names of arguments that are probabilities of at least 0 and below 1.
 
     Raises:
         InputError: naming the first invalid one.
     """
-    for name, number in {"shots": 0, "eval_batch_size": 1, "max_bases": 1, "limit": 1, **least}.items():
+    least = {"shots": 0, "eval_batch_size": 1, "max_bases": 1, "limit": 1, "seeds": 1, **least}
+    for name, number in least.items():
         value = getattr(args, name)
         for one in value if isinstance(value, list) else [value]:
             if one is not None and not one >= number:
                 raise InputError(f"--{name} {one}: give {number} or more.")
+    choices = {"softmax": SOFTMAX, "calibration": CALIBRATIONS, **choices}
+    for name, allowed in choices.items():
+        value = getattr(args, name)
+        for one in value if isinstance(value, list) else [value]:
+            if one not in allowed:
+                raise InputError(f"--{name} {one}: give {' or '.join(allowed)}.")
+    if args.calibration != "none" and args.softmax != "letters":
+        raise InputError(f"--calibration {args.calibration}: it is for --softmax letters.")
     for name in probabilities:
         if not 0 <= getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}: give a probability of at least 0 and below 1.")
@@ -178,17 +262,22 @@ def load_task(args):
     """
     data = load_labelled(args.dataset, args.sequence_column, args.label_column, seed=args.seed)
     names = data["train"].features["label"].names
-    if len(names) not in CLASS_LETTERS:
+    if len(names) > len(LETTERS):
         raise InputError(
-            f"--dataset {args.dataset}: it has {len(names)} classes, but there are letters for {max(CLASS_LETTERS)} at "
+            f"--dataset {args.dataset}: it has {len(names)} classes, but there are letters for {len(LETTERS)} at "
             "most; fine-tune a classifier (hyenadna finetune)."
+        )
+    letters = LETTERS[: len(names)] if args.class_letters is None else args.class_letters.upper()
+    if len(letters) != len(names) or len(set(letters)) != len(names) or set(letters) - set(LETTERS):
+        raise InputError(
+            f"--class_letters {args.class_letters}: give {len(names)} different letters of {LETTERS}, one for each of "
+            f"{', '.join(names)}."
         )
     model, tokenizer = load_trained(
         AutoModelForCausalLM, args.model, tokenizer=args.tokenizer, trust_remote_code=args.trust_remote_code
     )
     check_tokenizer(tokenizer)
     tokenizer.padding_side = "left"  # so that every row ends with the answer
-    letters = [VOCABULARY[letter] for letter in CLASS_LETTERS[len(names)]]
     digest, splits = hashlib.sha256(), {}
     for name, split in data.items():
         if args.limit is not None:
@@ -207,13 +296,15 @@ def load_task(args):
         "version": __version__,
         "dataset": args.dataset,
         "sequences": {name: len(split) for name, split in splits.items()},
-        "letters": dict(zip(names, CLASS_LETTERS[len(names)])),
+        "letters": dict(zip(names, letters)),
         "data": digest.hexdigest(),
         "model": fingerprint(model, tokenizer),
+        "softmax": args.softmax,
+        "calibration": args.calibration,
         "seed": args.seed,
     }
     longest = max(len(ids) for split in splits.values() for ids, _ in split)
-    return Task(model, tokenizer, splits, letters, longest, identity)
+    return Task(model, tokenizer, splits, [VOCABULARY[letter] for letter in letters], longest, identity)
 
 
 def make_trainer(task, args, model, train=None, validation=None, callbacks=(), **options):
@@ -229,8 +320,8 @@ def make_trainer(task, args, model, train=None, validation=None, callbacks=(), *
         options: Further fields of `TrainingArguments`.
 
     Returns:
-        `Trainer`, whose `predict` gives the metric `test_accuracy`: the share of queries whose letter has the highest
-        logit of all tokens.
+        `Trainer`, whose `predict` gives what [`evaluate`] reads: the logits of all tokens in the place of the answer,
+        and the answer.
     """
     arguments = TrainingArguments(
         per_device_eval_batch_size=args.eval_batch_size,
@@ -250,7 +341,7 @@ def make_trainer(task, args, model, train=None, validation=None, callbacks=(), *
         eval_dataset=validation,
         data_collator=CausalCollator(task.tokenizer, ignore_n=False),
         preprocess_logits_for_metrics=_answers,
-        compute_metrics=lambda output: {"accuracy": float(np.equal(*output.predictions.T).mean())},
+        compute_metrics=lambda output: {},
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
@@ -258,8 +349,55 @@ def make_trainer(task, args, model, train=None, validation=None, callbacks=(), *
 
 
 def _answers(logits, labels):
-    """Predicted and true letter of each query, `(batch, 2)`. Rows are padded on the left and end with the letter."""
-    return torch.stack([logits[:, -2].argmax(-1), labels[:, -1]], dim=1)
+    """
+    Logits of the answer of each query, and the true one, `(batch, vocab_size + 1)`.
+
+    Rows are padded on the left and end with the answer, wherever a soft prompt stands.
+    """
+    return torch.cat([logits[:, -2].float(), labels[:, -1:]], dim=1)
+
+
+def evaluate(task, args, trainer, shots, seed):
+    """
+    Accuracy on test.
+
+    Args:
+        task ([`Task`]): Has the sequences and the letters.
+        args ([`PromptingArguments`]): The arguments of the command: `softmax` and `calibration`.
+        trainer (`Trainer`): That of [`make_trainer`].
+        shots (`int`): Demonstrations a class.
+        seed (`int`): Of their choice.
+
+    Returns:
+        `dict`: `accuracy`, and with a calibration, `uncalibrated_accuracy`.
+    """
+    predictions = trainer.predict(task.prompts("test", shots, seed)).predictions
+    logits, answers = predictions[:, :-1], predictions[:, -1]
+    if args.softmax == "vocabulary":
+        return {"accuracy": float((logits.argmax(1) == answers).mean())}
+    scores = log_softmax(logits[:, task.letters], axis=1)
+    found = {"accuracy": accuracy_of_letters(scores, answers, task.letters)}
+    if args.calibration == "contextual":
+        content_free = trainer.predict(task.content_free(shots, seed)).predictions[:, :-1]
+        prior = logsumexp(log_softmax(content_free[:, task.letters], axis=1), axis=0)
+        calibrated = accuracy_of_letters(scores - prior, answers, task.letters)
+        found = {"accuracy": calibrated, "uncalibrated_accuracy": found["accuracy"]}
+    return found
+
+
+def accuracy_of_letters(scores, answers, letters):
+    """
+    The share of queries whose letter has the highest score of all letters.
+
+    Args:
+        scores (`np.ndarray` of shape `(queries, letters)`): Logarithms of probabilities, or the like.
+        answers (`np.ndarray` of shape `(queries,)`): The true tokens.
+        letters (`list[int]`): The tokens of the columns.
+
+    Returns:
+        `float`
+    """
+    return float((np.asarray(letters)[scores.argmax(1)] == answers).mean())
 
 
 class ShowSteps(TrainerCallback):

@@ -1,5 +1,6 @@
 import random
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -7,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM
 from reference import randomise
+from scipy.stats import binomtest
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.data.sequence import reverse_complement_ids
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.training import few_shot, soft_prompt
-from hyenadna_hf.training.few_shot import in_turn
-from hyenadna_hf.training.prompt_grid import draw, write_tables
-from hyenadna_hf.training.prompting import Prompts, ShowSteps, load_task
-from hyenadna_hf.training.soft_prompt import prompted
+from hyenadna_hf.training.prompt_baselines import in_turn, mean_hidden_states
+from hyenadna_hf.training.prompt_grid import draw, interval, summarise, write_tables
+from hyenadna_hf.training.prompting import LettersLoss, Prompts, ShowSteps, accuracy_of_letters, load_task
+from hyenadna_hf.training.soft_prompt import initialise, prompted
 
 pytest.importorskip("matplotlib")
 
@@ -126,30 +128,152 @@ def test_only_the_prompt_is_dropped_and_only_in_training(make_model, config):
 def test_soft_prompts_from_the_command_line_and_back(dataset, language_model, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = (language_model / "model.safetensors").read_bytes()
-    options = "--prompt_tokens 0 16 512 --shots 0 1 --num_train_epochs 3 --learning_rate 0.1 --use_cpu"
+    options = "--prompt_tokens 0 16 512 --shots 0 1 --prompt_position after before --num_train_epochs 3 --use_cpu"
+    options += " --baselines linear_probe lora full --baseline_samples 8 0"
     soft_prompt.main(
         ["--dataset", str(dataset), "--model", str(language_model), "--output_dir", "out", *options.split()]
     )
     printed = capsys.readouterr().out
-    table = pd.read_csv("out/table.csv")
-    assert table[["prompt_tokens", "shots"]].values.tolist() == [[0, 0], [0, 1], [16, 0], [16, 1], [512, 0], [512, 1]]
-    assert table["tokens"].tolist() == [13, 39, 29, 55, 525, 551]
-    assert table["left_out"].isna().tolist() == [True] * 4 + [False] * 2 and table["accuracy"].isna().sum() == 2
-    assert "512 prompt tokens, 0 shots: left out, 525 tokens, but the model reads 100" in printed
-    losses = table["validation_loss"]
-    assert losses[2] < losses[0] - 0.3 and losses[3] < losses[1] - 0.3
-    assert table["parameters"].tolist()[:4] == [0, 0, 256, 256]
-    assert (tmp_path / "out" / "table.md").read_text().count("\n") == 8
+    table = pd.read_csv("out/table.csv", keep_default_na=False, na_values="")
+    prompts, baselines = table[table["method"].isna()], table[table["method"].notna()]
+    keys = ["prompt_position", "prompt_tokens", "shots"]
+    places = [(place, n) for place in ("after", "before") for n in (16, 512)]
+    assert prompts[keys].values.tolist() == [[p, n, k] for p, n in [*places, ("none", 0)] for k in (0, 1)]
+    assert prompts["tokens"].tolist() == [29, 55, 525, 551, 29, 55, 525, 551, 13, 39]
+    assert prompts["left_out"].notna().tolist() == (prompts["prompt_tokens"] == 512).tolist()
+    assert "after, 512 prompt tokens, 0 shots: left out, 525 tokens, but the model reads 100" in printed
+    found = prompts.set_index(keys)
+    for place in ("after", "before"):
+        for shots in (0, 1):
+            assert found.loc[place, 16, shots]["validation_loss"] < found.loc["none", 0, shots]["validation_loss"]
+            assert found.loc[place, 16, shots]["parameters"] == 16 * 16
+    assert found.loc["after", 16, 0]["accuracy"] > 0.8  # a prompt that can ask
+    assert ((table["accuracy_low"] < table["accuracy"]) & (table["accuracy"] < table["accuracy_high"])).sum() >= 9
+    counts = baselines.groupby("method", sort=False)["training_sequences"].apply(list).to_dict()
+    del counts["majority class"]
+    assert counts == {name: [8, 96] for name in ("full", "linear_probe", "lora")}
+    best = baselines[baselines["training_sequences"] == 96].set_index("method")["accuracy"]
+    assert best["full"] > 0.8 and best["linear_probe"] > 0.8
+    assert (tmp_path / "out" / "table.md").read_text().count("\n") == 2 + len(table)
     assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert (language_model / "model.safetensors").read_bytes() == weights
-    model = AutoPeftModelForCausalLM.from_pretrained("out/prompt-16-shots-0").eval()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [
+        f"prompt-16-{place}-shots-{shots}-seed-42" for place in ("after", "before") for shots in (0, 1)
+    ]
     test = pd.read_csv(dataset / "test.csv")
-    right = 0
-    for sequence, label in zip(test["sequence"], test["label"]):
-        ids = HyenaDNATokenizer()(sequence, return_tensors="pt")
-        with torch.no_grad():
-            right += int(model(**ids).logits[0, -1].argmax()) == {"AT": A, "GC": N}[label]
-    assert right / len(test) == table["accuracy"][2]
+    for place in ("after", "before"):
+        model = AutoPeftModelForCausalLM.from_pretrained(f"out/prompt-16-{place}-shots-0-seed-42").eval()
+        right = 0
+        for sequence, label in zip(test["sequence"], test["label"]):
+            ids = HyenaDNATokenizer()(sequence, return_tensors="pt")
+            with torch.no_grad():
+                right += int(model(**ids).logits[0, -1, [A, C]].argmax()) == ["AT", "GC"].index(label)
+        assert right / len(test) == found.loc[place, 16, 0]["accuracy"]
+
+
+def test_the_published_settings_are_a_row(dataset, language_model, tmp_path):
+    options = {"prompt_tokens": [4], "shots": [0], "num_train_epochs": 1, "prompt_position": ["published", "before"]}
+    args = arguments(soft_prompt.SoftPromptArguments, dataset, language_model, tmp_path / "out", **options)
+    rows = {row["prompt_position"]: row for row in soft_prompt.soft_prompt(args)["rows"]}
+    options = {"softmax": "vocabulary", "learning_rate": 1e-3, "lr_scheduler_type": "reduce_lr_on_plateau"}
+    options |= {"prompt_tokens": [4], "shots": [0], "num_train_epochs": 1, "early_stopping_patience": 2}
+    args = arguments(soft_prompt.SoftPromptArguments, dataset, language_model, tmp_path / "by hand", **options)
+    args.prompt_position, args.class_letters = ["before"], "AN"
+    (by_hand,) = soft_prompt.soft_prompt(args)["rows"]
+    for name in ("accuracy", "validation_loss"):
+        assert rows["published"][name] == by_hand[name]
+    assert rows["published"]["validation_loss"] > rows["before"]["validation_loss"]  # over all tokens
+
+
+def test_the_loss_is_that_of_a_softmax_over_the_letters(make_model, config):
+    """At the letters of demonstrations too, and whatever comes before them."""
+    model = make_model(HyenaDNAForCausalLM, config)
+    model.loss_function = LettersLoss([A, C, T])
+    ids = torch.tensor([[4, A, G, T, C], [G, G, A, C, A]])
+    labels = torch.tensor([[-100, -100, -100, T, C], [-100, -100, A, G, A]])  # G is no letter
+    out = model(ids, attention_mask=(ids != 4).long(), labels=labels)
+    places = [(0, 2, 2), (0, 3, 1), (1, 1, 0), (1, 3, 0)]
+    expected = [-torch.log_softmax(out.logits[i, t, [A, C, T]], 0)[k] for i, t, k in places]
+    torch.testing.assert_close(out.loss, torch.stack(expected).mean(), rtol=0, atol=1e-6)
+    scaled = model(ids, attention_mask=(ids != 4).long(), labels=labels, num_items_in_batch=8).loss
+    torch.testing.assert_close(scaled, out.loss / 2, rtol=0, atol=1e-6)
+
+
+def test_calibration_takes_away_what_the_model_answers_to_anything(dataset, language_model, tmp_path):
+    """A bias in the logits, too strong for any answer, is gone."""
+    model = HyenaDNAForCausalLM.from_pretrained(language_model)
+    options = {"tuning_samples": [96], "shots": [0], "learning_rate": 1e-2, "calibration": "contextual"}
+    args = arguments(few_shot.FewShotArguments, dataset, language_model, tmp_path / "out", **options)
+    (row,) = few_shot.few_shot(args)["rows"]
+    assert row["accuracy"] > 0.7 and "uncalibrated_accuracy" in row
+    task = load_task(args)
+    queries = task.content_free(0, 42)
+    assert len(queries) == 24 and {int(queries[i]["input_ids"][-1]) for i in range(24)} == {A}
+    assert [len(queries[i]["input_ids"]) - 1 for i in range(24)] == [len(ids) for ids, _ in task.splits["validation"]]
+    scores, answers = np.log([[0.9, 0.1], [0.99, 0.01]]), np.array([C, A])
+    assert accuracy_of_letters(scores, answers, [A, C]) == 0.5
+    assert accuracy_of_letters(scores - np.log([0.95, 0.05]), answers, [A, C]) == 1.0
+    assert model.config.vocab_size == 16
+
+
+def test_prompts_begin_as_asked(dataset, language_model, tmp_path):
+    task = load_task(arguments(soft_prompt.SoftPromptArguments, dataset, language_model, tmp_path, shots=[0]))
+    table = task.model.get_input_embeddings().weight.detach()
+    model = prompted(task.model_to_answer("letters"), 6, position="after")
+    weight = model.prompt_encoder.default.embedding.weight
+    untouched = weight.clone()
+    initialise(model, task, "random")
+    assert torch.equal(weight, untouched) and weight.std() < 2 * model.config.initializer_range
+    initialise(model, task, "tokens")
+    assert ((weight[:, None] == table[[A, C, G, T]]).all(-1).sum(1) == 1).all()
+    initialise(model, task, "class_means")
+    ids = torch.cat([ids for ids, label in task.splits["train"] if label == 1])
+    torch.testing.assert_close(weight[[1, 3, 5]], table[ids].mean(0).expand(3, -1))
+    assert not torch.equal(weight[0], weight[1])
+
+
+def test_hidden_states_for_the_probe_are_those_of_each_sequence_alone(dataset, language_model, tmp_path):
+    args = arguments(soft_prompt.SoftPromptArguments, dataset, language_model, tmp_path, shots=[0], eval_batch_size=5)
+    task = load_task(args)
+    rows = task.splits["test"][:12]
+    with torch.no_grad():
+        alone = [task.model.hyena(ids[None]).last_hidden_state[0].mean(0) for ids, _ in rows]
+    found = torch.from_numpy(mean_hidden_states(task, args, rows))
+    torch.testing.assert_close(found, torch.stack(alone), rtol=0, atol=1e-5)
+
+
+@given(st.integers(1, 400), st.integers(0, 400))
+def test_the_interval_is_wilsons(queries, right):
+    right = min(right, queries)
+    found = interval(right / queries, queries)
+    expected = binomtest(right, queries).proportion_ci(0.95, method="wilson")
+    assert found["accuracy_low"] == pytest.approx(expected.low, abs=1e-4)
+    assert found["accuracy_high"] == pytest.approx(expected.high, abs=1e-4)
+    wider = interval(right / queries, queries, variance=0.01)
+    assert wider["accuracy_low"] <= found["accuracy_low"] + 1e-12
+
+
+def test_seeds_are_averaged(dataset, language_model, tmp_path):
+    runs = [
+        {"shots": 1, "seed": 1, "accuracy": 0.5, "seconds": 2.0},
+        {"shots": 1, "seed": 2, "accuracy": 0.7, "seconds": 2.0},
+    ]
+    runs.append({"shots": 2, "seed": 1, "left_out": "too long"})
+    one, other = summarise(runs, queries=100)
+    expected = {"shots": 1, "accuracy": 0.6, **interval(0.6, 100, 0.02 / 2), "seconds": 2.0, "seeds": 2}
+    assert one == pytest.approx(expected)
+    assert other == {"shots": 2, "left_out": "too long"}
+    options = {"tuning_samples": [0, 8], "shots": [1], "seeds": 2, "baselines": ["linear_probe"]}
+    args = arguments(few_shot.FewShotArguments, dataset, language_model, tmp_path / "out", **options)
+    results = few_shot.few_shot(args)
+    expected = [(seed, samples) for samples in (0, 8, None) for seed in (42, 43)]
+    assert [(run["seed"], run.get("tuning_samples")) for run in results["runs"]] == expected
+    assert [row["accuracy"] for row in results["rows"]] == [
+        pytest.approx(sum(run["accuracy"] for run in results["runs"][i : i + 2]) / 2) for i in (0, 2)
+    ]
+    assert results["baselines"][0]["method"] == "linear_probe" and results["baselines"][0]["training_sequences"] == 8
+    args.seeds = 1
+    assert few_shot.few_shot(args) == results  # those of other seeds are kept
 
 
 def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, monkeypatch):
@@ -181,8 +305,8 @@ def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, m
     assert soft_prompt.soft_prompt(args["killed"]) == resumed and not steps
     args["killed"].prompt_tokens = [2]
     assert [row["prompt_tokens"] for row in soft_prompt.soft_prompt(args["killed"])["rows"]] == [2, 4, 8]
-    args["killed"].learning_rate = 0.03
-    with pytest.raises(InputError, match=r"its results are those of other settings \(learning_rate 0.001, now 0.03\)"):
+    args["killed"].learning_rate = 0.01
+    with pytest.raises(InputError, match=r"its results are those of other settings \(learning_rate 0.03, now 0.01\)"):
         soft_prompt.soft_prompt(args["killed"])
 
 
@@ -192,7 +316,7 @@ def test_tuning_on_prompts_teaches_what_the_letters_mean(dataset, language_model
     results = few_shot.few_shot(args)
     found = {(row["tuning_samples"], row["shots"]): row["accuracy"] for row in results["rows"]}
     assert found[96, 0] > 0.7 > found[0, 0] and found[96, 1] >= 0.5
-    assert results["majority_class"] == 0.5 and results["letters"] == {"AT": "A", "GC": "N"}
+    assert results["majority_class"] == 0.5 and results["letters"] == {"AT": "A", "GC": "C"}
     assert few_shot.few_shot(args) == results  # and nothing is done again
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "accuracy.png",
@@ -210,6 +334,21 @@ def test_tuning_on_prompts_teaches_what_the_letters_mean(dataset, language_model
         ({"shots": [0, 9], "limit": 12}, "--shots 9: class .* or a larger --limit"),
         ({"shots": [40]}, "--shots 40: an input would have 1,053 tokens, but .* reads 100; set --max_"),
         ({"prompt_tokens": [-2]}, "--prompt_tokens -2: give 0 or more"),
+        (
+            {"prompt_position": ["after", "middle"]},
+            "--prompt_position middle: give before or after or both or spread or",
+        ),
+        ({"prompt_init": "text"}, "--prompt_init text: give random or tokens or class_means"),
+        ({"lr_scheduler_type": "step"}, "--lr_scheduler_type step: give linear or"),
+        ({"baselines": ["svm"]}, "--baselines svm: give linear_probe or lora or full"),
+        ({"baseline_samples": [-1]}, "--baseline_samples -1: give 0 or more"),
+        ({"baseline_samples": [1]}, "--baseline_samples 1: give 0 for all, or one for each of 2 classes"),
+        ({"class_letters": "AAC"}, "--class_letters AAC: give 2 different letters of ACGTN, one for each of AT, GC"),
+        ({"class_letters": "AA"}, "--class_letters AA: give 2 different letters"),
+        ({"class_letters": "AX"}, "--class_letters AX: give 2 different letters"),
+        ({"softmax": "all"}, "--softmax all: give letters or vocabulary"),
+        ({"calibration": "contextual", "softmax": "vocabulary"}, "contextual: it is for --softmax letters"),
+        ({"seeds": 0}, "--seeds 0: give 1 or more"),
         ({"dropout": 1.0}, "--dropout 1.0: give a probability"),
         ({"learning_rate": -1.0}, "--learning_rate -1.0: give 0 or more"),
         ({"early_stopping_patience": 0}, "--early_stopping_patience 0: give 1 or more"),
@@ -249,12 +388,19 @@ def test_too_many_classes_are_refused(dataset, language_model, tmp_path):
 
 
 def test_tables_and_plot_with_runs_left_out(tmp_path):
-    rows = [{"a": 0, "b": 2, "accuracy": 0.5}, {"a": 1000, "b": 2, "left_out": "too long"}]
+    rows = [{"shots": 0, "a": 2, "accuracy": 0.5}, {"shots": 1000, "a": 2, "left_out": "too long"}]
     write_tables(tmp_path, rows)
-    assert (tmp_path / "table.csv").read_text() == "a,b,accuracy,left_out\n0,2,0.5,\n1000,2,,too long\n"
+    assert (tmp_path / "table.csv").read_text() == "shots,a,accuracy,left_out\n0,2,0.5,\n1000,2,,too long\n"
     assert (tmp_path / "table.md").read_text().splitlines()[2:] == [
         "| 0 | 2 | 0.5000 |  |",
         "| 1,000 | 2 |  | too long |",
     ]
-    draw(tmp_path / "plot.png", rows, ["a", "b"], 0.25)
+    rows = [
+        {"prompt_position": place, "prompt_tokens": n, "shots": 0, "accuracy": 0.5, **interval(0.5, 40)}
+        for place in ("after", "before")
+        for n in (2, 32)
+    ]
+    rows.append({"prompt_position": "both", "prompt_tokens": 2, "shots": 1000, "left_out": "too long"})
+    baselines = [{"method": "lora", "training_sequences": n, "accuracy": 0.7} for n in (2, 40)]
+    draw(tmp_path / "plot.png", rows, baselines, 0.25)
     assert (tmp_path / "plot.png").stat().st_size > 5_000
