@@ -75,7 +75,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     return _print_info(console, command.name, data)
 
 
-def describe(data: DatasetDict) -> dict:
+def describe(data: DatasetDict) -> dict[str, Any]:
     """
     Compute sizes, classes, lengths, GC content, duplicates and leakage of labelled sequences.
 
