@@ -107,12 +107,12 @@ def _run(command: str, argv: list[str]) -> Outcome:
     """Run a command and print its error, if any. Return its exit status and its result or error."""
     if command not in COMMANDS:
         return _fail("hyenadna", BAD_INPUT, f"no command {command!r}; there are {', '.join(COMMANDS)}.")
-    who = f"hyenadna {command}"
+    prog = f"hyenadna {command}"
     try:
         return OK, importlib.import_module(COMMANDS[command][0]).main(argv)
     except KeyboardInterrupt as stop:
         status, word = (TERMINATED, "terminated") if isinstance(stop, _Terminated) else (INTERRUPTED, "interrupted")
-        print(f"{who}: {word}.", file=sys.stderr)
+        print(f"{prog}: {word}.", file=sys.stderr)
         return status, {"error": word}
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # rich exits in this way
@@ -120,17 +120,17 @@ def _run(command: str, argv: list[str]) -> Outcome:
         raise
     except ModuleNotFoundError as error:
         missing = f"the package {error.name} is missing; pip install 'hyenadna_hf[all]'."
-        return _fail(who, BAD_INPUT, missing)
+        return _fail(prog, BAD_INPUT, missing)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _is_stdout_closed():
             return CLOSED, {}
         if hasattr(error, "exit_status"):  # a class of hyenadna_hf.errors, which is not imported here to avoid torch
-            return _fail(who, error.exit_status, error, getattr(error, "result", {}))
+            return _fail(prog, error.exit_status, error, getattr(error, "result", {}))
         if _is_out_of_memory(error):
-            return _fail(who, FAILED, OUT_OF_MEMORY)
+            return _fail(prog, FAILED, OUT_OF_MEMORY)
         cause = _system_error_message(error)
         if cause is not None:
-            return _fail(who, FAILED, cause)
+            return _fail(prog, FAILED, cause)
         traceback.print_exc()
         return FAILED, {"error": f"{type(error).__name__}: {error}"}
 

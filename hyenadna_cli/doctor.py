@@ -43,7 +43,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     return report
 
 
-def examine() -> dict:
+def examine() -> dict[str, Any]:
     """
     Examine the environment.
 

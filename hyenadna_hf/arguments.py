@@ -55,7 +55,7 @@ class CommandParser(HfArgumentParser):
         )
         self.add_argument("--json", action="store_true", help="Print the result as one JSON object on stdout.")
 
-    def _parse_dataclass_field(self, parser: ArgumentParser, field: Field) -> None:
+    def _parse_dataclass_field(self, parser: ArgumentParser, field: Field[Any]) -> None:
         field, metadata = copy.copy(field), dict(field.metadata)
         for name in metadata.pop("formerly", ()):
             self._present_names |= dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"), f"--{field.name}")
@@ -66,7 +66,7 @@ class CommandParser(HfArgumentParser):
             option = self._option_string_actions[f"--{field.name}"]
             self._was_positional[field.name], option.required = option.required, False
 
-    def parse(self, argv: list[str]) -> tuple:
+    def parse(self, argv: list[str]) -> tuple[Any, ...]:
         """
         Parse a command line.
 

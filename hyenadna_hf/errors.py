@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from typing import Any
 
 
 class InputError(ValueError):
@@ -22,7 +23,7 @@ class WorkError(RuntimeError):
 
     exit_status = 1
 
-    def __init__(self, message: str, result: dict | None = None) -> None:
+    def __init__(self, message: str, result: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.result = result or {}
 

@@ -219,7 +219,7 @@ def has_other_files(folder: Path) -> bool:
     return any(name != LOCK_FILE and not name.startswith(UNFINISHED) for name in os.listdir(folder))
 
 
-def _is_open_file(path: Path, file: IO) -> bool:
+def _is_open_file(path: Path, file: IO[str]) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:

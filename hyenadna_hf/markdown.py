@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 
-def markdown_table(head: Sequence, rows: Iterable[Sequence]) -> list[str]:
+def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
     """
     Format a Markdown table.
 

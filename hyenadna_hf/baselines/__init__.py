@@ -1,1 +1,1 @@
-"""What HyenaDNA is compared with."""
+"""Baseline models to compare HyenaDNA with."""

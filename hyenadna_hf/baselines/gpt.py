@@ -70,7 +70,7 @@ class GPTForCausalLM(GPT2LMHeadModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         **kwargs: Any,
-    ) -> CausalLMOutputWithCrossAttentions | tuple:
+    ) -> CausalLMOutputWithCrossAttentions | tuple[torch.Tensor, ...]:
         """
         Run `GPT2LMHeadModel.forward`, with logits and loss independent of padding on either side.
 

@@ -131,8 +131,8 @@ def chromatin_from_peaks(
     # Bins are numbered consecutively over the whole genome.
     firsts = np.cumsum([0, *(-(-length // BIN) for length in fasta.lengths.values())])
     bins, columns = _labelled_bins(peaks, fasta, dict(zip(names, firsts.tolist())))
-    wanted = [number for number, name in enumerate(peaks) if must_have is None or name in must_have]
-    kept = np.unique(bins[np.isin(columns, wanted)])
+    selected = [number for number, name in enumerate(peaks) if must_have is None or name in must_have]
+    kept = np.unique(bins[np.isin(columns, selected)])
     is_kept = np.isin(bins, kept)
     order = np.lexsort((columns[is_kept], bins[is_kept]))
     bins, columns = bins[is_kept][order], columns[is_kept][order]
@@ -294,10 +294,10 @@ def _bin_rows(
         labels: np.ndarray = np.zeros(count, np.uint8)
         labels[columns[first_column:last_column]] = 1
         first_column = last_column
-        left = start + BIN // 2 - context // 2
+        first = start + BIN // 2 - context // 2
         length = fasta.lengths[name]
-        inside = fasta.fetch(name, max(0, left), min(left + context, length))
-        sequence = "N" * max(0, -left) + inside + "N" * max(0, left + context - length)
+        inside = fasta.fetch(name, max(0, first), min(first + context, length))
+        sequence = "N" * max(0, -first) + inside + "N" * max(0, first + context - length)
         yield {
             "sequence": sequence,
             "labels": labels,

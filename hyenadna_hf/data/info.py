@@ -75,7 +75,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     return _print_info(console, command.name, data)
 
 
-def describe(data: DatasetDict) -> dict:
+def describe(data: DatasetDict) -> dict[str, Any]:
     """
     Compute sizes, classes, lengths, GC content, duplicates and leakage of labelled sequences.
 
@@ -198,10 +198,10 @@ def histogram(values: list[int], bins: int = 12, width: int = 40) -> list[str]:
     low, high = min(values), max(values)
     step = max(1, -(-(high - low + 1) // bins))
     counts = Counter((value - low) // step for value in values)
-    most = max(counts.values())
+    largest = max(counts.values())
     lines = []
     for number in range((high - low) // step + 1):
-        eighths = round(8 * width * counts[number] / most) or bool(counts[number])
+        eighths = round(8 * width * counts[number] / largest) or bool(counts[number])
         bar = "█" * (eighths // 8) + BARS[eighths % 8].strip()
         first, last = low + number * step, min(high, low + (number + 1) * step - 1)
         lines.append(f"{first:>10,} to {last:>10,} {bar:<{width}} {counts[number]:,}")

@@ -109,9 +109,9 @@ class DistinctSequences:
         for first in list(self.splits)[:-1]:
             seconds = [second for other, second in counts if other == first]
             absent = np.setdiff1d(np.concatenate([self.splits[second] for second in seconds]), self.splits[first])
-            near = absent[self._has_near_duplicate(absent, np.unique(self.splits[first]))]
+            near_duplicates = absent[self._has_near_duplicate(absent, np.unique(self.splits[first]))]
             for second in seconds:
-                counts[first, second]["near_duplicate"] = int(np.isin(self.splits[second], near).sum())
+                counts[first, second]["near_duplicate"] = int(np.isin(self.splits[second], near_duplicates).sum())
         return counts
 
     def groups(self) -> np.ndarray:
@@ -128,8 +128,8 @@ class DistinctSequences:
         for first, second in self._candidates(all_numbers, all_numbers):
             is_open = groups[first] != groups[second]
             first, second = first[is_open], second[is_open]
-            near = self._are_near_duplicates(first, second)
-            groups = _join_groups(groups, first[near], second[near])
+            is_near = self._are_near_duplicates(first, second)
+            groups = _join_groups(groups, first[is_near], second[is_near])
         return groups[numbers]
 
     def _has_near_duplicate(self, queries: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -161,13 +161,13 @@ class DistinctSequences:
 
     def _are_near_duplicates(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return whether each of `first` is a near duplicate of its partner in `second`."""
-        near: np.ndarray = np.zeros(len(first), bool)
+        is_near: np.ndarray = np.zeros(len(first), bool)
         for pairs in _split_by_size(np.arange(len(first)), self._lengths[first] + self._lengths[second], BATCH_SIZE):
             first_kmers = _kmers(self._sequences(first[pairs]), np.arange(len(pairs)))
             second_kmers = _kmers(self._sequences(second[pairs]), np.arange(len(pairs)))
             shared = _count_kmers(np.intersect1d(first_kmers, second_kmers, assume_unique=True), len(pairs))
-            near[pairs] = shared >= _needed_kmers(_count_kmers(first_kmers, len(pairs)))
-        return near
+            is_near[pairs] = shared >= _needed_kmers(_count_kmers(first_kmers, len(pairs)))
+        return is_near
 
     def _sequences(self, numbers: np.ndarray) -> list[str]:
         return self._rows[self._first_rows[numbers]]["sequence"]
@@ -225,15 +225,15 @@ def split_by_similarity(
     has_classes = "label" in merged.column_names
     labels = np.asarray(merged["label"] if has_classes else np.zeros(len(merged), int))
     places = _place_groups(DistinctSequences(data).groups(), labels, fractions, np.random.default_rng(seed))
-    reached = np.bincount(places, minlength=len(fractions)) / len(places)
-    if not reached.all() or set(labels[places == 0]) < set(labels):
+    actual = np.bincount(places, minlength=len(fractions)) / len(places)
+    if not actual.all() or set(labels[places == 0]) < set(labels):
         raise InputError(
             f"validation_fraction={validation_fraction}, test_fraction={test_fraction}: the groups of near duplicates "
             "are too few or too large to fill every split and every class of train; add data or change the fractions."
         )
     names = ("train", "validation", "test")
-    if np.abs(reached - fractions).max() > 0.01:
-        shares = ", ".join(f"{share:.1%} {name}" for name, share in zip(names, reached))
+    if np.abs(actual - fractions).max() > 0.01:
+        shares = ", ".join(f"{share:.1%} {name}" for name, share in zip(names, actual))
         warnings.warn(f"Groups of near duplicates are not divided, so the splits are {shares}.", stacklevel=2)
     # In memory, because `datasets` would write the selection into the folder of a saved data set.
     rows = {name: np.flatnonzero(places == place) for place, name in enumerate(names)}
@@ -307,10 +307,10 @@ def _candidates(
 
     pair_counts = np.bincount(query, count, len(queries)).astype(int)  # of each query
     for piece in _split_by_size(np.arange(len(queries)), pair_counts, BATCH_SIZE):
-        here = (query >= piece[0]) & (query <= piece[-1])
-        repeats = count[here]
-        place = np.arange(repeats.sum()) + np.repeat(start[here] - (np.cumsum(repeats) - repeats), repeats)
-        pairs = np.repeat(query[here].astype(np.uint64), repeats) << np.uint64(32) | index[place] & SEQUENCE
+        is_in_piece = (query >= piece[0]) & (query <= piece[-1])
+        repeats = count[is_in_piece]
+        place = np.arange(repeats.sum()) + np.repeat(start[is_in_piece] - (np.cumsum(repeats) - repeats), repeats)
+        pairs = np.repeat(query[is_in_piece].astype(np.uint64), repeats) << np.uint64(32) | index[place] & SEQUENCE
         pairs, shared = np.unique(pairs, return_counts=True)
         first, second = (pairs >> np.uint64(32)).astype(int), (pairs & SEQUENCE).astype(int)
         is_candidate = (shared >= hits[first]) & (queries[first] != second)
@@ -382,8 +382,8 @@ def _neighbours(intervals: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]
     if intervals is None:
         return np.zeros(0, int), np.zeros(0, int)
     ordered = intervals.sort_values(["region", "start"])
-    reached = ordered.groupby("region")["end"].cummax().groupby(ordered["region"]).shift()  # NaN at a region's first
-    overlaps = (ordered["start"] < reached).to_numpy()
+    furthest = ordered.groupby("region")["end"].cummax().groupby(ordered["region"]).shift()  # NaN at a region's first
+    overlaps = (ordered["start"] < furthest).to_numpy()
     rows = ordered.index.to_numpy()
     return rows[np.flatnonzero(overlaps) - 1], rows[overlaps]
 
@@ -425,9 +425,9 @@ def _place_groups(
         placed[place] += classes
     single = rng.permutation(np.flatnonzero(sizes[groups] == 1))
     for label in range(len(names)):
-        alone = single[labels[single] == label]
+        singles = single[labels[single] == label]
         missing = np.maximum(requested[:, label] - placed[:, label], 0)
         shares = np.cumsum(missing)[:-1] / max(missing.sum(), 1e-9)
-        for place, part in enumerate(np.split(alone, np.round(shares * len(alone)).astype(int))):
+        for place, part in enumerate(np.split(singles, np.round(shares * len(singles)).astype(int))):
             places[part] = place
     return places

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from ..errors import InputError
 
@@ -136,10 +136,10 @@ def packing_of(path: Path) -> str:
     return "bgzip" if start[12:14] == b"BC" and start[3] & 4 else "gzip"
 
 
-def open_packed(path: Path, mode: str = "rb") -> IO:
+def open_packed(path: Path, mode: str = "rb") -> IO[Any]:
     """Open a regular file for reading and decompress it if its content is gzip or bgzip. Text is UTF-8."""
     opener = open if packing_of(path) == "plain" else gzip.open
-    return cast(IO, opener(path, mode, encoding="utf-8" if "t" in mode else None))
+    return cast(IO[Any], opener(path, mode, encoding="utf-8" if "t" in mode else None))
 
 
 def remove_in_process(folder: str, process: int) -> None:

@@ -153,7 +153,7 @@ def _choose_regions(name: str, genome: Fasta, held_out: Mapping[str, Collection[
         if not regions[split]:
             raise InputError(f"held_out[{name!r}]: give regions for {split}.")
     touched = {region.name for split in SPLITS[1:] for region in regions[split]}
-    regions["train"] = [whole for whole in _whole_sequences(genome) if whole.name not in touched]
+    regions["train"] = [sequence for sequence in _whole_sequences(genome) if sequence.name not in touched]
     if not regions["train"]:
         raise InputError(f"held_out[{name!r}]: no sequence is left for train.")
     return regions
@@ -163,24 +163,24 @@ def _hold_out_sequences(
     genome: Fasta, validation_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, list[Interval]]:
     """Return regions by split: whole sequences if there are at least three, otherwise pieces of each."""
-    wholes = _whole_sequences(genome)
-    if len(wholes) < 3:
-        return _split_by_position(wholes, validation_fraction, test_fraction)
+    sequences = _whole_sequences(genome)
+    if len(sequences) < 3:
+        return _split_by_position(sequences, validation_fraction, test_fraction)
     total = sum(genome.lengths.values())
-    left = sorted(wholes, key=lambda whole: mix(seed, crc32(whole.name.encode())))
-    regions = {"train": left}
+    remaining = sorted(sequences, key=lambda sequence: mix(seed, crc32(sequence.name.encode())))
+    regions = {"train": remaining}
     for split, fraction in (("validation", validation_fraction), ("test", test_fraction)):
-        regions[split] = [left.pop()]
-        while len(left) > 2 and sum(region.end for region in regions[split]) < fraction * total:
-            regions[split].append(left.pop())
+        regions[split] = [remaining.pop()]
+        while len(remaining) > 2 and sum(region.end for region in regions[split]) < fraction * total:
+            regions[split].append(remaining.pop())
     return regions
 
 
 def _split_by_position(
-    wholes: list[Interval], validation_fraction: float, test_fraction: float
+    sequences: list[Interval], validation_fraction: float, test_fraction: float
 ) -> dict[str, list[Interval]]:
     regions: dict[str, list[Interval]] = {split: [] for split in SPLITS}
-    for name, _, length, _ in wholes:
+    for name, _, length, _ in sequences:
         first, second = round(length * (1 - validation_fraction - test_fraction)), round(length * (1 - test_fraction))
         if not 0 < first < second < length:
             raise InputError(f"the sequence {name} of {length:,} bases is too short to split; remove this genome.")

@@ -108,7 +108,7 @@ class WindowStream(IterableDataset):
         shards = getattr(self, "_shards", None)
         return {"epoch": self.epoch, "done": self._done, "shards": shards, "size": self.size(), "seed": self.seed}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """
         Resume in the next iteration from the state of another data set.
 

@@ -114,7 +114,9 @@ def _check_sequence(sequence: str) -> str:
     return sequence
 
 
-def _sequence_likelihoods(scored_tiles: Iterator[tuple], per_base: bool) -> Iterator[SequenceLikelihood]:
+def _sequence_likelihoods(
+    scored_tiles: Iterator[tuple[Any, str, np.ndarray]], per_base: bool
+) -> Iterator[SequenceLikelihood]:
     for _, parts in groupby(scored_tiles, key=itemgetter(0)):
         log_likelihood, scored, skipped = 0.0, 0.0, 0
         values_per_base = []
@@ -129,7 +131,9 @@ def _sequence_likelihoods(scored_tiles: Iterator[tuple], per_base: bool) -> Iter
         )
 
 
-def tile_log_likelihoods(likelihood: "BaseLikelihood", pieces: Iterable[tuple], strands: str) -> Iterator[tuple]:
+def tile_log_likelihoods(
+    likelihood: "BaseLikelihood", pieces: Iterable[tuple[Any, str, slice]], strands: str
+) -> Iterator[tuple[Any, str, np.ndarray]]:
     """
     Compute the log-probabilities of the kept bases of many tiles, on each strand.
 

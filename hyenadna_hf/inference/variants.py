@@ -146,7 +146,9 @@ def scored_loci(
     return _scored_loci(likelihood, variants, fasta, window)
 
 
-def _scored_loci(likelihood, variants, fasta, window):
+def _scored_loci(
+    likelihood: BaseLikelihood, variants: Iterable[Variant], fasta: Fasta, window: int
+) -> Iterator[tuple["Locus", list]]:
     by_locus = groupby(variants, key=lambda variant: (variant.contig, variant.start, variant.reference))
     loci = (_locus(list(alternates), fasta, window) for _, alternates in by_locus)
     read, write = tee(loci)  # `read` is ahead of `write` by the batches of `stream_groups`

@@ -91,7 +91,7 @@ def tokenize(
         The data set with the columns of the tokenizer and the labels.
     """
 
-    def encode(batch: dict[str, list]) -> Any:
+    def encode(batch: dict[str, list[str]]) -> Any:
         return tokenizer(
             [words(sequence, kmer) for sequence in batch["sequence"]],
             truncation=max_length is not None,

@@ -27,13 +27,13 @@ class EMACallback(TrainerCallback):
     def __init__(self, decay: float, checkpoint: str | Path | None = None) -> None:
         self.checkpoint = checkpoint
         self._update = get_ema_multi_avg_fn(decay)
-        self._other: list[torch.Tensor] = []  # the averages while the model has the weights, and vice versa
+        self._swapped_out: list[torch.Tensor] = []  # the averages while the model has the weights, and vice versa
         self._has_averages = False  # in the model
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        self._other = [parameter.detach().clone() for parameter in model.parameters()]
+        self._swapped_out = [parameter.detach().clone() for parameter in model.parameters()]
         self._has_averages = False
         if self.checkpoint is not None:
             weights = load_file(Path(self.checkpoint) / UNAVERAGED_FILE)
@@ -48,7 +48,7 @@ class EMACallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        self._update(self._other, list(model.parameters()), None)
+        self._update(self._swapped_out, list(model.parameters()), None)
         self._prepare_evaluation(control, model)
 
     def on_epoch_end(
@@ -60,7 +60,9 @@ class EMACallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         if args.should_save:
-            weights = {name: weight.contiguous() for (name, _), weight in zip(model.named_parameters(), self._other)}
+            weights = {
+                name: weight.contiguous() for (name, _), weight in zip(model.named_parameters(), self._swapped_out)
+            }
             save_file(weights, Path(args.output_dir) / f"checkpoint-{state.global_step}" / UNAVERAGED_FILE)
 
     def on_train_end(
@@ -70,7 +72,7 @@ class EMACallback(TrainerCallback):
             args.load_best_model_at_end and state.best_model_checkpoint
         ):  # the best checkpoint is an average already
             self._swap(model, averaged=True)
-        self._other = []
+        self._swapped_out = []
 
     def _prepare_evaluation(self, control: TrainerControl, model: PreTrainedModel) -> None:
         # The Trainer evaluates and saves directly after these events.
@@ -80,5 +82,5 @@ class EMACallback(TrainerCallback):
     def _swap(self, model: PreTrainedModel, averaged: bool) -> None:
         if averaged != self._has_averages:
             for number, parameter in enumerate(model.parameters()):
-                parameter.data, self._other[number] = self._other[number], parameter.data
+                parameter.data, self._swapped_out[number] = self._swapped_out[number], parameter.data
             self._has_averages = averaged

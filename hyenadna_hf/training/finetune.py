@@ -63,7 +63,7 @@ LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
 class FinetuneTrainer(Trainer):
     """The stock Trainer with a separate data collator for training, which may augment."""
 
-    def __init__(self, *args: Any, train_collator: Callable[[list], dict[str, Any]], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, train_collator: Callable[[list[Any]], dict[str, Any]], **kwargs: Any) -> None:
         with warnings.catch_warnings():  # from transformers' own label smoothing, which is not used
             warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label", UserWarning)
             super().__init__(*args, **kwargs)

@@ -79,8 +79,10 @@ def label_aurocs(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         Areas of shape `(labels,)`, NaN for a label that is the same in every row.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
-    both = (labels.min(0) == 0) & (labels.max(0) == 1)
-    return np.array([roc_auc_score(labels[:, i], scores[:, i]) if both[i] else np.nan for i in range(len(both))])
+    has_both = (labels.min(0) == 0) & (labels.max(0) == 1)
+    return np.array(
+        [roc_auc_score(labels[:, i], scores[:, i]) if has_both[i] else np.nan for i in range(len(has_both))]
+    )
 
 
 def class_auroc(probabilities: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> float:

@@ -404,8 +404,10 @@ def genome_splits(args: GenomeArguments, length: int, seed: int) -> dict[str, li
         pieces_by_split = {
             name: [piece for number, piece in pieces if number == i] for name, pieces in held_out.items()
         }
-        whole = [Interval(name, 0, size) for name, size in genome.lengths.items()]
-        pieces_by_split["train"] = subtract_intervals(whole, pieces_by_split["validation"] + pieces_by_split["test"])
+        sequences = [Interval(name, 0, size) for name, size in genome.lengths.items()]
+        pieces_by_split["train"] = subtract_intervals(
+            sequences, pieces_by_split["validation"] + pieces_by_split["test"]
+        )
         if not pieces_by_split["train"]:
             raise InputError(f"--validation and --test: they cover all of {genome.path}; leave regions to train on.")
         if subtract_intervals(pieces_by_split["validation"], pieces_by_split["test"]) != pieces_by_split["validation"]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..data.sequence import IGNORED
 from ..model.configuration_hyenadna import HyenaDNAConfig
-from ..model.modeling_hyenadna import JOINED
+from ..model.modeling_hyenadna import JOINED_SEQUENCES_ARGUMENTS
 from .prompting import POSITIONS
 
 # In adapter_config.json; where it is not registered, PEFT refuses the adapter, or else it would put the prompt first.
@@ -172,7 +172,7 @@ class _PlacedPrompt:
 
     def _placed(self, input_ids, attention_mask, inputs_embeds, labels=None, before_labels=False, **kwargs):
         """The order of prompt and input, and the arguments of the base model that stand in it."""
-        joined = [name for name in ("position_ids", *JOINED) if kwargs.get(name) is not None]
+        joined = [name for name in ("position_ids", *JOINED_SEQUENCES_ARGUMENTS) if kwargs.get(name) is not None]
         if joined:
             raise ValueError(
                 f"{joined[0]}: a soft prompt has one place in a row, which sequences that share a row do not have; "

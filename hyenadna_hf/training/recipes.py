@@ -135,8 +135,8 @@ def find_recipe(name: str) -> Recipe:
         InputError: If there is none. The error lists similar names.
     """
     if name not in RECIPES:
-        near = get_close_matches(name, RECIPES, n=5, cutoff=0.5)
-        hint = f"similar names are {', '.join(near)}; " if near else ""
+        similar = get_close_matches(name, RECIPES, n=5, cutoff=0.5)
+        hint = f"similar names are {', '.join(similar)}; " if similar else ""
         raise InputError(f"--recipe {name}: there is no recipe of this name; {hint}--recipe list prints all names.")
     return RECIPES[name]
 

@@ -92,9 +92,9 @@ def test_intervals_in_one_table(tmp_path, windows, reference):
 BAD_INTERVALS = {
     "negative start": ({"start": -1}, "row 3: chr20:31581000-31605000:-1-"),
     "past the end": ({"end": 24_001}, "row 3: .*has 24,000 bases"),
-    "nothing in it": ({"end": 0}, "row 3: .*is no interval"),
-    "no number": ({"start": "x"}, "row 3: .*is no interval"),
-    "strand": ({"strand": "forward"}, "row 3: the strand 'forward' is none of"),
+    "nothing in it": ({"end": 0}, "row 3: .*is not an interval"),
+    "no number": ({"start": "x"}, "row 3: .*is not an interval"),
+    "strand": ({"strand": "forward"}, "row 3: the strand is 'forward'; it must be"),
     "unknown region": ({"region": "chr21"}, "row 3: .*there is no sequence 'chr21'"),
 }
 
@@ -142,7 +142,7 @@ def test_bad_text_files_and_folders_are_named(tmp_path):
     with pytest.raises(InputError, match="there is no test split"):
         load_genomic_benchmark("human_enhancers_cohn", str(tmp_path))
     (tmp_path / "test").mkdir()
-    with pytest.raises(InputError, match="neither a folder of .txt files nor a table"):
+    with pytest.raises(InputError, match="neither folders of .txt files nor tables"):
         load_genomic_benchmark("human_enhancers_cohn", str(tmp_path))
 
 
@@ -165,11 +165,11 @@ def test_numbers_are_those_of_the_names(tmp_path):
     assert data["test"].features["label"].names == ["human", "worm"] and data["test"]["label"][:2] == [1, 0]
     by_name = load_genomic_benchmark("demo_human_or_worm", small(tmp_path, ["worm", "human"]))
     assert by_name["test"]["label"] == data["test"]["label"]
-    with pytest.raises(InputError, match="has the label '2'; the classes are human, worm"):
+    with pytest.raises(InputError, match="contains the label '2'; the classes are human, worm"):
         load_genomic_benchmark("demo_human_or_worm", small(tmp_path, [1, 0, 2]))
-    with pytest.raises(InputError, match="has the label 'fly'"):
+    with pytest.raises(InputError, match="contains the label 'fly'"):
         load_genomic_benchmark("demo_human_or_worm", small(tmp_path, ["worm", "human", "fly"]))
-    with pytest.raises(InputError, match="no GenomicBenchmarks set of this name; there are dummy_mouse"):
+    with pytest.raises(InputError, match="unknown GenomicBenchmarks set; choose one of dummy_mouse"):
         load_genomic_benchmark("demo_human_or_fish")
 
 
@@ -178,7 +178,7 @@ def test_tasks_from_fasta(tmp_path):
     assert {name: len(split) for name, split in data.items()} == {"train": 24, "validation": 6, "test": 30}
     assert data["validation"].features["label"].names == ["0", "1", "2"]
     assert sorted(data["validation"]["label"]) == [0, 0, 1, 1, 2, 2]
-    with pytest.raises(InputError, match="there is no task of this name; there are enhancers"):
+    with pytest.raises(InputError, match="unknown task; choose one of enhancers"):
         load_nucleotide_transformer_task("H5")
 
 

@@ -76,7 +76,7 @@ def test_bad_mat_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"train\.mat: this is not a readable \.mat file"):
         load_chromatin_mat(tmp_path)
     savemat(tmp_path / "train.mat", {"x": np.zeros((2, 2))})
-    with pytest.raises(InputError, match=r"there are not the arrays xdata and data in it, but .*x"):
+    with pytest.raises(InputError, match=r"the arrays xdata and data are missing; it contains .*x"):
         load_chromatin_mat(tmp_path)
 
 
@@ -89,7 +89,7 @@ def test_letters_of_one_hot_arrays(sequences, bases):
 
 
 def test_bad_arrays_are_named():
-    with pytest.raises(InputError, match="give 0 and 1"):
+    with pytest.raises(InputError, match="give zeros and ones"):
         chromatin_from_arrays(["ACGT"], np.array([[0.5]]))
     with pytest.raises(InputError, match="2 sequences, but 1 rows of labels"):
         chromatin_from_arrays(["ACGT", "A"], np.array([[1]]))
@@ -169,7 +169,7 @@ def test_bins_must_have_a_transcription_factor(genome, peaks, tmp_path):
     arguments = {**SPLITS, "cache_dir": tmp_path / "cache"}
     data = chromatin_from_peaks(peaks, genome, 1000, ["CTCF"], **arguments)
     assert [rows["labels"][:] for rows in data.values()] == [[[1, 0, 1]], [[1, 1, 0]], [[1, 0, 0]]]
-    with pytest.raises(InputError, match="test: no bin of the genome with a label"):
+    with pytest.raises(InputError, match="test: its regions contain no labelled bin"):
         chromatin_from_peaks(peaks, genome, 1000, ["CTCF"], **{**arguments, "test": ("chr3:1-1000",)})
 
 
@@ -180,12 +180,12 @@ def test_bad_peaks_are_named(genome, peaks, tmp_path):
     for arguments, message in (
         ({"context": 100}, "context=100"),
         ({"context": 1001}, "context=1001"),
-        ({"must_have": ["GATA1"]}, "no label 'GATA1'; there are CTCF, DNase, H3K27ac"),
+        ({"must_have": ["GATA1"]}, "unknown label 'GATA1'; choose from CTCF, DNase, H3K27ac"),
         ({"test": ("chr9",)}, "no sequence 'chr9'"),
     ):
         with pytest.raises(InputError, match=message):
             chromatin_from_peaks(peaks, genome, **{**SPLITS, **arguments})
-    with pytest.raises(InputError, match="give the BED file of one label"):
+    with pytest.raises(InputError, match="give the BED file of at least one label"):
         chromatin_from_peaks({}, genome)
     past = {"CTCF": bed(tmp_path / "past.bed", ("chr1", 2000, 2051))}
     with pytest.raises(InputError, match=r"past\.bed, line 1: the interval ends at 2,051, but chr1 has 2,050"):

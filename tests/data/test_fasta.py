@@ -84,10 +84,10 @@ def test_names_of_ucsc_and_ensembl(tmp_path):
     assert fasta.fetch("chr20", 3, 6) == "tCt"
     with pytest.raises(InputError, match="'Chr7' matches chr7, 7"):
         fasta.resolve("Chr7")
-    with pytest.raises(InputError, match=r"x.fa: there is no sequence '2'; there are chr1, chrM, 20, .*7\."):
+    with pytest.raises(InputError, match=r"x.fa: there is no sequence '2'; the file has chr1, chrM, 20, .*7\."):
         fasta.resolve("2")
     many = Fasta(write(tmp_path / "many.fa", fasta_text({f"c{i}": "A" for i in range(1000)})))
-    with pytest.raises(InputError, match=r"there are c0, c1, c2, c3, c4, c5 and 994 more\."):
+    with pytest.raises(InputError, match=r"the file has c0, c1, c2, c3, c4, c5 and 994 more\."):
         many.resolve("x")
 
 
@@ -111,15 +111,18 @@ BAD = {
     ),
     "no header": ("ACGT\n", "line 1: a FASTA file must begin with a header"),
     "blank line first": ("\n>a\nACGT\n", "line 1: a FASTA file must begin with a header"),
-    "blank line inside": (">a\nACGT\n\nACGT\n", "line 4: all lines of record 'a' but the last"),
-    "blank line below header": (">a\n\nACGT\n", "line 3: all lines of record 'a' but the last"),
-    "ragged lines": (">a\nACGT\nAC\nACGT\n", "line 4: all lines of record 'a' but the last must have one length"),
+    "blank line inside": (">a\nACGT\n\nACGT\n", "line 4: all lines of record 'a' except the last"),
+    "blank line below header": (">a\n\nACGT\n", "line 3: all lines of record 'a' except the last"),
+    "ragged lines": (
+        ">a\nACGT\nAC\nACGT\n",
+        "line 4: all lines of record 'a' except the last must have the same length",
+    ),
     "longer line": (">a\nACGT\nACGTA\n", "line 3: all lines of record 'a'"),
     "mixed line ends": (">a\nACGT\r\nACGTA\nACGT\r\n", "line 3: all lines of record 'a'"),
-    "no sequence": (">a\nACGT\n>b\n>c\nA\n", "line 3: the record 'b' has no sequence"),
-    "no sequence at the end": (">a\nACGT\n>b\n", "line 3: the record 'b' has no sequence"),
+    "no sequence": (">a\nACGT\n>b\n>c\nA\n", "line 3: record 'b' has no sequence"),
+    "no sequence at the end": (">a\nACGT\n>b\n", "line 3: record 'b' has no sequence"),
     "no name": (">a\nACGT\n> b\nA\n", "line 3: the header must have a name directly after >"),
-    "old Mac line ends": (">a\rACGT\rACGT\r", "line 1: the record 'a' has no sequence"),
+    "old Mac line ends": (">a\rACGT\rACGT\r", "line 1: record 'a' has no sequence"),
     "cut gzip": (gzip.compress(fasta_text(RECORDS).encode())[:-20], "the gzip file is damaged"),
     "two bytes of gzip": (b"\x1f\x8b", "the gzip file is damaged"),
     "empty gzip": (gzip.compress(b""), "the file is empty"),

@@ -131,7 +131,7 @@ def test_splits_of_a_bed(tmp_path, genome):
     assert windows(GenomeDataset(genome, path, "validation", 4)) == [("chr1", 23, 27, False)]
     names = bed(tmp_path, [("chr1", 0, 8, "peak1"), ("chr1", 20, 30, "peak2")])
     assert len(GenomeDataset(genome, names, "test", 8)) == 2
-    with pytest.raises(InputError, match="no interval of the split validation in it; there are train"):
+    with pytest.raises(InputError, match="no interval of the split validation; it has train"):
         GenomeDataset(genome, bed(tmp_path, [("chr1", 0, 8, "train")]), "validation")
     with pytest.raises(InputError, match="chr1:9-10 has 'peak' in the fourth column"):
         GenomeDataset(genome, bed(tmp_path, [("chr1", 0, 8, "train"), ("chr1", 9, 10, "peak")]))
@@ -221,9 +221,9 @@ def test_memory_does_not_grow_with_the_genome(tmp_path):
         ({"max_length": 0}, "max_length=0"),
         ({"shift": -1}, "shift=-1"),
         ({"max_n": 2}, "max_n=2"),
-        ({"regions": []}, "regions: there is not one"),
+        ({"regions": []}, "regions: it is empty"),
         ({"regions": ["chr9"]}, "no sequence 'chr9'"),
-        ({"bed": "x.bed", "regions": ["chr1"]}, "bed and regions: give one"),
+        ({"bed": "x.bed", "regions": ["chr1"]}, "bed and regions: give only one"),
         ({"bed": "absent.bed"}, "there is no such file"),
     ],
 )

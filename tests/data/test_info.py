@@ -110,7 +110,7 @@ def test_a_picture_of_lengths():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["preview"], "preview: name a data set"),
+        (["preview"], "preview: give a data set"),
         (["info", "absent.csv"], "no such file or folder"),
         (["info", "splice_sites_chr20", "--source", "x"], "--source: splice_sites_chr20 is not a published data set"),
         (["info", "H3", "--source", "absent.csv"], "no such file or folder"),

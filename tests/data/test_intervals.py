@@ -51,14 +51,14 @@ def test_sequences_that_are_called_like_the_lines_of_browsers(tmp_path, separato
 
 
 BAD = {
-    "negative start": ("chr1\t-3\t4", "the interval begins at -3; BED counts from 0"),
+    "negative start": ("chr1\t-3\t4", "the interval begins at -3, but BED counts from 0"),
     "past the end": ("chr1\t90\t101", "the interval ends at 101, but chr1 has 100 bases"),
     "nothing in it": ("chr1\t9\t9", "the interval from 9 to 9 is empty; its end must be after its start"),
     "the wrong way round": ("chr1\t9\t5", "is empty"),
     "no number": ("chr1\tfive\t9", "a BED line needs a sequence, a start and an end"),
     "beyond all numbers": (f"chr1\t5\t{'9' * 5000}", "a BED line needs a sequence, a start and an end"),
     "two columns": ("chr1\t5", "a BED line needs a sequence, a start and an end"),
-    "unknown sequence": ("chr3\t5\t9", "there is no sequence 'chr3'; there are chr1, 2"),
+    "unknown sequence": ("chr3\t5\t9", "there is no sequence 'chr3'; the file has chr1, 2"),
 }
 
 

@@ -232,7 +232,7 @@ def test_the_bundled_splits_are_disjoint_regions():
 LONG = b"seq,label\n" + "".join(f"{''.join(Random(i).choices('ACGT', k=60))},1\n" for i in range(999)).encode()
 BAD = {
     "empty file": ("x.csv", "", "the file is empty"),
-    "no rows": ("x.csv", "sequence,label\n", "not one row"),
+    "no rows": ("x.csv", "sequence,label\n", "no row"),
     "no sequence column": ("x.csv", "bases,label\nACGT,1\n", "set sequence_column to one of its columns: bases, label"),
     "two label columns": ("x.csv", "seq,label,class\nACGT,1,2\n", "more than one of label, class"),
     "digits": ("x.csv", "seq,label\nACGT,1\nAC7GT,0\n", "row 2: the sequence contains '7' at base 3"),
@@ -318,7 +318,7 @@ def test_unknown_columns_files_and_splits_are_named(tmp_path):
     with pytest.raises(InputError, match=r"train\.csv and train\.tsv are both the train split"):
         load_labelled_sequences(str(tmp_path))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no train file in this folder"):
+    with pytest.raises(InputError, match="this folder contains no train file"):
         load_labelled_sequences(str(tmp_path / "empty"))
     write(TEST, tmp_path / "empty" / "test.csv")
     with pytest.raises(InputError, match="no train split, only test"):

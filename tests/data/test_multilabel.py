@@ -44,7 +44,7 @@ def test_what_is_held_out_is_each_row_once(tmp_path_factory, labels, seed):
     "columns, message",
     [
         (["CTCF", "absent"], "label_column='absent' is not one of its columns: seq, CTCF, DNase, note"),
-        (["CTCF", "note"], "row 1: note is 'x'; labels are 0 or 1"),
+        (["CTCF", "note"], "row 1: note is 'x'; labels must be 0 or 1"),
         (["CTCF", ""], "give each column once"),
         (["CTCF", "CTCF"], "give each column once"),
     ],

@@ -134,7 +134,7 @@ def test_bad_folders_are_named(tmp_path, folder):
     with pytest.raises(InputError, match=r"2\.fasta and .*3\.fa both have a sequence '3'"):
         FastaFolder(folder / "cod")
     (folder / "empty").mkdir()
-    with pytest.raises(InputError, match="there is no FASTA file in this folder"):
+    with pytest.raises(InputError, match="this folder contains no FASTA file"):
         FastaFolder(folder / "empty")
 
 

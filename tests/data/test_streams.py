@@ -98,9 +98,9 @@ def test_what_cannot_be_resumed_is_refused():
     stream = Numbers(50, rank=0, world_size=2)
     next(iter(stream))
     state = stream.state_dict()
-    with pytest.raises(InputError, match="is that of a stream of size 50, this one has 51"):
+    with pytest.raises(InputError, match="is from a stream with size 50, but this one has 51"):
         Numbers(51).load_state_dict(state)
-    with pytest.raises(InputError, match="seed 0, this one has 1"):
+    with pytest.raises(InputError, match="seed 0, but this one has 1"):
         Numbers(50, seed=1).load_state_dict(state)
     other = Numbers(50, rank=1, world_size=2)
     other.load_state_dict(state)

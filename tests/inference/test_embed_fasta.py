@@ -257,10 +257,10 @@ def test_several_processes(fasta, model_folder, tmp_path, monkeypatch):
         (["--bed", "long.bed"], r"long.bed, line 1: .*ends at 2, but a has 1 bases"),
         (["--bed", "minus.bed"], r"minus.bed, line 2: .*begins at -1"),
         (["--bed", "strand.bed"], r"strand.bed: the strand of x is 'minus'"),
-        (["--bed", "none.bed"], r"none.bed: there is no interval"),
+        (["--bed", "none.bed"], r"none.bed: the file contains no interval"),
         (["--bed", "absent.bed"], r"absent.bed: there is no such file"),
         (["--fly"], "unknown argument --fly"),
-        (["--out", "occupied.npy"], "occupied.npy.partial: .*something else"),
+        (["--out", "occupied.npy"], "occupied.npy.partial: .*other files"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_written(model_folder, tmp_path, monkeypatch, arguments, words):

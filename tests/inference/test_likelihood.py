@@ -179,7 +179,7 @@ def test_arguments_are_checked_at_once(model, arguments, message):
 
 def test_what_is_no_language_model_or_no_dna(model):
     classifier = HyenaDNAForSequenceClassification(model.config)
-    with pytest.raises(InputError, match="HyenaDNAForSequenceClassification is no HyenaDNA language model"):
+    with pytest.raises(InputError, match="HyenaDNAForSequenceClassification is not a HyenaDNA language model"):
         sequence_log_likelihood(classifier, TOKENIZER, ["ACGT"])
     with pytest.raises(InputError, match="'E' at base 2"):
         list(sequence_log_likelihood(model, TOKENIZER, ["AEGT"]))

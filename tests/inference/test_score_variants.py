@@ -196,7 +196,7 @@ def test_rows_that_are_not_those_of_the_variants_are_not_installed(folder, tmp_p
 
 def test_rows_that_are_missing_at_the_end_are_noticed(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(score_table, "_rows", lambda job, number, rows=score_table._rows: islice(rows(job, number), 9))
-    with pytest.raises(WorkError, match="there is no row of"):
+    with pytest.raises(WorkError, match="is missing; delete"):
         main(arguments(folder, tmp_path / "out.tsv"))
     assert not (tmp_path / "out.tsv").exists()
 
@@ -315,7 +315,7 @@ def test_a_vcf_gets_an_index_if_it_can(folder, tmp_path, order):
     (tmp_path / "in.vcf").write_text(
         HEADER + COLUMN_LINE + "".join(f"{contig}\t{position}\t.\tA\tG\t.\t.\t.\n" for contig, position in rows)
     )
-    with nullcontext() if order == "sorted" else pytest.warns(UserWarning, match="so there is no index"):
+    with nullcontext() if order == "sorted" else pytest.warns(UserWarning, match="so no index is written"):
         main([*arguments(folder, tmp_path / "out.vcf.gz")[2:], "--vcf", str(tmp_path / "in.vcf")])
     found = sorted(path.name for path in tmp_path.iterdir())
     assert found == ["in.vcf", "out.vcf.gz", *(["out.vcf.gz.tbi"] if order == "sorted" else [])]

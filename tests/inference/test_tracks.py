@@ -155,7 +155,7 @@ def test_regions_of_a_bed_file_are_put_in_order_and_merged(folder, tmp_path):
             ["--out", "out.wig"],
             "--out out.wig: the suffix sets the format; it must be one of .bedgraph, .bg, .bw",
         ),
-        (["--region", "chr2:1-5", "--bed", "x.bed"], "give one of them"),
+        (["--region", "chr2:1-5", "--bed", "x.bed"], "give only one of them"),
         (["--region", "chr2:90-1000"], "is outside chr2"),
         (["--bed", "absent.bed"], "absent.bed: there is no such file"),
         (["--window", "41"], "window=41: give 3 to 40"),
