@@ -3,7 +3,8 @@ The output of `hyenadna finetune`, as the README shows it.
 
     python benchmarks/quick_start.py
 
-runs the command as a user would, in a folder of its own, and writes benchmarks/results/quick_start.md.
+runs the command as a user would, in a temporary folder, and writes benchmarks/results/quick_start.md. Run it on an idle
+machine: the output has times.
 """
 
 import os
