@@ -124,7 +124,7 @@ def base_model_of(model: Any) -> PreTrainedModel:
     if hasattr(model, "get_base_model"):  # PEFT: adapters are inside the layers, unlike a prompt
         if model.active_peft_config.is_prompt_learning:
             raise InputError("the model has a soft prompt, which embed would ignore; give its base model.")
-        model = model.getbase_model_of()
+        model = model.get_base_model()
     if getattr(getattr(model, "config", None), "model_type", None) != HyenaDNAConfig.model_type:
         raise InputError(f"{type(model).__name__} is not a HyenaDNA model; embed supports only those.")
     return model.base_model
