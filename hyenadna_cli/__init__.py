@@ -15,10 +15,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import version
-from types import MappingProxyType
 from typing import Any
 
 # Name, module and description of each command. The module has parser(), which returns the argument parser, and
@@ -135,10 +134,10 @@ def _run(command: str, argv: list[str]) -> Outcome:
         return FAILED, {"error": f"{type(error).__name__}: {error}"}
 
 
-def _fail(command: str, status: int, reason: object, result: Mapping[str, Any] = MappingProxyType({})) -> Outcome:
+def _fail(command: str, status: int, reason: object, result: dict[str, Any] | None = None) -> Outcome:
     message = re.sub(r"\s*\n\s*", " ", str(reason).strip())
     print(f"{command}: error: {message}", file=sys.stderr)
-    return status, {**result, "error": message}
+    return status, {**(result or {}), "error": message}
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -204,7 +204,7 @@ def test_reads_and_keeps_no_more_than_it_says():
         ({"sequences": ["A" * 71]}, "sequence 0 .*71 bases.*max_seq_len is 70.*window"),
         ({"sequences": ["ACGT", "AC GT"]}, "sequence 1 .*' ' at base 3"),
         ({"sequences": ["AC[SEP]"]}, r"'\[' at base 3"),
-        ({"model": torch.nn.Linear(2, 2)}, "Linear is no HyenaDNA model"),
+        ({"model": torch.nn.Linear(2, 2)}, "Linear is not a HyenaDNA model"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(arguments, words):

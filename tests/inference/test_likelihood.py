@@ -168,7 +168,7 @@ def test_with_adapters(model):
         ({"window": 40, "bos": True}, "window=40: give 1 to 39"),
         ({"window": 20, "stride": 19}, "stride=19: give 1 to 18"),
         ({"stride": 0}, "stride=0"),
-        ({"strands": "reverse"}, "strands='reverse': it must be one of forward, both"),
+        ({"strands": "reverse"}, "strands='reverse': choose one of forward, both"),
         ({"max_tokens": 0}, "max_tokens=0"),
     ],
 )
