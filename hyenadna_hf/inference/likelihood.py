@@ -237,7 +237,7 @@ class BaseLikelihood:
             yield from zip(chunk, values)
 
     def score_batch(self, sequences):
-        """What `stream` yields of each sequence of a batch (`list[str]`)."""
+        """Score a batch, a `list[str]`: the list of what `stream` yields of each sequence."""
         if not any(sequences):
             return [np.empty(0, np.float32) for _ in sequences]
         ids = self.tokens(sequences)
