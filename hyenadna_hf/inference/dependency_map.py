@@ -37,7 +37,8 @@ class DependencyMapArguments(ScoringArguments):
     )
     plot: str | None = field(default=None, metadata={"help": f"Heat map to draw: {', '.join(PICTURES)}."})
     tracks: list[str] = field(
-        default_factory=list, metadata={"help": "Genes or motifs to draw below it: BED, GTF or GFF3 files."}
+        default_factory=list,
+        metadata={"help": "Genes or motifs to draw below it: BED, GTF or GFF3 files (default: none)."},
     )
     window: int = field(
         default=WINDOW, metadata={"help": "Bases that the model reads at once, the region in their middle."}

@@ -69,14 +69,16 @@ class EvaluateVariantsArguments(InferenceArguments):
     )
     baselines: list[str] = field(
         default_factory=list,
-        metadata={"help": "Baselines: columns of scores, higher for variants more likely positive."},
+        metadata={"help": "Baselines: columns of scores, higher for variants more likely positive (default: none)."},
     )
-    score: list[str] = field(default_factory=lambda: list(SCORES), metadata={"help": f"Scores: {', '.join(SCORES)}."})
+    score: list[str] = field(
+        default_factory=lambda: list(SCORES), metadata={"help": f"Scores: {', '.join(SCORES)} (default: all)."}
+    )
     control: bool = field(
         default=True, metadata={"help": "Score with random weights of the same configuration as well."}
     )
     bootstrap: int = field(
-        default=1000, metadata={"help": "Samples of positions, for intervals of 95 %; 0 for no intervals."}
+        default=1000, metadata={"help": "Samples of positions, for intervals of 95 %%; 0 for no intervals."}
     )
     seed: int = field(default=0, metadata={"help": "Random seed of the samples and of the control."})
     window: int = field(default=WINDOW, metadata={"help": "Bases of the reference around a variant."})
