@@ -95,7 +95,7 @@ class Job:
         names = [name for name in {**previous, **self.identity} if previous.get(name) != self.identity.get(name)]
         if names:
             raise InputError(
-                f"{self.folder}: contains parts of an unfinished run with a different {', '.join(names)}; finish that "
+                f"{self.folder}: contains parts of an unfinished run that differs in {', '.join(names)}; finish that "
                 "run, delete the folder, or change --out."
             )
 

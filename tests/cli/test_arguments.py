@@ -97,11 +97,13 @@ def options():
 
 # The meaning of each option that several commands have, as a pattern that the help of each matches.
 MEANINGS = {
-    "baselines": "train and score|columns of scores",
-    "batch_size": "Sequences|Prompts",
+    "baselines": "^Compare with|columns of scores|^Baselines to train",
+    "batch_size": "[Ss]equences|Prompts",
     "bed": "BED",
     "bos": r"\[BOS\] before",
-    "classifier_pooling": "head .*reads",
+    "calibration": "^contextual",
+    "class_letters": "[Ll]etter",
+    "classifier_pooling": "head .*reads|pools",
     "dataset": "^Labelled sequences",
     "dtype": "weights: float32",
     "early_stopping_patience": "[Ss]top after so many|without",
@@ -122,8 +124,10 @@ MEANINGS = {
     "region": "(?i)chr20:|chr:start-end",
     "reverse_complement": "^Probability",
     "seed": "andom",
+    "seeds": "[Ss]eeds",
     "sequence_column": "sequence, seq or dna",
     "shots": "^Demonstrations",
+    "softmax": "letters",
     "special_tokens_mode": "^Special tokens",
     "strands": "^both: the mean of both strands",
     "stride": r"\b[Bb]ases\b",

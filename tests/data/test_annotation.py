@@ -61,8 +61,8 @@ def test_bed(fasta, tmp_path, start, end, number):
     [
         ("", "the file is empty"),
         ("# nothing\n", "there is no interval in it"),
-        (GTF + "20\tx\n", "line 8: GTF and GFF3 have nine columns"),
-        (BED + "20\tx\n", "line 6: BED has a sequence, a start and an end"),
+        (GTF + "20\tx\n", "line 8: GTF and GFF3 have nine tab-separated columns"),
+        (BED + "20\tx\n", "line 6: a BED line needs a sequence, a start and an end"),
     ],
 )
 def test_bad_files(fasta, tmp_path, content, message):

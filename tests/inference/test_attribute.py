@@ -126,7 +126,7 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
     words = [*arguments(folder, out), *bed]
     result = subprocess.run([sys.executable, "-c", KILLED.format(arguments=words)], env=ENVIRONMENT)
     assert result.returncode == -signal.SIGKILL and not out.exists()
-    with pytest.raises(InputError, match="an unfinished run with another steps left this"):
+    with pytest.raises(InputError, match="an unfinished run that differs in steps;"):
         main([*words, "--steps", "4"])
     saved = []
     monkeypatch.setattr(command, "save_array", lambda *args, save=command.save_array: (saved.append(args), save(*args)))
@@ -147,8 +147,8 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
             "target='acceptor': the targets of this model are other, donor",
         ),
         (["--region", "20:1-9", "--method", "lime"], "method='lime': it is one of"),
-        (["--region", "20:1-9", "--out", "out.npz"], "--out out.npz: the ending says the format"),
-        (["--region", "20:1-9", "--strands", "reverse"], "strands='reverse': it must be one of forward, both"),
+        (["--region", "20:1-9", "--out", "out.npz"], "--out out.npz: the suffix sets the format"),
+        (["--region", "20:1-9", "--strands", "reverse"], "strands='reverse': choose one of forward, both"),
         (["--region", "20:1-9", "--max_tokens", "0"], "--max_tokens 0: give 1 or more."),
         (["--bed", "overlap"], "two intervals overlap at chr20:30; a track has one value a base."),
         (["--region", "20:1-9", "--steps", "0"], "references=2, steps=0: give 1 or more of each."),

@@ -130,7 +130,7 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
     )
     partial = tmp_path / "map.npz.partial"
     assert len(list(partial.glob("0*"))) == 5 and not (tmp_path / "map.npz").exists()
-    with pytest.raises(InputError, match="an unfinished run with another region left this"):
+    with pytest.raises(InputError, match="an unfinished run that differs in region;"):
         main(arguments(folder, "chr20:31-59", tmp_path / "map.npz"))
     saved = []
     monkeypatch.setattr(command, "save_array", lambda *args, save=command.save_array: (saved.append(args), save(*args)))
@@ -160,12 +160,12 @@ def test_parts_cover_a_region_once(length, monkeypatch):
 @pytest.mark.parametrize(
     "region, options, message",
     [
-        ("chr20:0-5", [], "'chr20:0-5' is no piece of chr20"),
+        ("chr20:0-5", [], "'chr20:0-5' is outside chr20"),
         ("chr1:1-5", [], "there is no sequence 'chr1'"),
         ("chr20:1-31", [], "--window 30: the region has 31 bases; give a smaller one or a larger window."),
         ("chr20:1-5", ["--window", "41"], "it has 41 bases, but the model reads 40 at once"),
-        ("chr20:1-5", ["--out", "map.csv"], "--out map.csv: the ending says the format"),
-        ("chr20:1-5", ["--plot", "map.bmp"], "--plot map.bmp: the ending says the format"),
+        ("chr20:1-5", ["--out", "map.csv"], "--out map.csv: the suffix sets the format"),
+        ("chr20:1-5", ["--plot", "map.bmp"], "--plot map.bmp: the suffix sets the format"),
         ("chr20:1-5", ["--tracks", "x.bed"], "--tracks x.bed: tracks are drawn below a heat map; give --plot too."),
         ("chr20:1-5", ["--plot", "map.png", "--tracks", "x.bed"], "x.bed: there is no such file"),
         ("chr20:1-5", ["--model", "hyenadna-tiny-1k-remag"], "--model hyenadna-tiny-1k-remag: lm_head.weight and"),

@@ -241,9 +241,9 @@ def test_another_question_resumes_and_another_model_does_not(folder, tmp_path, m
     """Parts hold scores alone, so that labels may change."""
     script = KILLED.format(parts=3, arguments=[*arguments(folder, tmp_path / "out"), *LABELS])
     assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT).returncode == -signal.SIGKILL
-    with pytest.raises(InputError, match="an unfinished run with another models left this"):
+    with pytest.raises(InputError, match="an unfinished run that differs in models;"):
         main([*arguments(folder, tmp_path / "out", models=("other",)), *LABELS])
-    with pytest.raises(InputError, match="an unfinished run with another scores, window left this"):
+    with pytest.raises(InputError, match="an unfinished run that differs in scores, window;"):
         main([*arguments(folder, tmp_path / "out"), *LABELS, "--score", "llr", "--window", "42"])
     with monkeypatch.context() as patch:
         patch.setattr("hyenadna_hf.inference.evaluate_variants.PART_BASES", 400)
@@ -277,7 +277,7 @@ def test_a_published_table_that_the_hub_does_not_give(folder, tmp_path, monkeypa
     monkeypatch.setitem(variant_tables.PUBLISHED, "findlay_2018", PublishedTable("no/such", None, "class", "LOF", "x"))
     words = arguments(folder, tmp_path / "out")
     words[words.index("--table") + 1] = "findlay_2018"
-    with pytest.raises(InputError, match="the Hub does not give the data set no/such"):
+    with pytest.raises(InputError, match="the data set no/such cannot be loaded from the Hub"):
         main(words)
 
 

@@ -225,7 +225,7 @@ LENGTH_GROUPING = (
         (["--bed", "absent.bed"], "--bed and --validation"),
         (["--resume_from_checkpoint", "true"], "no such checkpoint"),
         (["--learning_speed", "1"], "--learning_speed"),
-        (["--label_smoothing_factor", "-0.1"], "--label_smoothing_factor -0.1: give at least 0"),
+        (["--label_smoothing_factor", "-0.1"], "--label_smoothing_factor -0.1: give a number from 0"),
         (["--use_liger_kernel"], "--use_liger_kernel: Liger has no kernels for a hyenadna model"),
         (["--batch_eval_metrics", "true"], "--batch_eval_metrics True"),
         (["--eval_do_concat_batches", "false"], "--eval_do_concat_batches False"),
