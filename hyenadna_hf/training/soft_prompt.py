@@ -47,6 +47,7 @@ PUBLISHED_SETTINGS = {
     "lr_scheduler_type": "reduce_lr_on_plateau",
     "prompt_init": "random",
     "early_stopping_patience": 2,
+    "reverse_complement": 0.5,
 }
 SCHEDULES = ("linear", "cosine", "constant", "reduce_lr_on_plateau")
 INITIALISATIONS = ("random", "tokens", "class_means")
@@ -90,7 +91,7 @@ class SoftPromptArguments(PromptingArguments):
     batch_size: int = field(default=16, metadata={"help": "Prompts a step."})
     dropout: float = field(default=0.1, metadata={"help": "Dropout on the soft prompt, in training."})
     reverse_complement: float = field(
-        default=0.5, metadata={"help": "Probability of the other strand of a sequence, in training."}
+        default=0.0, metadata={"help": "Probability of the other strand of a sequence, in training."}
     )
     baselines: list[str] = field(
         default_factory=list,

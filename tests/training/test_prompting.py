@@ -177,6 +177,7 @@ def test_the_published_settings_are_a_row(dataset, language_model, tmp_path):
     rows = {row["prompt_position"]: row for row in soft_prompt.soft_prompt(args)["rows"]}
     options = {"softmax": "vocabulary", "learning_rate": 1e-3, "lr_scheduler_type": "reduce_lr_on_plateau"}
     options |= {"prompt_tokens": [4], "shots": [0], "num_train_epochs": 1, "early_stopping_patience": 2}
+    options |= {"reverse_complement": 0.5}
     args = arguments(soft_prompt.SoftPromptArguments, dataset, language_model, tmp_path / "by hand", **options)
     args.prompt_position, args.class_letters = ["before"], "AN"
     (by_hand,) = soft_prompt.soft_prompt(args)["rows"]
