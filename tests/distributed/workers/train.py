@@ -130,7 +130,7 @@ def main(folder):
         try:
             run(output, head, state.num_processes, as_data=Stream)
         except InputError as error:
-            assert "make it with rank=0, world_size=1" in str(error), error
+            assert "create it with rank=0, world_size=1" in str(error), error
         else:
             raise AssertionError("not refused")
     if state.is_main_process:
