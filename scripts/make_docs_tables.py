@@ -309,8 +309,10 @@ def machine(source: str) -> list[str]:
 
 def disagreements():
     """Yield a sentence for each table whose Markdown and CSV files differ."""
-    for file in sorted(RESULTS.rglob("*.csv")):
-        beside = file.with_suffix(".md")
+    for beside in sorted(RESULTS.rglob("*.md")):
+        file = beside.with_suffix(".csv")
+        if not file.is_file():
+            continue
         source = file.relative_to(RESULTS).with_suffix("").as_posix()
         with open(file, newline="", encoding="utf-8") as lines:
             rows = list(csv.DictReader(lines))

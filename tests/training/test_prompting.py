@@ -128,7 +128,7 @@ def test_only_the_prompt_is_dropped_and_only_in_training(make_model, config):
 def test_soft_prompts_from_the_command_line_and_back(dataset, language_model, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = (language_model / "model.safetensors").read_bytes()
-    options = "--prompt_tokens 0 16 512 --shots 0 1 --prompt_position after before --num_train_epochs 3 --use_cpu"
+    options = "--prompt_tokens 0 16 512 --shots 0 1 --prompt_position after before --num_train_epochs 5 --use_cpu"
     options += " --baselines linear_probe lora full --baseline_samples 8 0"
     soft_prompt.main(
         ["--dataset", str(dataset), "--model", str(language_model), "--output_dir", "out", *options.split()]

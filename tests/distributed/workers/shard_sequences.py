@@ -188,8 +188,8 @@ def check_refusals(mesh):
             raise AssertionError(f"not refused: {words}")
 
     with context_parallel(model, mesh):
-        refused(lambda: model(ids, use_cache=True), "use_cache", "generation")
-        refused(lambda: model.generate(ids, max_new_tokens=2), "generation")
+        refused(lambda: model(ids, use_cache=True), "use_cache", "nor generation")
+        refused(lambda: model.generate(ids, max_new_tokens=2), "nor generation")
         refused(lambda: model(ids + mesh.get_local_rank() % 2), "different inputs")
         refused(lambda: model(ids.repeat(1, 4)), "max_seq_len")
         refused(lambda: model(ids, attention_mask=ids[:, 1:]), "attention_mask")
