@@ -1,8 +1,11 @@
-"""`hyenadna attribute`: how much each base of a region contributes to a prediction, as a track and as a logo."""
+"""`hyenadna attribute`: contributions of the bases of a region to a prediction, as a track and a sequence logo."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,20 +30,23 @@ LONGEST_LOGO = 500  # bases
 class AttributeArguments(InferenceArguments):
     model: str = field(metadata={"help": f"A HyenaDNA classifier of sequences or language model: {CHECKPOINTS}."})
     fasta: str = field(metadata={"help": "DNA sequences: FASTA, plain, bgzip or gzip; - for standard input."})
-    out: str = field(metadata={"help": f"What to write, by its ending: {', '.join((*BEDGRAPH, *BIGWIG))}."})
-    region: str | None = field(default=None, metadata={"help": "What the model reads, as chr:start-end, from 1."})
+    out: str = field(
+        metadata={"help": f"File to write; its suffix sets the format: {', '.join((*BEDGRAPH, *BIGWIG))}."}
+    )
+    region: str | None = field(default=None, metadata={"help": "Region to attribute, as chr:start-end (1-based)."})
     bed: str | None = field(
-        default=None, metadata={"help": "Several regions as a BED file, in place of --region, which do not overlap."}
+        default=None, metadata={"help": "Regions that do not overlap, as a BED file, instead of --region."}
     )
     method: str = field(default="integrated_gradients", metadata={"help": f"One of {', '.join(METHODS)}."})
     target: str | None = field(
-        default=None, metadata={"help": "Label of a classifier (default: that with the highest logit for a region)."}
+        default=None,
+        metadata={"help": "Label of a classifier (default: the one with the highest logit, for each region)."},
     )
     strands: str = field(default="forward", metadata={"help": "both: the mean of both strands; or forward."})
     references: int = field(
         default=REFERENCES, metadata={"help": "Dinucleotide shuffles, for integrated_gradients and deep_lift."}
     )
-    steps: int = field(default=STEPS, metadata={"help": "Points from a reference to the sequence."})
+    steps: int = field(default=STEPS, metadata={"help": "Points on the path from a reference to the sequence."})
     seed: int = field(default=0, metadata={"help": "Random seed of the shuffles."})
     max_tokens: int = field(default=MAX_TOKENS, metadata={"help": "Tokens in a batch, padding included."})
     plot: str | None = field(
@@ -48,8 +54,8 @@ class AttributeArguments(InferenceArguments):
     )
 
 
-def parser():
-    """The arguments of `hyenadna attribute`."""
+def parser() -> CommandParser:
+    """Return the argument parser of `hyenadna attribute`."""
     return CommandParser(
         "attribute",
         AttributeArguments,
@@ -64,8 +70,8 @@ def parser():
     )
 
 
-def main(argv):
-    """Run `hyenadna attribute` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any] | None:
+    """Run `hyenadna attribute` with command-line arguments."""
     args, _ = parser().parse(argv)
     out = output_path("--out", args.out, (*BEDGRAPH, *BIGWIG))
     plot = _checked_plot(args)
@@ -86,11 +92,11 @@ def main(argv):
                     f"reads 2 to {predict.longest:,}."
                 )
 
-        def contributions(sequence):
+        def contributions(sequence: str) -> np.ndarray:
             options = (args.method, args.target, args.references, args.steps, args.seed, args.max_tokens)
             return attribute(model, tokenizer, sequence, *options)
 
-        def make(region, path, advance):
+        def make(region: tuple[str, int, int], path: Path, advance: Callable[[int], None]) -> None:
             sequence = fasta.fetch(*region)
             values = contributions(sequence)
             if args.strands == "both":
@@ -98,7 +104,7 @@ def main(argv):
             save_array(path, values)
             advance(1)
 
-        def pieces(job):
+        def pieces(job: Job) -> Iterator[tuple[str, int, np.ndarray]]:
             for number, (contig, start, end) in enumerate(regions):
                 values = np.load(job.part(number))
                 if len(values) != end - start:
@@ -107,7 +113,7 @@ def main(argv):
                     )
                 yield contig, start, values
 
-        def finish(path):
+        def finish(path: Path) -> tuple[str, int, np.ndarray]:
             (write_bedgraph if path.suffix in BEDGRAPH else write_bigwig)(path, pieces(job), fasta.lengths)
             return next(pieces(job))
 
@@ -131,7 +137,7 @@ def main(argv):
     return {"out": out, "bases": bases, "regions": len(regions), "plot": plot}
 
 
-def _checked_plot(args):
+def _checked_plot(args: AttributeArguments) -> Path | None:
     if args.plot is None:
         return None
     plot = output_path("--plot", args.plot, PICTURES)
@@ -142,8 +148,8 @@ def _checked_plot(args):
     return plot
 
 
-def _regions(args, fasta):
-    """What is asked for, as `(contig, start, end)`, in the order of the genome."""
+def _regions(args: AttributeArguments, fasta: Fasta) -> list[tuple[str, int, int]]:
+    """List the requested regions, as `(contig, start, end)`, in the order of the genome."""
     if (args.region is None) == (args.bed is None):
         raise InputError("--region and --bed: give one of them.")
     if args.region is not None:
@@ -152,6 +158,7 @@ def _regions(args, fasta):
         if args.plot is not None and length > LONGEST_LOGO:
             raise InputError(f"--plot {args.plot}: a logo has room for {LONGEST_LOGO} bases, not for {length:,}.")
         return regions
+    assert args.bed is not None
     order = {contig: number for number, contig in enumerate(fasta.lengths)}
     regions = sorted((interval[:3] for interval in read_bed(args.bed, fasta)), key=lambda it: (order[it[0]], it[1:]))
     if not regions:
@@ -164,15 +171,16 @@ def _regions(args, fasta):
     return regions
 
 
-def draw(path, values, sequence, contig, start):
+def draw(path: Path, values: np.ndarray, sequence: str, contig: str, start: int) -> None:
     """
-    Draw a sequence logo: each base as high as its contribution.
+    Draw a sequence logo with letters as high as the contributions.
 
     Args:
-        path (`Path`): Picture to write; the ending says the format.
-        values (`np.ndarray` of shape `(length,)`): Contributions; NaN where there is none.
-        sequence (`str`): The bases.
-        contig (`str`), start (`int`): Where they are, from 0.
+        path: Picture to write; its suffix sets the format.
+        values: Contributions of shape `(length,)`, NaN where undefined.
+        sequence: Bases of the region.
+        contig: Contig of the region.
+        start: Start of the region, 0-based.
     """
     import logomaker
     import pandas as pd

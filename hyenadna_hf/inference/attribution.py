@@ -1,25 +1,26 @@
 """
 Attributions: how much each base of a sequence contributes to a prediction.
 
-All methods work on one-hot sequences through [`OneHotModel`], which is also what the functions of tangermeme and captum
-take. A contribution is that of the base that is there, in the units of the prediction.
+All methods work on one-hot sequences through [`OneHotModel`], which the functions of tangermeme and captum accept too.
+Contributions belong to the bases of the sequence and have the unit of the prediction.
 
-- `input_x_gradient`: the gradient of the prediction with respect to the one-hot input, at the base that is there
+- `input_x_gradient`: gradient of the prediction with respect to the one-hot input, at the base of the sequence
   (Shrikumar et al. 2017).
-- `integrated_gradients`: the mean gradient on the straight way from a reference, times the difference from it
-  (Sundararajan et al. 2017), as the mean over dinucleotide shuffles of the sequence. Contributions sum to the
-  prediction less the mean prediction of the shuffles.
-- `mutagenesis`: the prediction less the mean of those with each of the four bases there.
-- `deep_lift`: DeepLIFT (Shrikumar et al. 2017) by tangermeme, over the same shuffles. It has no rule for the products
-  by which Hyena gates and takes them as linear, so the sum is off; tangermeme warns by how much.
+- `integrated_gradients`: mean gradient on a straight path from a reference, times the difference from it
+  (Sundararajan et al. 2017), averaged over dinucleotide shuffles of the sequence. Contributions sum to the difference
+  of the prediction from the mean prediction for the shuffles.
+- `mutagenesis`: prediction minus the mean of the predictions with each of the four bases at the position.
+- `deep_lift`: DeepLIFT (Shrikumar et al. 2017) by tangermeme, over the same shuffles. It has no rule for the gates of
+  Hyena, which are products, and treats them as linear, so that contributions do not sum up; tangermeme warns about the
+  difference.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.sequence import BASES, NOT_A_NUCLEOTIDE, normalise
 from ..data.shuffle import dinucleotide_shuffle
@@ -35,25 +36,26 @@ REFERENCES, STEPS = 20, 20
 
 class OneHotModel(torch.nn.Module):
     """
-    A HyenaDNA model on one-hot sequences, for tangermeme, captum and the methods of this module.
+    A HyenaDNA model that takes one-hot sequences, for tangermeme, captum and the methods of this module.
 
-    A position with zeros is N. A classifier reads the special tokens that its tokenizer adds; a language model none.
+    Zeros at a position stand for N. Inputs of a classifier get the special tokens of its tokenizer, those of a language
+    model none.
 
     Args:
-        model ([`HyenaDNAForSequenceClassification`] or [`HyenaDNAForCausalLM`], also with PEFT adapters): The model.
-        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer.
+        model: A HyenaDNA sequence classifier or causal language model, with or without PEFT adapters.
+        tokenizer: Tokenizer of the model.
 
     Attributes:
-        longest (`int`): The most bases that go into the model.
-        targets (`list[str]`): Names of the outputs: the labels of a classifier, `log-likelihood` of a language model.
+        longest: Largest number of bases that the model reads at once.
+        targets: Names of the outputs: the labels of a classifier, or `log-likelihood`.
 
     Raises:
-        InputError: if the model has another head.
+        InputError: If the model has another head.
     """
 
-    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
-        base_model_of(model)  # refuses other models and soft prompts
+        base_model_of(model)  # rejects other models and soft prompts
         check_tokenizer(tokenizer)
         self.model = model
         self.is_language_model = model.get_output_embeddings() is not None
@@ -73,12 +75,14 @@ class OneHotModel(torch.nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:  # noqa: N803
         """
+        Predict the targets.
+
         Args:
-            X (`torch.Tensor` of shape `(batch, 4, length)`): Shares of A, C, G and T at each position.
+            X: Fractions of A, C, G and T at each position, of shape `(batch, 4, length)`.
 
         Returns:
-            `torch.Tensor` of shape `(batch, targets)`: the logits of a classifier, or the log-likelihood of the
-            sequence under a language model, in nats, but for the first base.
+            Logits of a classifier, or the log-likelihood of the sequence without its first base, in nats, of shape
+            `(batch, targets)`.
         """
         weight = self.model.get_input_embeddings().weight
         shares = X.transpose(1, 2).to(weight.dtype)  # [B, L, 4]
@@ -94,13 +98,13 @@ class OneHotModel(torch.nn.Module):
 
 
 def one_hot(sequences: Sequence[str], device: torch.device | str = "cpu") -> torch.Tensor:
-    """One-hot sequences of equal length, float32, of shape `(sequences, 4, length)`; zeros for N and the like."""
+    """Encode sequences of equal length as float32, `(sequences, 4, length)`, with zeros for N and other codes."""
     letters = np.array([[*normalise(sequence)] for sequence in sequences])
     return torch.tensor(letters[:, None] == np.array([*BASES])[:, None], dtype=torch.float32, device=device)
 
 
 def attribute(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     sequence: str,
     method: str = "integrated_gradients",
@@ -111,27 +115,26 @@ def attribute(
     max_tokens: int = MAX_TOKENS,
 ) -> np.ndarray:
     """
-    Contribution of each base of a sequence to a prediction.
+    Compute the contribution of each base of a sequence to a prediction.
 
     Args:
-        model ([`HyenaDNAForSequenceClassification`] or [`HyenaDNAForCausalLM`], also with PEFT adapters): The model;
-            its device and mode are left as they are found.
-        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer.
-        sequence (`str`): IUPAC nucleotide codes in either case.
-        method (`str`, defaults to `"integrated_gradients"`):
-            `"input_x_gradient"`, `"integrated_gradients"`, `"mutagenesis"` or `"deep_lift"`.
-        target (`str` or `int`, *optional*): Label or its number; by default the one with the highest logit. A language
-            model has one target, the log-likelihood of the sequence.
-        references (`int`, defaults to 20): Dinucleotide shuffles, for `integrated_gradients` and `deep_lift`.
-        steps (`int`, defaults to 20): Points on the way from each, for `integrated_gradients`.
-        seed (`int`, defaults to 0): Random seed of the shuffles.
-        max_tokens (`int`, defaults to 16384): Tokens in a batch.
+        model: A HyenaDNA sequence classifier or causal language model, with or without PEFT adapters. Its device and
+            mode do not change.
+        tokenizer: Tokenizer of the model.
+        sequence: IUPAC nucleotide codes in either case.
+        method: `"input_x_gradient"`, `"integrated_gradients"`, `"mutagenesis"` or `"deep_lift"`.
+        target: Label or its number. Defaults to the one with the highest logit. A language model has a single target,
+            the log-likelihood of the sequence.
+        references: Number of dinucleotide shuffles, for `integrated_gradients` and `deep_lift`.
+        steps: Number of points on the path from each shuffle, for `integrated_gradients`.
+        seed: Seed of the shuffles.
+        max_tokens: Tokens in a batch.
 
     Returns:
-        `np.ndarray` of shape `(length,)`, float32; NaN for other bases than A, C, G and T.
+        Float32 contributions of shape `(length,)`, NaN for bases other than A, C, G and T.
 
     Raises:
-        InputError: if an argument or the sequence is invalid, or tangermeme is missing for `deep_lift`.
+        InputError: If an argument or the sequence is invalid, or tangermeme is missing for `deep_lift`.
     """
     predict = OneHotModel(model, tokenizer)
     check_arguments(predict, method, target, references, steps)
@@ -164,8 +167,8 @@ def attribute(
     return values.float().cpu().numpy()
 
 
-def check_arguments(predict, method, target, references, steps):
-    """Refuse, by an `InputError`, arguments of [`attribute`] that do not fit a [`OneHotModel`]."""
+def check_arguments(predict: OneHotModel, method: str, target: str | int | None, references: int, steps: int) -> None:
+    """Raise an `InputError` if arguments of [`attribute`] are invalid for a [`OneHotModel`]."""
     if method not in METHODS:
         raise InputError(f"method={method!r}: it is one of {', '.join(METHODS)}.")
     known = target in predict.targets if isinstance(target, str) else target in (None, *range(len(predict.targets)))
@@ -180,20 +183,27 @@ def check_arguments(predict, method, target, references, steps):
             raise InputError("method='deep_lift': the package tangermeme is missing; pip install tangermeme.")
 
 
-def integrated_gradients(predict, X, references, target, steps, rows):  # noqa: N803
+def integrated_gradients(
+    predict: Callable,
+    X: torch.Tensor,  # noqa: N803
+    references: torch.Tensor,
+    target: int,
+    steps: int,
+    rows: int,
+) -> torch.Tensor:
     """
-    Integrated gradients by the midpoint rule, as the mean over references.
+    Compute integrated gradients by the midpoint rule, averaged over references.
 
     Args:
-        predict (`Callable`): Maps `(batch, 4, length)` to `(batch, targets)`.
-        X (`torch.Tensor` of shape `(1, 4, length)`): The sequence.
-        references (`torch.Tensor` of shape `(references, 4, length)`): Where the ways begin.
-        target (`int`): Column of the output.
-        steps (`int`): Points on each way.
-        rows (`int`): How many to compute at once.
+        predict: Function from `(batch, 4, length)` to `(batch, targets)`.
+        X: Sequence of shape `(1, 4, length)`.
+        references: Starts of the paths, of shape `(references, 4, length)`.
+        target: Column of the output.
+        steps: Number of points on each path.
+        rows: Number of points in a batch.
 
     Returns:
-        `torch.Tensor` of shape `(4, length)`.
+        Contributions of shape `(4, length)`.
     """
     shares = (torch.arange(steps, device=X.device) + 0.5) / steps
     points = torch.cartesian_prod(torch.arange(len(references), device=X.device), torch.arange(steps, device=X.device))
@@ -205,14 +215,14 @@ def integrated_gradients(predict, X, references, target, steps, rows):  # noqa: 
     return total / len(points)
 
 
-def mutagenesis(predict, X, target, rows):  # noqa: N803
+def mutagenesis(predict: Callable, X: torch.Tensor, target: int, rows: int) -> torch.Tensor:  # noqa: N803
     """
-    The prediction less the mean of those with each of the four bases at a position.
+    Compare the prediction with the mean prediction over the four bases at each position.
 
-    Args: as those of [`integrated_gradients`].
+    The arguments are those of [`integrated_gradients`].
 
     Returns:
-        `torch.Tensor` of shape `(4, length)`, zeros for bases that are not there.
+        Differences of shape `(4, length)`, zero for bases that the sequence does not have.
     """
     is_base = X[0].sum(0) > 0
     edits = torch.cartesian_prod(is_base.nonzero()[:, 0], torch.arange(len(BASES), device=X.device))  # position, base
@@ -231,6 +241,6 @@ def mutagenesis(predict, X, target, rows):  # noqa: N803
     return X[0] * effects
 
 
-def _gradients(predict, X, target):  # noqa: N803
+def _gradients(predict: Callable, X: torch.Tensor, target: int) -> torch.Tensor:  # noqa: N803
     X = X.detach().requires_grad_()  # noqa: N806
     return torch.autograd.grad(predict(X)[:, target].sum(), X)[0]

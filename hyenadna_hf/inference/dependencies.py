@@ -1,20 +1,20 @@
 """
-Dependency maps: how a change of one base moves what a language model predicts at another.
+Dependency maps: how substituting one base changes the predictions of a language model at another.
 
 The dependency of base j on base i is the largest change of the log2 odds of a nucleotide at j, over the four
-nucleotides and over the three substitutions of base i: nucleotide dependencies of Tomaz da Silva et al. 2024. The
-maximum keeps a dependency that one substitution alone shows, as where only one of them breaks a motif or a pair of a
-stem; a mean would dilute it.
+nucleotides and the three substitutions of base i (nucleotide dependencies; Tomaz da Silva et al. 2024). The maximum
+keeps dependencies that a single substitution reveals, such as one that breaks a motif or a base pair of a stem; a mean
+would dilute them.
 
-A causal model predicts a base from those before it, so the sequence gives the dependencies of j > i, and its reverse
-complement those of j < i.
+A causal model predicts a base from the bases before it. The sequence therefore gives the dependencies with j > i, and
+its reverse complement those with j < i.
 """
 
 import copy
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.sequence import BASES, normalise, reverse_complement
 from ..errors import InputError
@@ -22,12 +22,12 @@ from .batching import inference_of
 from .embed import base_model_of
 from .likelihood import MAX_TOKENS, BaseLikelihood
 
-# Positions in the caches of a batch, in multiples of `max_tokens`: what they hold is less than activations take.
+# Positions in the caches of a batch, as a multiple of `max_tokens`; they need less memory than activations.
 CACHED = 4
 
 
 def dependency_map(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     sequence: str,
     start: int = 0,
@@ -36,24 +36,24 @@ def dependency_map(
     max_tokens: int = MAX_TOKENS,
 ) -> np.ndarray:
     """
-    Dependencies between all bases of a part of a sequence.
+    Compute the dependencies between all bases of a region.
 
     Args:
-        model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model; its device and mode are left as
-            they are found.
-        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer; no special tokens are added.
-        sequence (`str`): IUPAC nucleotide codes: the part, with the bases around it that the model reads as well.
-        start (`int`, defaults to 0): First base of the part, from 0.
-        end (`int`, *optional*): The base after its last one; by default the end of the sequence.
-        bos (`bool`, defaults to `False`): Put [BOS] before the sequence.
-        max_tokens (`int`, defaults to 16384): Tokens in a batch.
+        model: A HyenaDNA language model, with or without PEFT adapters. Its device and mode do not change.
+        tokenizer: Tokenizer of the model. No special tokens are added.
+        sequence: IUPAC nucleotide codes of the region and its context.
+        start: First base of the region, 0-based.
+        end: End of the region, exclusive. Defaults to the end of the sequence.
+        bos: Prepend [BOS] to the sequence.
+        max_tokens: Tokens in a batch.
 
     Returns:
-        `np.ndarray` of shape `(bases, bases)`, float32: in row i and column j how much a change of base i of the part
-        moves the prediction at base j, in log2 odds; NaN on the diagonal and in rows of other bases than A, C, G, T.
+        A float32 array of shape `(bases, bases)`. Row i, column j holds the change of the prediction at base j of the
+        region after substitutions of base i, in log2 odds; NaN on the diagonal and in rows of bases other than A, C, G
+        and T.
 
     Raises:
-        InputError: if the part is not one of the sequence, or the sequence is too long for the model.
+        InputError: If the region is invalid, or the sequence is too long for the model.
     """
     likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
     end = len(sequence) if end is None else end
@@ -64,9 +64,9 @@ def dependency_map(
     return stitched(forward, dependencies_on_a_strand(likelihood, other, first, first, len(other)))
 
 
-def check_part(likelihood, sequence, start, end):
-    """Refuse, by an `InputError`, what [`dependency_map`] cannot read."""
-    base_model_of(likelihood.model)  # refuses soft prompts
+def check_part(likelihood: BaseLikelihood, sequence: str, start: int, end: int) -> None:
+    """Raise an `InputError` if [`dependency_map`] cannot read a region."""
+    base_model_of(likelihood.model)  # rejects soft prompts
     if not 0 <= start < end <= len(sequence):
         raise InputError(f"start={start}, end={end}: this is no part of a sequence of {len(sequence):,} bases.")
     if len(sequence) > likelihood.longest:
@@ -75,36 +75,39 @@ def check_part(likelihood, sequence, start, end):
         )
 
 
-def stitched(forward, reverse):
+def stitched(forward: np.ndarray, reverse: np.ndarray) -> np.ndarray:
     """
-    The map of both strands.
+    Combine the maps of both strands.
 
     Args:
-        forward, reverse (`np.ndarray` of shape `(bases, bases)`): As from [`dependencies_on_a_strand`], each in the
-            direction of its strand.
+        forward: Map from [`dependencies_on_a_strand`], of shape `(bases, bases)`.
+        reverse: The same for the reverse complement, in its own direction.
 
     Returns:
-        `np.ndarray` of shape `(bases, bases)`, on forward coordinates.
+        The map in forward coordinates, of shape `(bases, bases)`.
     """
     return np.where(np.isnan(forward), reverse[::-1, ::-1], forward)
 
 
-def dependencies_on_a_strand(likelihood, sequence, start, first, last):
+def dependencies_on_a_strand(
+    likelihood: BaseLikelihood, sequence: str, start: int, first: int, last: int
+) -> np.ndarray:
     """
-    Dependencies of later bases on earlier ones, from the start of a part to the end of a sequence.
+    Compute the dependencies of later on earlier bases in a region at the end of a sequence.
 
-    What stands before the first changed base is read once: each substitution continues from a copy of its cache.
+    The context before the first changed base is read once; each substitution continues from a copy of its cache.
 
     Args:
-        likelihood ([`BaseLikelihood`]): Reads sequences.
-        sequence (`str`): IUPAC nucleotide codes.
-        start (`int`): First base of the part; it goes to the end of the sequence.
-        first, last (`int`): The bases to change, from `first` to before `last`.
+        likelihood: Model and tokenizer.
+        sequence: IUPAC nucleotide codes.
+        start: First base of the region, which extends to the end of the sequence.
+        first: First base to change.
+        last: End of the bases to change, exclusive.
 
     Returns:
-        `np.ndarray` of shape `(last - first, bases of the part)`, float32, NaN where j <= i.
+        A float32 array of shape `(last - first, bases of the region)`, NaN where j <= i.
     """
-    found = np.full((last - first, len(sequence) - start), np.nan, np.float32)
+    found: np.ndarray = np.full((last - first, len(sequence) - start), np.nan, np.float32)
     changed = [first + offset for offset, base in enumerate(normalise(sequence[first:last])) if base in BASES]
     ids = likelihood.tokens([sequence])
     bases = likelihood.base_ids.to(ids.device)
@@ -132,8 +135,8 @@ def dependencies_on_a_strand(likelihood, sequence, start, first, last):
     return found
 
 
-def _log2_odds(logits):
-    """The log2 odds of each base against the other three, of shape `(..., 4)`, from their logits."""
+def _log2_odds(logits: torch.Tensor) -> torch.Tensor:
+    """Compute the log2 odds of each base against the other three, of shape `(..., 4)`, from their logits."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     others = logits[..., None, :].masked_fill(torch.eye(len(BASES), dtype=torch.bool, device=logits.device), -torch.inf)
     return (logits - others.logsumexp(-1)) / np.log(2)

@@ -1,12 +1,15 @@
-"""`hyenadna dependency-map`: how a change of each base of a region moves the predictions at the others."""
+"""`hyenadna dependency-map`: how substituting each base of a region changes the predictions at the others."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..arguments import CommandParser
-from ..data.annotation import features_in
+from ..data.annotation import Feature, features_in
 from ..data.fasta import Fasta
 from ..data.intervals import centre_window, parse_region
 from ..data.sequence import normalise, reverse_complement
@@ -21,32 +24,26 @@ from .scoring import ScoringArguments, identity_of
 from .variants import WINDOW
 
 FORMATS = (".npz", ".parquet")
-PART_TOKENS = 1 << 20  # what a kill can cost
-BRIGHTEST = 99  # percentile of the map that has the last colour
+PART_TOKENS = 1 << 20  # the most that a killed run loses
+BRIGHTEST = 99  # percentile of the map at the end of the colour scale
 
 
 @dataclass(kw_only=True)
 class DependencyMapArguments(ScoringArguments):
-    region: str = field(
-        metadata={"help": "The region, as chr20:30000001-30000200, counted from 1.", "positional": True}
-    )
+    region: str = field(metadata={"help": "The region, such as chr20:30000001-30000200 (1-based).", "positional": True})
     out: str = field(
-        metadata={
-            "help": "What to write: .npz, a matrix of changed by predicted bases; .parquet, a row a pair of bases."
-        }
+        metadata={"help": "File to write: .npz (a matrix of changed by predicted bases) or .parquet (a row per pair)."}
     )
     plot: str | None = field(default=None, metadata={"help": f"Heat map to draw: {', '.join(PICTURES)}."})
     tracks: list[str] = field(
         default_factory=list,
-        metadata={"help": "Genes or motifs to draw below it: BED, GTF or GFF3 files (default: none)."},
+        metadata={"help": "Genes or motifs to draw below the heat map: BED, GTF or GFF3 files (default: none)."},
     )
-    window: int = field(
-        default=WINDOW, metadata={"help": "Bases that the model reads at once, the region in their middle."}
-    )
+    window: int = field(default=WINDOW, metadata={"help": "Bases that the model reads at once, centred on the region."})
 
 
-def parser():
-    """The arguments of `hyenadna dependency-map`."""
+def parser() -> CommandParser:
+    """Return the argument parser of `hyenadna dependency-map`."""
     return CommandParser(
         "dependency-map",
         DependencyMapArguments,
@@ -62,14 +59,14 @@ def parser():
     )
 
 
-def main(argv):
-    """Run `hyenadna dependency-map` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any] | None:
+    """Run `hyenadna dependency-map` with command-line arguments."""
     args, _ = parser().parse(argv)
     out = output_path("--out", args.out, FORMATS)
     plot = None
     if args.plot is not None:
         plot = output_path("--plot", args.plot, PICTURES)
-        import_module("matplotlib")  # where it is missing, that shows before the work
+        import_module("matplotlib")  # fail early if it is missing
     elif args.tracks:
         raise InputError(f"--tracks {args.tracks[0]}: tracks are drawn below a heat map; give --plot too.")
     state = processes(args.use_cpu)
@@ -85,19 +82,19 @@ def main(argv):
         left, right = centre_window(start, end, args.window, fasta.lengths[contig])
         sequence = fasta.fetch(contig, left, right)
         check_part(likelihood, sequence, start - left, end - left)
-        # Of each strand, what the model reads: the context before the region, and the region.
+        # Input on each strand: the context before the region, and the region.
         readings = [sequence[: end - left], reverse_complement(sequence[start - left :])]
         length = end - start
         parts = [(strand, *part) for strand in range(len(readings)) for part in _divide(length)]
 
-        def make(part, path, advance):
+        def make(part: tuple[int, int, int], path: Path, advance: Callable[[int], None]) -> None:
             strand, first, last = part
             text = readings[strand]
             before = len(text) - length
             save_array(path, dependencies_on_a_strand(likelihood, text, before, before + first, before + last))
             advance(last - first)
 
-        def finish(path):
+        def finish(path: Path) -> np.ndarray:
             found = [np.load(job.part(number)) for number in range(len(parts))]
             strands = np.split(np.concatenate(found), [length]) if sum(map(len, found)) == 2 * length else []
             if len(strands) != 2 or strands[0].shape != strands[1].shape:
@@ -120,8 +117,8 @@ def main(argv):
     return {"out": out, "region": region, "bases": length, "plot": plot}
 
 
-def _divide(length):
-    """Parts of a region whose substitutions have `PART_TOKENS` tokens or less, if they have more than one base."""
+def _divide(length: int) -> Iterator[tuple[int, int]]:
+    """Divide a region so that the substitutions of a part have at most `PART_TOKENS` tokens, or a part has one base."""
     first = 0
     while first < length:
         last = min(length, first + max(1, PART_TOKENS // (3 * (length - first))))
@@ -129,21 +126,21 @@ def _divide(length):
         first = last
 
 
-def write(path, dependencies, sequence, contig, start):
+def write(path: Path, dependencies: np.ndarray, sequence: str, contig: str, start: int) -> None:
     """
     Write a map, and read it back.
 
     Args:
-        path (`Path`): `.npz`, with the arrays `dependencies`, `sequence`, `contig` and `start` (from 0); or `.parquet`,
-            with the columns `contig`, `changed` and `predicted` (positions from 1), `base` (the one that is changed)
-            and `dependency`, without the pairs that have none.
-        dependencies (`np.ndarray` of shape `(bases, bases)`): As from
-            [`~hyenadna_hf.inference.dependencies.dependency_map`].
-        sequence (`str`): The bases.
-        contig (`str`), start (`int`): Where they are, from 0.
+        path: `.npz` with the arrays `dependencies`, `sequence`, `contig` and `start` (0-based), or `.parquet` with the
+            columns `contig`, `changed` and `predicted` (1-based positions), `base` (the changed one) and `dependency`,
+            without undefined pairs.
+        dependencies: Map from [`~hyenadna_hf.inference.dependencies.dependency_map`], of shape `(bases, bases)`.
+        sequence: Bases of the region.
+        contig: Contig of the region.
+        start: Start of the region, 0-based.
 
     Raises:
-        WorkError: if something else is read back.
+        WorkError: If the file differs from the map when it is read back.
     """
     if path.suffix == ".npz":
         np.savez_compressed(path, dependencies=dependencies, sequence=sequence, contig=contig, start=start)
@@ -153,7 +150,7 @@ def write(path, dependencies, sequence, contig, start):
         raise WorkError(f"{path.name}: it differs from what was written when it is read back; is the disk full?")
 
 
-def _table(dependencies, sequence, contig, start):
+def _table(dependencies: np.ndarray, sequence: str, contig: str, start: int) -> Any:
     import pandas as pd
 
     changed, predicted = np.nonzero(~np.isnan(dependencies))
@@ -168,35 +165,43 @@ def _table(dependencies, sequence, contig, start):
     )
 
 
-def read_map(path, length, start):
-    """The matrix of a file of [`write`], with the number of bases and the first one, from 0."""
+def read_map(path: Path, length: int, start: int) -> np.ndarray:
+    """Read the map of a file from [`write`], given the length and the 0-based start of its region."""
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return arrays["dependencies"]
     import pandas as pd
 
     table = pd.read_parquet(path, columns=["changed", "predicted", "dependency"])
-    dependencies = np.full((length, length), np.nan, np.float32)
+    dependencies: np.ndarray = np.full((length, length), np.nan, np.float32)
     dependencies[table["changed"] - 1 - start, table["predicted"] - 1 - start] = table["dependency"]
     return dependencies
 
 
-def draw(path, dependencies, sequence, contig, start, tracks=()):
+def draw(
+    path: Path,
+    dependencies: np.ndarray,
+    sequence: str,
+    contig: str,
+    start: int,
+    tracks: Sequence[list[Feature]] = (),
+) -> None:
     """
-    Draw a heat map, and lanes of annotated intervals below it.
+    Draw a heat map, with lanes of annotated intervals below it.
 
     Args:
-        path (`Path`): Picture to write; the ending says the format.
-        dependencies (`np.ndarray` of shape `(bases, bases)`): The map.
-        sequence (`str`): The bases, written at the axes where there is room.
-        contig (`str`), start (`int`): Where they are, from 0.
-        tracks (`list[list[Feature]]`): Intervals of each file, a lane for each kind.
+        path: Picture to write; its suffix sets the format.
+        dependencies: Map of shape `(bases, bases)`.
+        sequence: Bases of the region, shown on the axis if they fit.
+        contig: Contig of the region.
+        start: Start of the region, 0-based.
+        tracks: Intervals of each file, with one lane per kind.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     length = len(sequence)
-    lanes = {}
+    lanes: dict[tuple[int, str], list[Feature]] = {}
     for number, track in enumerate(tracks):
         for feature in track:
             lanes.setdefault((number, feature.kind), []).append(feature)

@@ -1,14 +1,15 @@
-"""`hyenadna evaluate-variants`: how well the scores of language models tell variants apart, or rank them."""
+"""`hyenadna evaluate-variants`: evaluate scores of labelled variants, such as those of language models."""
 
 import copy
 import hashlib
 import shlex
 from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,19 +27,20 @@ from ..loading import CHECKPOINTS, InferenceArguments, fingerprint, load_trained
 from ..processes import processes
 from .likelihood import MAX_TOKENS
 from .score_table import PART_BASES
-from .variant_effects import SCORES, score_variant_effects
+from .variant_effects import SCORES, VariantEffect, score_variant_effects
 from .variant_metrics import metrics_of_variants
 from .variant_report import ALL, draw, figure_of, markdown
 from .variant_tables import COLUMNS, PUBLISHED, find_column, numbers_of, published_table, read_variants
-from .variants import WINDOW
+from .variants import WINDOW, Variant
 
-# What a score is multiplied by, so that a higher value means that a variant is more likely positive.
+# Factor of each score, so that a higher value means that a variant is more likely positive.
 ORIENTATION = {"llr": -1, "abs_llr": 1, "jsd": 1, "embedding_distance": 1}
-BASELINE = "baseline"  # what stands for the model of a column
+BASELINE = "baseline"  # model name of a column of the table
 CONTROL = "random weights"
-TRUE = ("1", "true", "yes")  # positive labels that need no --positive, with those below
+# Labels that need no --positive.
+TRUE = ("1", "true", "yes")
 FALSE = ("0", "false", "no")
-# Fields of a configuration that change nothing in a model with random weights.
+# Fields of a configuration without effect on a model with random weights.
 _OF_TRAINED = ("_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version")
 
 
@@ -49,11 +51,12 @@ class EvaluateVariantsArguments(InferenceArguments):
     )
     table: str = field(
         metadata={
-            "help": "Variants with the columns chrom, pos (from 1), ref and alt, in any case: CSV, TSV, JSON, Parquet, "
-            f"VCF (fields of INFO are columns); - for standard input; or, from the Hub: {', '.join(PUBLISHED)}."
+            "help": "Variants with the columns chrom, pos (1-based), ref and alt, in any case: CSV, TSV, JSON, "
+            "Parquet, VCF (fields of INFO are columns); - for standard input; or, from the Hub: "
+            f"{', '.join(PUBLISHED)}."
         }
     )
-    fasta: str = field(metadata={"help": "The reference that the positions belong to: FASTA, plain, bgzip or gzip."})
+    fasta: str = field(metadata={"help": "Reference genome of the variants: FASTA, plain, bgzip or gzip."})
     out: str = field(metadata={"help": "Folder for scores.parquet, metrics.csv, table.md and metrics.png."})
     label_column: str | None = field(
         default=None, metadata={"help": "Column of the labels, for AUROC and AUPRC (default: label, class or target)."}
@@ -65,7 +68,7 @@ class EvaluateVariantsArguments(InferenceArguments):
         default=None, metadata={"help": "Column of numbers, such as measured effects, for Spearman's correlation."}
     )
     group_column: str | None = field(
-        default=None, metadata={"help": "Column of groups, such as consequences, to evaluate separately as well."}
+        default=None, metadata={"help": "Column of groups, such as consequences, to evaluate separately too."}
     )
     baselines: list[str] = field(
         default_factory=list,
@@ -74,22 +77,20 @@ class EvaluateVariantsArguments(InferenceArguments):
     score: list[str] = field(
         default_factory=lambda: list(SCORES), metadata={"help": f"Scores: {', '.join(SCORES)} (default: all)."}
     )
-    control: bool = field(
-        default=True, metadata={"help": "Score with random weights of the same configuration as well."}
-    )
+    control: bool = field(default=True, metadata={"help": "Also score with random weights of the same configuration."})
     bootstrap: int = field(
-        default=1000, metadata={"help": "Samples of positions, for intervals of 95 %%; 0 for no intervals."}
+        default=1000, metadata={"help": "Samples of positions for 95 %% intervals; 0 for no intervals."}
     )
     seed: int = field(default=0, metadata={"help": "Random seed of the samples and of the control."})
     window: int = field(default=WINDOW, metadata={"help": "Bases of the reference around a variant."})
     bos: bool = field(
-        default=False, metadata={"help": "Put [BOS] before what is scored (only for models trained that way)."}
+        default=False, metadata={"help": "Put [BOS] before each haplotype (only for models trained that way)."}
     )
     max_tokens: int = field(default=MAX_TOKENS, metadata={"help": "Tokens in a batch, padding included."})
 
 
-def parser():
-    """The arguments of `hyenadna evaluate-variants`."""
+def parser() -> CommandParser:
+    """Return the argument parser of `hyenadna evaluate-variants`."""
     return CommandParser(
         "evaluate-variants",
         EvaluateVariantsArguments,
@@ -106,64 +107,66 @@ def parser():
     )
 
 
-def main(argv):
-    """Run `hyenadna evaluate-variants` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any] | None:
+    """Run `hyenadna evaluate-variants` with command-line arguments."""
     args, _ = parser().parse(argv)
     return evaluate_variants(args, shlex.join(["hyenadna", "evaluate-variants", *argv]))
 
 
 class Questions(NamedTuple):
     """
-    What the scores of variants are compared with.
+    Labels, groups and baselines for the scores of variants.
 
     Attributes:
-        labels (`dict[str, np.ndarray]`): By metric: 1 and 0 for `auroc` and `auprc`, numbers for `spearman`, of shape
-            `(variants,)`; NaN where a variant has none.
-        groups (`dict[str, np.ndarray]`): By name, a mask of shape `(variants,)`; the first is that of all variants.
-        baselines (`dict[str, np.ndarray]`): Other scores by name.
-        columns (`DataFrame`): Label, target and group of each variant, for the table of scores.
+        labels: Labels of shape `(variants,)` for each metric: 1 and 0 for `auroc` and `auprc`, numbers for `spearman`,
+            NaN for missing labels.
+        groups: Mask of shape `(variants,)` for each group; the first group contains all variants.
+        baselines: Other scores by name.
+        columns: Label, target and group of each variant, for the table of scores.
     """
 
-    labels: dict
-    groups: dict
-    baselines: dict
+    labels: dict[str, np.ndarray]
+    groups: dict[str, np.ndarray]
+    baselines: dict[str, np.ndarray]
     columns: pd.DataFrame
 
 
-def evaluate_variants(args, command="hyenadna evaluate-variants"):
+def evaluate_variants(
+    args: EvaluateVariantsArguments, command: str = "hyenadna evaluate-variants"
+) -> dict[str, Any] | None:
     """
-    Score the variants of a table and evaluate the scores; see [`~hyenadna_hf.jobs.Job`].
+    Score the variants of a table in a resumable [`~hyenadna_hf.jobs.Job`], and evaluate the scores.
 
     Args:
-        args ([`EvaluateVariantsArguments`]): As on the command line.
-        command (`str`): What made the results, for `table.md`.
+        args: Arguments of the command.
+        command: Command line to show in `table.md`.
 
     Returns:
-        `dict`: `variants` and `scored`, their numbers, and `metrics`, rows as in `metrics.csv`: `group`, `score`,
-        `model`, `metric`, `value`, `low`, `high` and `n`. In other processes than the main one `None`.
+        `variants` and `scored`, the numbers of all and of scored variants, and `metrics`, the rows of `metrics.csv`:
+        `group`, `score`, `model`, `metric`, `value`, `low`, `high` and `n`. `None` in all processes but the main one.
 
     Raises:
-        InputError: if an argument or a file is invalid, before anything is written.
+        InputError: If an argument or a file is invalid, before anything is written.
     """
     state = processes(args.use_cpu)
     out = Path(args.out).expanduser()
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: this is a file; name a folder.")
     _check_choices(args)
-    import_module("matplotlib")  # where it is missing, that shows before the work
+    import_module("matplotlib")  # fail early if it is missing
     variants, table = read_variants(args.table)
     questions = _questions(args, table)
     models = _models(args)
     with Fasta(args.fasta) as fasta:
 
-        def score(model, tokenizer, some):
+        def score(model: Any, tokenizer: Any, some: Iterable[Variant]) -> Iterable[VariantEffect]:
             model.to(state.device)
             return score_variant_effects(
                 model, tokenizer, some, fasta, args.score, args.window, args.bos, args.max_tokens
             )
 
         for model, tokenizer in models.values():
-            score(model, tokenizer, ())  # refuses bad arguments before any file is made
+            score(model, tokenizer, ())  # fail on invalid arguments before writing
         identity = {
             "models": [[name, fingerprint(*pair)] for name, pair in models.items()],
             "fasta": sha256(regular_file(args.fasta, FASTA, unpack=False)),
@@ -175,11 +178,11 @@ def evaluate_variants(args, command="hyenadna evaluate-variants"):
         number, size = len(variants), max(1, PART_BASES // args.window)
         parts = [(name, start) for name in models for start in range(0, number, size)]
 
-        def make(part, path, advance):
+        def make(part: tuple[str, int], path: Path, advance: Callable[[int], None]) -> None:
             name, start = part
             _write_part(path, score(*models[name], variants[start : start + size]), args.score, advance)
 
-        def finish(path):
+        def finish(path: Path) -> dict[str, Any]:
             scores = _of_parts(job, parts, size, number, args.score)
             return _write(path, args, table, questions, scores, command)
 
@@ -194,7 +197,7 @@ def evaluate_variants(args, command="hyenadna evaluate-variants"):
     return result
 
 
-def _check_choices(args):
+def _check_choices(args: EvaluateVariantsArguments) -> None:
     for name, values in (("model", args.model), ("score", args.score), ("baselines", args.baselines)):
         twice = [value for value, number in Counter(values).items() if number > 1]
         if twice:
@@ -206,8 +209,8 @@ def _check_choices(args):
         raise InputError(f"--bootstrap {args.bootstrap}: give a number of samples, or 0 for no intervals.")
 
 
-def _questions(args, table):
-    """The [`Questions`] that a table can answer."""
+def _questions(args: EvaluateVariantsArguments, table: pd.DataFrame) -> Questions:
+    """Select labels, groups and baselines from a table."""
     published = published_table(args.table)
     label, target = args.label_column, args.target_column
     if label is None and published is not None:
@@ -221,7 +224,7 @@ def _questions(args, table):
                 f"of numbers by --target_column, of {', '.join(table.columns)}."
             )
     columns = pd.DataFrame(index=table.index)
-    labels = {}
+    labels: dict[str, Any] = {}
     if label is not None:
         values = table[find_column(args.table, table, label, "label_column")]
         positive = args.positive or ([published.positive] if published and label == published.label_column else None)
@@ -231,7 +234,7 @@ def _questions(args, table):
         raise InputError(f"--positive {' '.join(args.positive)}: it needs --label_column.")
     if target is not None:
         labels["spearman"] = columns["target"] = numbers_of(args.table, table, target, "target_column")
-    groups = {ALL: np.ones(len(table), bool)}
+    groups: dict[str, np.ndarray] = {ALL: np.ones(len(table), bool)}
     if args.group_column is not None:
         values = table[find_column(args.table, table, args.group_column, "group_column")]
         columns["group"] = values
@@ -243,8 +246,8 @@ def _questions(args, table):
     return Questions(labels, groups, baselines, columns)
 
 
-def _is_positive(column, values, positive):
-    """Labels as 1 for the positive and 0 for the other ones, NaN where there is none."""
+def _is_positive(column: str, values: pd.Series, positive: list[str] | None) -> np.ndarray:
+    """Convert labels to 1 for positive and 0 for other ones, NaN for missing ones."""
     known = ~values.isin(MISSING).to_numpy()
     names = sorted(values[known].unique())
     if positive is None:
@@ -260,19 +263,19 @@ def _is_positive(column, values, positive):
     return np.where(known, values.isin(positive), np.nan)
 
 
-def _some(names, shown=8):
+def _some(names: list[str], shown: int = 8) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 
-def _models(args):
-    """Models and tokenizers by name, with a control for each configuration."""
+def _models(args: EvaluateVariantsArguments) -> dict[str, tuple[Any, Any]]:
+    """Load models and tokenizers, and add a control for each configuration."""
     models = {
         source: load_trained(AutoModelForCausalLM, source, args.dtype, args.tokenizer, args.trust_remote_code)
         for source in args.model
     }
     if not args.control:
         return models
-    controls = {}
+    controls: dict[str, tuple[str, tuple[Any, Any]]] = {}
     for source, (model, tokenizer) in models.items():
         fields = {name: value for name, value in model.config.to_dict().items() if name not in _OF_TRAINED}
         fields = {name: value for name, value in fields.items() if "dropout" not in name}
@@ -281,13 +284,15 @@ def _models(args):
     return models | {name: pair for name, (_, pair) in zip(names, controls.values())}
 
 
-def _with_random_weights(model, seed):
+def _with_random_weights(model: Any, seed: int) -> Any:
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         return type(model)(copy.deepcopy(model.config)).to(model.dtype).eval()
 
 
-def _write_part(path, effects, scores, advance):
+def _write_part(
+    path: Path, effects: Iterable[VariantEffect], scores: list[str], advance: Callable[[int], None]
+) -> None:
     rows = []
     for effect in effects:
         rows.append([*(effect.scores.get(name) for name in scores), effect.reason])
@@ -297,9 +302,11 @@ def _write_part(path, effects, scores, advance):
     replace_file(path, lambda temporary: frame.to_parquet(temporary, index=False))
 
 
-def _of_parts(job, parts, size, number, scores):
-    """The scores of each model, a `dict[str, DataFrame]`, from the files of the parts."""
-    frames = {}
+def _of_parts(
+    job: Job, parts: list[tuple[str, int]], size: int, number: int, scores: list[str]
+) -> dict[str, pd.DataFrame]:
+    """Read the scores of each model from the files of the parts."""
+    frames: dict[str, list[pd.DataFrame]] = {}
     for index, (name, start) in enumerate(parts):
         frame = pd.read_parquet(job.part(index))
         if list(frame.columns) != [*scores, "reason"] or len(frame) != min(size, number - start):
@@ -308,8 +315,15 @@ def _of_parts(job, parts, size, number, scores):
     return {name: pd.concat(some, ignore_index=True) for name, some in frames.items()}
 
 
-def _write(path, args, table, questions, scores, command):
-    """Write scores, metrics, table and picture; returns what the command does."""
+def _write(
+    path: Path,
+    args: EvaluateVariantsArguments,
+    table: pd.DataFrame,
+    questions: Questions,
+    scores: dict[str, pd.DataFrame],
+    command: str,
+) -> dict[str, Any]:
+    """Write scores, metrics, table and picture, and return the result of the command."""
     variants = table[[*COLUMNS]].assign(pos=table["pos"].astype("int64"))
     variants = pd.concat([variants, questions.columns], axis=1).rename_axis("row").reset_index()
     frames = [pd.concat([variants.assign(model=name), frame], axis=1) for name, frame in scores.items()]
@@ -337,7 +351,7 @@ def _write(path, args, table, questions, scores, command):
     pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)
     reasons = Counter(next(iter(scores.values()))["reason"].dropna())
     scored = len(table) - reasons.total()
-    is_positive = questions.labels.get("auroc")
+    is_positive: Any = questions.labels.get("auroc")
     groups = questions.groups if is_positive is not None else {}
     positives = {name: int(np.nansum(is_positive[members])) for name, members in groups.items()}
     text = markdown(rows, len(table), scored, reasons, positives, command, args.bootstrap)
@@ -348,7 +362,7 @@ def _write(path, args, table, questions, scores, command):
     return {"variants": len(table), "scored": scored, "metrics": rows}
 
 
-def _print(out, result):
+def _print(out: Path, result: dict[str, Any]) -> None:
     print(f"{out}: {result['scored']:,} of {result['variants']:,} variants have scores")
     for row in result["metrics"]:
         if row["group"] == ALL:

@@ -1,25 +1,25 @@
 """
-Scores of variants that need more than the likelihood of their haplotypes, all from one pass over each haplotype.
+Several scores of variants from one pass over each haplotype.
 
-- `llr`: log-likelihood ratio of the alternate haplotype against the reference, in nats; see [`score_variants`].
+- `llr`: log-likelihood ratio of the alternate against the reference haplotype, in nats; see [`score_variants`].
 - `abs_llr`: its absolute value.
-- `jsd`: mean Jensen-Shannon divergence, in bits, between the distributions of the next base that the model gives in
-  either haplotype, over the bases after the alleles. It compares the same bases of the reference in both: base k after
-  the reference allele with base k after the alternate allele, of which only A, C, G and T count.
-- `embedding_distance`: Euclidean distance between the means of the last hidden states over either haplotype. The two
-  are nearly equal, and a cosine would lose their difference to rounding.
+- `jsd`: mean Jensen-Shannon divergence, in bits, between the next-base distributions of the two haplotypes, over the
+  bases after the alleles. Base k after the reference allele is compared with base k after the alternate allele; only A,
+  C, G and T count.
+- `embedding_distance`: Euclidean distance between the mean last hidden states of the two haplotypes. The two are nearly
+  equal, so that rounding would dominate a cosine distance.
 
-Each is computed on both strands and averaged over those that have it. The haplotypes are those of [`score_variants`].
+Each score is the mean over the strands that have it. The haplotypes are those of [`score_variants`].
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.special import rel_entr
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.fasta import Fasta
 from ..data.sequence import BASES
@@ -28,7 +28,7 @@ from ..model.padding_hyenadna import pool_positions
 from .batching import inference_of
 from .embed import base_model_of
 from .likelihood import MAX_TOKENS, BaseLikelihood
-from .variants import WINDOW, Variant, log_ratio, scored_loci
+from .variants import WINDOW, Locus, Variant, log_ratio, scored_loci
 
 SCORES = ("llr", "abs_llr", "jsd", "embedding_distance")
 
@@ -36,13 +36,12 @@ SCORES = ("llr", "abs_llr", "jsd", "embedding_distance")
 @dataclass(frozen=True)
 class VariantEffect:
     """
-    The scores of a variant, or why there are none.
+    Scores of a variant, or the reason why it has none.
 
     Attributes:
-        variant ([`Variant`]): What was scored.
-        scores (`dict[str, float | None]`): By name; `None` where no strand has it.
-        reason (`str`, *optional*): Why there is no score at all: a key of
-            [`~hyenadna_hf.inference.variants.REASONS`].
+        variant: The variant.
+        scores: Scores by name, `None` if no strand has a score.
+        reason: Reason why the variant has no score at all, a key of [`~hyenadna_hf.inference.variants.REASONS`].
     """
 
     variant: Variant
@@ -51,7 +50,7 @@ class VariantEffect:
 
 
 def score_variant_effects(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     variants: Iterable[Variant],
     fasta: Fasta,
@@ -61,24 +60,23 @@ def score_variant_effects(
     max_tokens: int = MAX_TOKENS,
 ) -> Iterator[VariantEffect]:
     """
-    Score many variants in several ways, in memory that does not grow with their number.
+    Compute several scores of many variants, in memory that does not grow with their number.
 
     Args:
-        model ([`HyenaDNAForCausalLM`], also with PEFT adapters): The language model; its device and mode are left as
-            they are found.
-        tokenizer ([`HyenaDNATokenizer`]): Its tokenizer; no special tokens are added.
-        variants (iterable of [`Variant`]): Read lazily.
-        fasta ([`~hyenadna_hf.data.fasta.Fasta`]): The reference.
-        scores (`list[str]`): Some of `llr`, `abs_llr`, `jsd` and `embedding_distance`; all by default.
-        window (`int`, defaults to 1024): Bases of the reference around a variant.
-        bos (`bool`, defaults to `False`): Put [BOS] before each haplotype; it is not among what is averaged.
-        max_tokens (`int`, defaults to 16384): Tokens in a batch, padding included.
+        model: A HyenaDNA language model, with or without PEFT adapters. Its device and mode do not change.
+        tokenizer: Tokenizer of the model. No special tokens are added.
+        variants: Variants to score, read lazily.
+        fasta: Reference genome.
+        scores: Names of scores, among `llr`, `abs_llr`, `jsd` and `embedding_distance`.
+        window: Length of the window around a variant, in bases.
+        bos: Prepend [BOS] to each haplotype. Means exclude it.
+        max_tokens: Tokens in a batch, padding included.
 
     Returns:
-        iterator of [`VariantEffect`], one a variant, in their order.
+        An iterator of [`VariantEffect`], one per variant, in order.
 
     Raises:
-        InputError: at once, if an argument is invalid.
+        InputError: Immediately if an argument is invalid.
     """
     wrong = [name for name in scores if name not in SCORES]
     if wrong or not scores:
@@ -89,13 +87,13 @@ def score_variant_effects(
 
 class Reading(NamedTuple):
     """
-    What a language model makes of a haplotype.
+    Results of a language model for a haplotype.
 
     Attributes:
-        log_likelihoods (`np.ndarray` of shape `(length,)`): Of each base, in nats; NaN where it is not scored.
-        log_probabilities (`np.ndarray` of shape `(length, 4)`): Of A, C, G and T at each base, given those before it;
-            NaN for the first, unless [BOS] stands before it.
-        embedding (`np.ndarray` of shape `(d_model,)`): Mean of the last hidden states over the bases.
+        log_likelihoods: Log-probability of each base, in nats, of shape `(length,)`; NaN where it is not scored.
+        log_probabilities: Log-probabilities of A, C, G and T at each base given the bases before it, of shape
+            `(length, 4)`; NaN for the first base without [BOS].
+        embedding: Mean of the last hidden states over the bases, of shape `(d_model,)`.
     """
 
     log_likelihoods: np.ndarray
@@ -104,14 +102,20 @@ class Reading(NamedTuple):
 
 
 class HaplotypeReader(BaseLikelihood):
-    """A [`BaseLikelihood`] that gives a [`Reading`] of each sequence."""
+    """A [`BaseLikelihood`] that returns a [`Reading`] for each sequence."""
 
-    def __init__(self, model, tokenizer, bos=False, max_tokens=MAX_TOKENS):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        bos: bool = False,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
         super().__init__(model, tokenizer, bos, max_tokens)
         self.shares_prefixes = False  # embeddings are means over whole haplotypes
         self._base = base_model_of(model)
 
-    def score_batch(self, sequences):
+    def score_batch(self, sequences: list[str]) -> list[Any]:
         ids = self.tokens(sequences)
         lengths = torch.tensor([len(sequence) for sequence in sequences], device=ids.device)
         with inference_of(self.model):
@@ -131,8 +135,8 @@ class HaplotypeReader(BaseLikelihood):
         ]
 
 
-def _effects(locus, strands, names):
-    """[`VariantEffect`] of each variant of a locus, from the haplotypes of each strand and their readings."""
+def _effects(locus: Locus, strands: list[list[tuple[str, Reading]]], names: Sequence[str]) -> Iterator[VariantEffect]:
+    """Yield the scores of each variant of a locus, from the readings of the haplotypes on each strand."""
     alternates = zip(*(others for _, *others in strands))
     for variant, reason in zip(locus.variants, locus.reasons):
         if reason is not None:
@@ -144,8 +148,8 @@ def _effects(locus, strands, names):
         yield VariantEffect(variant, scores, "nothing_to_compare" if nothing else None)
 
 
-def _score(name, variant, pairs, offsets):
-    """A score of a variant: the mean over the strands that have it."""
+def _score(name: str, variant: Variant, pairs: list[Any], offsets: Sequence[int]) -> float | None:
+    """Compute a score of a variant as the mean over the strands that have it."""
     if name == "abs_llr":
         ratio = _score("llr", variant, pairs, offsets)
         return None if ratio is None else abs(ratio)
@@ -155,7 +159,7 @@ def _score(name, variant, pairs, offsets):
             haplotypes = ((haplotype, reading.log_likelihoods) for haplotype, reading in (reference, alternate))
             of_strands.append(log_ratio(*haplotypes))
         elif name == "jsd":
-            alleles = (variant.reference, variant.alternate)
+            alleles: tuple[Any, ...] = (variant.reference, variant.alternate)
             downstream = [
                 (haplotype[offset + len(allele) :], reading.log_probabilities[offset + len(allele) :])
                 for (haplotype, reading), allele in zip((reference, alternate), alleles)
@@ -168,16 +172,16 @@ def _score(name, variant, pairs, offsets):
     return sum(there) / len(there) if there else None
 
 
-def _mean_divergence(reference, alternate):
+def _mean_divergence(reference: tuple[str, np.ndarray], alternate: tuple[str, np.ndarray]) -> float | None:
     """
-    Mean Jensen-Shannon divergence over the bases that both have.
+    Compute the mean Jensen-Shannon divergence, in bits, over the bases that both haplotypes contain.
 
     Args:
-        reference, alternate (`tuple[str, np.ndarray]`): The same bases, as far as each goes, and the log-probabilities
-            of A, C, G and T at each, of shape `(length, 4)`.
+        reference: Bases, and log-probabilities of A, C, G and T at each base, of shape `(length, 4)`.
+        alternate: The same for the alternate haplotype, whose bases are equal but may end earlier or later.
 
     Returns:
-        `float` or `None`: in bits; `None` if there is no A, C, G or T.
+        The divergence, or `None` if no base is A, C, G or T.
     """
     common = min(len(reference[0]), len(alternate[0]))
     counted = [base in BASES for base in reference[0][:common]]

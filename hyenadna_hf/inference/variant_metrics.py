@@ -1,46 +1,49 @@
 """
-Metrics of variant scores, with confidence intervals by bootstrap over positions.
+Metrics of variant scores, with confidence intervals from a cluster bootstrap.
 
-Variants of one position share most of what a score and a label depend on, so whole positions are drawn with
-replacement (a cluster bootstrap), and the interval is that of the percentiles 2.5 and 97.5. All scores are drawn alike.
+Variants at one position share most of their context, so the bootstrap draws positions with replacement. Intervals are
+between the percentiles 2.5 and 97.5. All scores use the same samples.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 LEVEL = 95  # percent
-DRAWN_AT_ONCE = 1 << 22  # weights held in memory
+DRAWN_AT_ONCE = 1 << 22  # weights in memory
 
 
-def auroc(scores, positive):
-    """Area under the ROC curve; NaN if all variants are of one class."""
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Compute the area under the ROC curve; NaN if all variants have one label."""
     return float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else np.nan
 
 
-def auprc(scores, positive):
-    """Average precision; NaN if all variants are of one class."""
+def auprc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Compute the average precision; NaN if all variants have one label."""
     return float(average_precision_score(positive, scores)) if 0 < positive.sum() < len(positive) else np.nan
 
 
-def spearman(scores, target):
-    """Spearman's rank correlation; NaN if either is constant."""
+def spearman(scores: np.ndarray, target: np.ndarray) -> float:
+    """Compute Spearman's rank correlation; NaN if scores or targets are constant."""
     if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(target) == 0:
         return np.nan
     return float(spearmanr(scores, target).statistic)
 
 
-def weighted_auroc(scores, positive, weights):
+def weighted_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
-    [`auroc`] of many samples with replacement.
+    Compute [`auroc`] for many samples with replacement.
 
     Args:
-        scores (`np.ndarray` of shape `(variants,)`): Higher for those that are more likely positive.
-        positive (`np.ndarray` of shape `(variants,)`): Booleans.
-        weights (`np.ndarray` of shape `(samples, variants)`): How often each variant is in each sample.
+        scores: Scores of shape `(variants,)`, higher for variants that are more likely positive.
+        positive: Boolean labels of shape `(variants,)`.
+        weights: Count of each variant in each sample, of shape `(samples, variants)`.
 
     Returns:
-        `np.ndarray` of shape `(samples,)`, NaN where a sample has one class.
+        Values of shape `(samples,)`, NaN for samples with one label only.
     """
     positives, negatives = (_sums(scores, weights * chosen)[0] for chosen in (positive, ~positive))
     below = negatives.cumsum(1) - negatives
@@ -48,8 +51,8 @@ def weighted_auroc(scores, positive, weights):
         return (positives * (below + negatives / 2)).sum(1) / (positives.sum(1) * negatives.sum(1))
 
 
-def weighted_auprc(scores, positive, weights):
-    """[`auprc`] of many samples with replacement; see [`weighted_auroc`]."""
+def weighted_auprc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Compute [`auprc`] for many samples with replacement, as [`weighted_auroc`] does."""
     positives, negatives = (_sums(-scores, weights * chosen)[0] for chosen in (positive, ~positive))
     found, seen = positives.cumsum(1), (positives + negatives).cumsum(1)
     precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
@@ -58,8 +61,8 @@ def weighted_auprc(scores, positive, weights):
     return np.where(negatives.sum(1) > 0, area, np.nan)
 
 
-def weighted_spearman(scores, target, weights):
-    """[`spearman`] of many samples with replacement, `target` being numbers; see [`weighted_auroc`]."""
+def weighted_spearman(scores: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Compute [`spearman`] for many samples with replacement, as [`weighted_auroc`] does, for numeric targets."""
     ranks = [_ranks(values, weights) for values in (scores, target)]
     total = weights.sum(1, keepdims=True)
     with np.errstate(invalid="ignore"):
@@ -74,22 +77,28 @@ METRICS = {
 }
 
 
-def metrics_of_variants(scores, labels, clusters, bootstrap=1000, seed=0):
+def metrics_of_variants(
+    scores: dict[tuple[str, str], np.ndarray],
+    labels: dict[str, np.ndarray],
+    clusters: np.ndarray,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
     """
-    Metrics of several scores of the same variants, each over the variants that have that score and a label.
+    Compute metrics of several scores of the same variants, each over the variants with that score and a label.
 
     Args:
-        scores (`dict[tuple[str, str], np.ndarray]`): Score and model to the values, of shape `(variants,)`, higher for
-            those that are more likely positive; NaN where there is none.
-        labels (`dict[str, np.ndarray]`): By metric, a key of `METRICS`, what it is computed with: 1 for positive and 0
-            for negative variants, or for `spearman` numbers; NaN where there is none.
-        clusters (`np.ndarray` of shape `(variants,)`): Number of the position of each variant.
-        bootstrap (`int`, defaults to 1000): Samples; 0 for no intervals.
-        seed (`int`, defaults to 0): Of the samples.
+        scores: Values of shape `(variants,)` for each score and model, higher for variants that are more likely
+            positive, NaN for missing values.
+        labels: Labels of shape `(variants,)` for each metric, a key of `METRICS`: 1 and 0, or numbers for `spearman`;
+            NaN for missing labels.
+        clusters: Number of the position of each variant, of shape `(variants,)`.
+        bootstrap: Number of samples; 0 for no intervals.
+        seed: Seed of the samples.
 
     Returns:
-        `list[dict]`: `score`, `model`, `metric`, `value`, `low` and `high` (the interval of 95 %), and `n`, the number
-        of variants. NaN where a metric is not defined.
+        Rows with `score`, `model`, `metric`, `value`, `low` and `high` (the 95 % interval), and `n`, the number of
+        variants. Undefined values are NaN.
     """
     samples = _Samples(clusters, bootstrap, seed)
     rows = []
@@ -115,13 +124,13 @@ def metrics_of_variants(scores, labels, clusters, bootstrap=1000, seed=0):
 
 
 class _Samples:
-    """How often each variant is in each sample, some samples at a time; the same whenever they are iterated over."""
+    """Iterate over batches of samples, as counts of each variant; every iteration yields the same samples."""
 
-    def __init__(self, clusters, number, seed):
+    def __init__(self, clusters: np.ndarray, number: int, seed: int) -> None:
         names, self.codes = np.unique(clusters, return_inverse=True)
         self.clusters, self.number, self.seed = len(names), number, seed
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         random = np.random.default_rng(self.seed)
         at_once = max(1, DRAWN_AT_ONCE // max(1, len(self.codes)))
         for start in range(0, self.number, at_once):
@@ -130,22 +139,22 @@ class _Samples:
             yield counts[:, self.codes].astype(np.float64)
 
 
-def _interval(values):
+def _interval(values: np.ndarray) -> tuple[float, ...]:
     values = values[~np.isnan(values)]
     if not len(values):
         return np.nan, np.nan
     return tuple(float(bound) for bound in np.percentile(values, [(100 - LEVEL) / 2, (100 + LEVEL) / 2]))
 
 
-def _sums(values, weights):
-    """Sums of weights over equal values, `(samples, distinct values)` in rising order, and the number of each value."""
+def _sums(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum weights over equal values, `(samples, distinct values)` in ascending order, and number the values."""
     distinct, codes = np.unique(values, return_inverse=True)
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(len(distinct)))
     return np.add.reduceat(weights[:, order], starts, axis=1), codes
 
 
-def _ranks(values, weights):
-    """Mean rank of each value in each sample, of shape `(samples, variants)`."""
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Compute the mean rank of each value in each sample, of shape `(samples, variants)`."""
     sums, codes = _sums(values, weights)
     return (sums.cumsum(1) - sums / 2 + 0.5)[:, codes]

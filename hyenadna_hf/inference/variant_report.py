@@ -1,4 +1,8 @@
-"""Metrics of variant scores as a Markdown table and as a picture."""
+"""Report metrics of variant scores in a Markdown table and a picture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -6,35 +10,41 @@ from ..markdown import markdown_table
 
 ALL = "all"  # the group of all variants
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "spearman": "Spearman's correlation"}
-CHANCE = {"auroc": 0.5, "spearman": 0.0}  # what a score without information has; that of AUPRC is the positive share
+CHANCE = {"auroc": 0.5, "spearman": 0.0}  # of a random score; that of AUPRC is the fraction of positives
 NOTE = """\
 Scores are oriented so that a higher value means "more likely positive": minus `llr` (an alternate that the model finds
 less likely), and `abs_llr`, `jsd`, `embedding_distance` and columns of the table as they are. Spearman's correlation is
 that of the same values with the target as it stands."""
 
 
-def figure_of(row):
-    """A value with its interval, as text."""
+def figure_of(row: dict[str, Any]) -> str:
+    """Format a value with its interval."""
     if np.isnan(row["value"]):
         return "-"
     interval = "" if np.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
     return f"{row['value']:.3f}{interval}"
 
 
-def markdown(rows, variants, scored, reasons, positives, command, bootstrap):
+def markdown(
+    rows: list[dict[str, Any]],
+    variants: int,
+    scored: int,
+    reasons: Mapping[str, int],
+    positives: dict[str, int],
+    command: str,
+    bootstrap: int,
+) -> str:
     """
-    Metrics as text: a table for each metric, with a row for each score of each model and a column for each group.
+    Format metrics: a table per metric, with a row per score and model and a column per group.
 
     Args:
-        rows (`list[dict]`): As in `metrics.csv`.
-        variants, scored (`int`): How many there are, and how many have scores.
-        reasons (`dict[str, int]`): Why others have none.
-        positives (`dict[str, int]`): Positive variants of each group; empty without labels.
-        command (`str`): What made them.
-        bootstrap (`int`): Samples.
-
-    Returns:
-        `str`
+        rows: Rows of `metrics.csv`.
+        variants: Number of variants.
+        scored: Number of variants with scores.
+        reasons: Number of variants without scores for each reason.
+        positives: Number of positive variants in each group; empty without labels.
+        command: Command line to show.
+        bootstrap: Number of bootstrap samples.
     """
     without = "".join(f"; {number:,} {reason}" for reason, number in sorted(reasons.items()))
     lines = ["# Variant scores", "", "```bash", command, "```", ""]
@@ -55,13 +65,13 @@ def markdown(rows, variants, scored, reasons, positives, command, bootstrap):
     return "\n".join(lines) + "\n"
 
 
-def draw(path, rows):
+def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     """
-    Draw a panel for each metric: points with intervals for each score of each model, in lines of one group.
+    Draw a panel per metric, with the value and interval of each score of each model in every group.
 
     Args:
-        path (`Path`): Picture to write; the ending says the format.
-        rows (`list[dict]`): As in `metrics.csv`.
+        path: Picture to write; its suffix sets the format.
+        rows: Rows of `metrics.csv`.
     """
     from matplotlib.figure import Figure
 
@@ -71,7 +81,7 @@ def draw(path, rows):
     step = 1 / (len(series) + 2)
     height = 1.2 + 0.13 * len(groups) * (len(series) + 2)
     figure = Figure(figsize=(4.2 * len(metrics) + 3, max(3.0, height)), layout="constrained")
-    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    panels: Any = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics):
         for number, (model, score) in enumerate(series):
             shown = [row for row in rows if (row["metric"], row["model"], row["score"]) == (metric, model, score)]

@@ -1,9 +1,11 @@
-"""Tables of variants with what is known of them: CSV, TSV, JSON, Parquet, VCF, and published ones on the Hub."""
+"""Tables of labelled variants: CSV, TSV, JSON, Parquet, VCF, and published tables on the Hub."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..data.files import read_file, read_hub, row_name
@@ -24,12 +26,12 @@ class PublishedTable:
     A published table of variants.
 
     Attributes:
-        repository (`str`): Its id on the Hub.
-        configuration (`str`, *optional*): Its configuration there.
-        label_column (`str`): Column of the labels.
-        positive (`str`): The positive label.
-        genome (`str`): What its positions belong to.
-        target_column (`str`, *optional*): Column of measured effects.
+        repository: Id on the Hub.
+        configuration: Configuration of the repository.
+        label_column: Column of the labels.
+        positive: The positive label.
+        genome: Genome assembly of the positions.
+        target_column: Column of measured effects.
     """
 
     repository: str
@@ -48,26 +50,25 @@ PUBLISHED = {
 }
 
 
-def published_table(source):
-    """The published table of that name, a [`PublishedTable`]; `None` for anything else and for what is a file."""
+def published_table(source: str | Path) -> PublishedTable | None:
+    """Return the published table with a name, or `None` if there is none or the name is that of a file."""
     return None if Path(source).expanduser().exists() else PUBLISHED.get(str(source))
 
 
-def read_variants(source):
+def read_variants(source: str | Path) -> tuple[list[Variant], pd.DataFrame]:
     """
     Read a table of variants.
 
     Args:
-        source (`str` or `Path`): A file with the columns `chrom`, `pos` (from 1, as in VCF), `ref` and `alt`, in any
-            case, or `#CHROM`; VCF or BCF, a row an alternate allele, with the fields of INFO as columns; `-` for
-            standard input; or a key of `PUBLISHED`. The format is told from the content.
+        source: A file with the columns `chrom` or `#CHROM`, `pos` (1-based, as in VCF), `ref` and `alt`, in any case; a
+            VCF or BCF file, with a row per alternate allele and the fields of INFO as columns; `-` for standard input;
+            or a key of `PUBLISHED`. The format is detected from the content.
 
     Returns:
-        `tuple[list[Variant], DataFrame]`: the variants, and all columns of the table as strings, rows numbered from 0.
+        The variants, and all columns of the table as strings, with rows numbered from 0.
 
     Raises:
-        InputError: if the table cannot be read, lacks one of the columns, has no rows, or a position is no number from
-            1.
+        InputError: If the table cannot be read, lacks a column, has no rows, or contains an invalid position.
     """
     published = published_table(source)
     if published is not None:
@@ -89,18 +90,18 @@ def read_variants(source):
     return [Variant(chrom, int(pos) - 1, ref, alt or None) for chrom, pos, ref, alt in rows], table
 
 
-def find_column(source, table, name, option=None):
+def find_column(source: str | Path, table: pd.DataFrame, name: str, option: str | None = None) -> str:
     """
-    The column of a table that has a name, in any case.
+    Find a column by its name, in any case; an exact match takes precedence.
 
     Args:
-        source (`str`): What the table is called in errors.
-        table (`DataFrame`): The table.
-        name (`str`): The name; a column that is spelled so goes before others.
-        option (`str`, *optional*): The option that gave the name, for errors.
+        source: Name of the table in errors.
+        table: The table.
+        name: Name of the column.
+        option: Option that names the column, for errors.
 
     Raises:
-        InputError: if there is none, or several are spelled in other cases.
+        InputError: If no column matches, or several do.
     """
     if name in table.columns:
         return name
@@ -112,12 +113,12 @@ def find_column(source, table, name, option=None):
     return same[0]
 
 
-def numbers_of(source, table, name, option):
+def numbers_of(source: str | Path, table: pd.DataFrame, name: str, option: str) -> np.ndarray:
     """
-    A column as numbers, NaN where there is none.
+    Convert a column to numbers, with NaN for missing values; the arguments are those of [`find_column`].
 
     Raises:
-        InputError: naming the first row that holds something else, or if there is no number at all.
+        InputError: If a value is not a number, or all are missing.
     """
     column = find_column(source, table, name, option)
     present = ~table[column].isin([*MISSING, "."])
@@ -132,12 +133,12 @@ def numbers_of(source, table, name, option):
     return numbers.to_numpy(float)
 
 
-def _is_vcf(source):
+def _is_vcf(source: str | Path) -> bool:
     with open_packed(regular_file(source, WANTED, unpack=False)) as content:
         return content.read(len(_VCF[0])).startswith(_VCF)
 
 
-def _read_vcf(path):
+def _read_vcf(path: str | Path) -> pd.DataFrame:
     rows = []
     with open_vcf(path) as file:
         number_of = {name: field.number for name, field in file.header.info.items()}
@@ -150,8 +151,8 @@ def _read_vcf(path):
     return pd.DataFrame(rows, columns=[*COLUMNS, *number_of]).fillna("")
 
 
-def _text(value, number, index):
-    """A field of INFO as text: of an allele if it has a value for each (`A`), or for the reference too (`R`)."""
+def _text(value: Any, number: Any, index: int) -> str:
+    """Convert a field of INFO to text, selecting the allele if there is a value per allele (`A` or `R`)."""
     if number in ("A", "R"):
         value = value[index + (number == "R")]
     values = value if isinstance(value, tuple) else (value,)

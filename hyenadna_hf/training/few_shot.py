@@ -1,7 +1,9 @@
-"""`hyenadna few-shot`: demonstrations before the query, to a language model as it is or briefly tuned on prompts."""
+"""`hyenadna few-shot`: demonstrations before the query, for a language model with or without brief tuning."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch.utils.data import Subset
 from transformers import set_seed
@@ -9,7 +11,7 @@ from transformers import set_seed
 from ..arguments import CommandParser
 from .prompt_baselines import in_turn, probe_accuracy
 from .prompt_grid import run_grid
-from .prompting import PromptingArguments, ShowSteps, check_arguments, evaluate, load_task, make_trainer
+from .prompting import PromptingArguments, ShowSteps, Task, check_arguments, evaluate, load_task, make_trainer
 
 SETTINGS = ("learning_rate", "batch_size")
 BASELINES = ("linear_probe",)  # tuning without shots is full fine-tuning
@@ -17,13 +19,13 @@ BASELINES = ("linear_probe",)  # tuning without shots is full fine-tuning
 
 @dataclass
 class FewShotArguments(PromptingArguments):
-    output_dir: str = field(default="hyenadna-few-shot", metadata={"help": "Where tables, plot and results go."})
+    output_dir: str = field(default="hyenadna-few-shot", metadata={"help": "Folder for tables, plot and results."})
     tuning_samples: list[int] = field(
         default_factory=lambda: [0, 2, 4, 8, 16, 32, 64, 128, 256],
-        metadata={"help": "Prompts to tune the model on, in turn from each class; 0: the model as it is."},
+        metadata={"help": "Prompts to tune the model on, from each class in turn; 0 for no tuning."},
     )
-    learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of AdamW, constant."})
-    batch_size: int = field(default=2, metadata={"help": "Prompts a step, tuning."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Constant learning rate of AdamW."})
+    batch_size: int = field(default=2, metadata={"help": "Prompts per step in tuning."})
     baselines: list[str] = field(
         default_factory=list,
         metadata={
@@ -33,8 +35,8 @@ class FewShotArguments(PromptingArguments):
     )
 
 
-def parser():
-    """The arguments of `hyenadna few-shot`."""
+def parser() -> CommandParser:
+    """Return the argument parser of `hyenadna few-shot`."""
     return CommandParser(
         "few-shot",
         FewShotArguments,
@@ -46,27 +48,27 @@ def parser():
     )
 
 
-def main(argv):
-    """Run `hyenadna few-shot` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run `hyenadna few-shot` with command-line arguments."""
     args, _ = parser().parse(argv)
     return few_shot(args)
 
 
-def few_shot(args):
+def few_shot(args: FewShotArguments) -> dict[str, Any]:
     """
-    Evaluate each of `tuning_samples` and `shots`.
+    Evaluate every combination of `tuning_samples` and `shots`.
 
-    A tuned model has seen prompts of the train split with as many shots as it is evaluated with, once, with all its
-    weights trained by AdamW without weight decay.
+    Tuning is one pass over prompts of the training split, with as many shots as in the evaluation. AdamW without weight
+    decay updates all weights.
 
     Args:
-        args ([`FewShotArguments`]): The arguments of the command.
+        args: Arguments of the command.
 
     Returns:
-        `dict`: the content of `results.json`.
+        The content of `results.json`.
 
     Raises:
-        InputError: if the data, the model or an argument is invalid.
+        InputError: If the data, the model or an argument is invalid.
     """
     least = {"tuning_samples": 0, "learning_rate": 0, "batch_size": 1}
     check_arguments(args, least, {"baselines": BASELINES})
@@ -76,11 +78,11 @@ def few_shot(args):
     grid += [
         {"method": method, "training_sequences": count}
         for count, method in itertools.product(samples, dict.fromkeys(args.baselines))
-        if count >= len(task.letters)  # or else a class is unknown
+        if count >= len(task.letters)  # otherwise the probe does not know all classes
     ]
     job = {"command": "few-shot", **{name: getattr(args, name) for name in SETTINGS}}
 
-    def run(one, seed, show):
+    def run(one: dict[str, Any], seed: int, show: Callable[[int, int], None]) -> dict[str, Any]:
         if "method" in one:
             rows = in_turn(task.prompts("train", 0, seed).rows_of, one["training_sequences"], seed)
             return {"accuracy": probe_accuracy(task, args, rows)}
@@ -89,19 +91,22 @@ def few_shot(args):
     return run_grid(args, task, job, grid, run)
 
 
-def tune_and_evaluate(args, task, tuning_samples, shots, seed, show):
+def tune_and_evaluate(
+    args: FewShotArguments, task: Task, tuning_samples: int, shots: int, seed: int, show: Callable[[int, int], None]
+) -> dict[str, float]:
     """
-    The accuracy on test of k-shot prompts, after tuning on some.
+    Tune a copy of the model on few-shot prompts, and evaluate it on the test split.
 
     Args:
-        args ([`FewShotArguments`]): The arguments of the command.
-        task ([`~hyenadna_hf.training.prompting.Task`]): Data and model; the model is left as it is.
-        tuning_samples, shots (`int`): Prompts to tune on; demonstrations a class.
-        seed (`int`): Seed of the demonstrations, their order, and tuning.
-        show (`Callable[[int, int], None]`): Called with the number of finished steps and of all steps.
+        args: Arguments of the command.
+        task: Data and model, which does not change.
+        tuning_samples: Number of prompts to tune on.
+        shots: Demonstrations per class.
+        seed: Seed of the demonstrations, their order, and tuning.
+        show: Called with the numbers of finished and of all steps.
 
     Returns:
-        `dict`: what [`~hyenadna_hf.training.prompting.evaluate`] gives.
+        The result of [`~hyenadna_hf.training.prompting.evaluate`].
     """
     args = replace(args, seed=seed)
     set_seed(seed)

@@ -1,8 +1,9 @@
-"""Baselines on the training sequences of prompts: which sequences they get, and the linear probe."""
+"""Baselines of prompts: the training sequences that they get, and the linear probe."""
 
 import itertools
 import random
 
+import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -12,22 +13,20 @@ from torch.utils.data import DataLoader
 from ..data.collators import CausalCollator
 from ..model.padding_hyenadna import pool_positions
 from ..processes import processes
+from .prompting import PromptingArguments, Task
 
 BASELINES = ("linear_probe", "lora", "full")
-LEARNING_RATES = {"lora": 3e-3, "full": 1e-3}  # peaks, of AdamW
+LEARNING_RATES = {"lora": 3e-3, "full": 1e-3}  # peaks of AdamW
 
 
-def in_turn(rows_of, count, seed):
+def in_turn(rows_of: list[list[int]], count: int, seed: int) -> list[int]:
     """
-    Rows drawn from each class in turn.
+    Draw rows from each class in turn.
 
     Args:
-        rows_of (`list[list[int]]`): The rows of each class.
-        count (`int`): How many to draw.
-        seed (`int`): Seed of the draw. A larger `count` begins with the rows of a smaller one.
-
-    Returns:
-        `list[int]`: fewer than `count` if there are no more.
+        rows_of: Rows of each class.
+        count: Number of rows to draw, or all rows if there are fewer.
+        seed: Seed of the draw. A larger `count` extends the rows of a smaller one.
     """
     rng = random.Random(seed)
     shuffled = [rng.sample(rows, len(rows)) for rows in rows_of]
@@ -35,17 +34,14 @@ def in_turn(rows_of, count, seed):
     return list(itertools.islice((row for row in turns if row is not None), count))
 
 
-def probe_accuracy(task, args, rows):
+def probe_accuracy(task: Task, args: PromptingArguments, rows: list[int]) -> float:
     """
-    Fit a linear model on mean hidden states of the frozen model and score it on test.
+    Fit a linear model to mean hidden states of the frozen model, and return its test accuracy.
 
     Args:
-        task ([`~hyenadna_hf.training.prompting.Task`]): Data and model.
-        args ([`~hyenadna_hf.training.prompting.PromptingArguments`]): The arguments of the command.
-        rows (`list[int]`): Training sequences to fit it on.
-
-    Returns:
-        `float`: the accuracy on test.
+        task: Data and model.
+        args: Arguments of the command.
+        rows: Training sequences to fit.
     """
     train, test = [task.splits["train"][row] for row in rows], task.splits["test"]
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
@@ -54,17 +50,17 @@ def probe_accuracy(task, args, rows):
 
 
 @torch.no_grad()
-def mean_hidden_states(task, args, sequences):
+def mean_hidden_states(task: Task, args: PromptingArguments, sequences: list[tuple[torch.Tensor, int]]) -> np.ndarray:
     """
-    Mean hidden states of the frozen model over each sequence.
+    Compute the mean hidden states of the frozen model for each sequence.
 
     Args:
-        task ([`~hyenadna_hf.training.prompting.Task`]): Has the model; its mode is left as it is.
-        args ([`~hyenadna_hf.training.prompting.PromptingArguments`]): The arguments of the command.
-        sequences (`list[tuple[torch.LongTensor, int]]`): Token ids and class of each.
+        task: Data and model; the mode of the model does not change.
+        args: Arguments of the command.
+        sequences: Token ids and class of each sequence.
 
     Returns:
-        `np.ndarray` of shape `(sequences, d_model)`
+        Embeddings of shape `(sequences, d_model)`.
     """
     device = processes(args.use_cpu).device
     model = task.model.base_model.to(device)

@@ -1,10 +1,12 @@
-"""Grids of runs with prompts: each is done once, and all end up in one table and one picture."""
+"""Grids of runs with prompts, resumable, with one table and one picture."""
 
 import csv
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -17,33 +19,33 @@ from .runs import writing
 
 RESULTS_FILE = "results.json"
 MAJORITY = "majority class"
-# What a run is known by, beside its seed; the order is that of columns and rows of the table.
+# Settings that identify a run, besides its seed, in the order of columns and rows of the table.
 SETTINGS = ("method", "training_sequences", "prompt_position", "prompt_tokens", "tuning_samples", "shots")
-Z = 1.96  # 95 % of a normal distribution
+Z = 1.96  # 95 % interval of a normal distribution
 BAR = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
 
 
-def run_grid(args, task, job, grid, run):
+def run_grid(args: Any, task: Any, job: dict[str, Any], grid: list[dict[str, Any]], run: Callable) -> dict[str, Any]:
     """
-    Run what a grid holds and no earlier call did, with each seed, and write tables, plot and results.
+    Do the unfinished runs of a grid with each seed, and write tables, plot and results.
 
-    `output_dir` receives `results.json` (after each run), and `table.csv`, `table.md` and `accuracy.png`.
+    `output_dir` receives `results.json` after each run, then `table.csv`, `table.md` and `accuracy.png`.
 
     Args:
-        args ([`~hyenadna_hf.training.prompting.PromptingArguments`]): The arguments of the command.
-        task ([`~hyenadna_hf.training.prompting.Task`]): What to run on.
-        job (`dict`): Settings that all results depend on; a folder with results of other ones is refused.
-        grid (`list[dict]`): Settings of each run, by names of `SETTINGS`. `shots` and `prompt_tokens` make an input
-            longer; what is too long for the model is left out, with the reason. A baseline has a `method`.
-        run (`Callable[[dict, int, Callable], dict]`): Does one: gets its settings, its seed, and a function to show
-            steps and their number with; returns `accuracy` and what else is to be told.
+        args: Arguments of the command.
+        task: Data and model.
+        job: Settings that all results depend on. A folder with results of other settings is an error.
+        grid: Settings of each run; keys are in `SETTINGS`. Runs whose input exceeds the model, because of `shots` and
+            `prompt_tokens`, are listed with the reason. Baselines have a `method`.
+        run: Function that does a run. It takes the settings, the seed, and a function that shows the numbers of
+            finished and of all steps, and returns a `dict` with `accuracy` and further columns.
 
     Returns:
-        `dict`: what `results.json` holds: settings, `runs` with one seed each, and the means of all seeds with 95 %
-        intervals ([`summarise`]) as `rows` and `baselines`.
+        The content of `results.json`: settings, `runs` with one seed each, and means over the seeds with 95 % intervals
+        ([`summarise`]) as `rows` and `baselines`.
 
     Raises:
-        InputError: if the folder holds results of something else, or nothing fits the model.
+        InputError: If the folder contains results of other settings, or no run fits the model.
     """
     limit = task.model.config.max_seq_len
     tokens = [one.get("prompt_tokens", 0) + task.tokens(one.get("shots", 0)) for one in grid]
@@ -69,7 +71,7 @@ def run_grid(args, task, job, grid, run):
                     elif key not in runs:
                         bar, started = progress.add_task(what, total=None), time.monotonic()
 
-                        def show(step, steps, bar=bar):
+                        def show(step: int, steps: int, bar: Any = bar) -> None:
                             progress.update(bar, completed=step, total=steps)
 
                         found = run(one, seed, show)
@@ -91,12 +93,12 @@ def run_grid(args, task, job, grid, run):
     return results
 
 
-def _key(one):
-    """The settings of a run, to sort by; baselines come after runs of the command itself."""
+def _key(one: dict[str, Any]) -> tuple:
+    """Return the settings of a run as a sort key that puts baselines last."""
     return tuple(one.get(name, -1 if name != "method" and name != "prompt_position" else "") for name in SETTINGS)
 
 
-def _words(one, seed):
+def _words(one: dict[str, Any], seed: int | None) -> str:
     words = [str(one["method"])] if "method" in one else []
     for name, value in one.items():
         if isinstance(value, int):
@@ -106,8 +108,8 @@ def _words(one, seed):
     return ", ".join(words if seed is None else [*words, f"seed {seed}"])
 
 
-def _earlier_runs(folder, results):
-    """Runs of an earlier call by their settings and seed; there are none if there was no such call."""
+def _earlier_runs(folder: Path, results: dict[str, Any]) -> dict[tuple, dict[str, Any]]:
+    """Read the runs of earlier calls, by settings and seed."""
     if not (folder / RESULTS_FILE).is_file():
         return {}
     try:
@@ -123,19 +125,19 @@ def _earlier_runs(folder, results):
     return {(_key(run), run["seed"]): run for run in earlier["runs"]}
 
 
-def summarise(runs, queries):
+def summarise(runs: list[dict[str, Any]], queries: int) -> list[dict[str, Any]]:
     """
     Average runs over their seeds.
 
     Args:
-        runs (`list[dict]`): Settings, `seed`, and what each found.
-        queries (`int`): Test sequences that an accuracy is of.
+        runs: Settings, `seed` and results of each run.
+        queries: Number of test sequences.
 
     Returns:
-        `list[dict]`: a row for each choice of settings: they, the means of all numbers, `accuracy_low` and
-        `accuracy_high` ([`interval`]), and how many `seeds`.
+        A row for each combination of settings, with the means of all numbers, `accuracy_low` and `accuracy_high`
+        ([`interval`]), and the number of `seeds`.
     """
-    groups = {}
+    groups: dict[tuple, list[dict[str, Any]]] = {}
     for run in runs:
         groups.setdefault(_key(run), []).append(run)
     rows = []
@@ -155,18 +157,18 @@ def summarise(runs, queries):
     return rows
 
 
-def interval(accuracy, queries, variance=0.0):
+def interval(accuracy: float, queries: int, variance: float = 0.0) -> dict[str, float]:
     """
-    The 95 % interval of an accuracy, after Wilson.
+    Compute the 95 % Wilson interval of an accuracy.
 
     Args:
-        accuracy (`float`): A share of queries, or the mean of such shares over seeds.
-        queries (`int`): How many there are; they are the same for all seeds.
-        variance (`float`, defaults to 0): Variance of the mean over seeds. It adds to that of the choice of queries,
-            which lowers the number of queries that the interval counts.
+        accuracy: Fraction of queries, or its mean over seeds.
+        queries: Number of queries, the same for all seeds.
+        variance: Variance of the mean over seeds. It adds to that of the choice of queries and so reduces the effective
+            number of queries.
 
     Returns:
-        `dict`: `accuracy_low` and `accuracy_high`.
+        `accuracy_low` and `accuracy_high`.
     """
     binomial = accuracy * (1 - accuracy) / queries
     count = queries * binomial / (binomial + variance) if variance else queries
@@ -176,18 +178,12 @@ def interval(accuracy, queries, variance=0.0):
     return {"accuracy_low": middle - half, "accuracy_high": middle + half}
 
 
-def write_tables(folder, rows):
-    """
-    Write `table.csv` and `table.md`.
-
-    Args:
-        folder (`Path`): Where.
-        rows (`list[dict]`): What one has and another has not stays empty there.
-    """
+def write_tables(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows to `table.csv` and `table.md`, with empty cells for missing values."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     columns.sort(key=lambda name: (*SETTINGS, name).index(name))  # settings first; a stable sort
 
-    def write_csv(path):
+    def write_csv(path: Path) -> None:
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
@@ -198,21 +194,21 @@ def write_tables(folder, rows):
     write_text(folder / "table.md", "\n".join(lines) + "\n")
 
 
-def _text(value):
+def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def draw(path, rows, baselines, majority):
+def draw(path: Path, rows: list[dict[str, Any]], baselines: list[dict[str, Any]], majority: float) -> None:
     """
-    Accuracy with its interval against each of two numbers of the settings, a line for each choice of the others.
+    Plot accuracy with its interval against each of two numeric settings, with a line per combination of the others.
 
     Args:
-        path (`Path`): Where the picture goes.
-        rows (`list[dict]`): Settings, and `accuracy` with its interval if not left out.
-        baselines (`list[dict]`): Baselines; those with the most training sequences are horizontal lines.
-        majority (`float`): Accuracy of the majority class, a horizontal line.
+        path: Picture to write.
+        rows: Settings and, unless left out, `accuracy` with its interval.
+        baselines: Baselines; the ones with the most training sequences are drawn as horizontal lines.
+        majority: Accuracy of the majority class, drawn as a horizontal line.
     """
     from matplotlib.figure import Figure
 
@@ -225,7 +221,7 @@ def draw(path, rows, baselines, majority):
         levels[row["method"]] = row["accuracy"]
     for panel, x in zip(figure.subplots(1, 2, sharey=True), axes):
         others = [name for name in settings if name != x and len({row[name] for row in done}) > 1]
-        lines = {}
+        lines: dict[tuple, list[dict[str, Any]]] = {}
         for row in done:
             lines.setdefault(tuple(row[name] for name in others), []).append(row)
         for values, line in sorted(lines.items()):
@@ -242,7 +238,7 @@ def draw(path, rows, baselines, majority):
         panel.set_xscale("symlog", base=2, linthresh=1)
         ticks = sorted({row[x] for row in done})
         panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45)
-        panel.set_xlim(left=-0.3)  # or else the half below zero is shown
+        panel.set_xlim(left=-0.3)  # hide the half below zero
         panel.minorticks_off()
         panel.set_xlabel(x.replace("_", " "))
         title = ", ".join(name.replace("_", " ") for name in others)

@@ -1,12 +1,13 @@
 """
-Soft prompts at a stated place of the input, as an adapter of PEFT: importing this module registers them.
+Soft prompts at a chosen position of the input, as a PEFT adapter. Importing this module registers it.
 
-A causal model reads from left to right, and a hidden state depends on nothing that comes later. A prompt before the
-sequence can only change what the sequence is read into; a prompt after it is computed from the sequence and can ask for
-what the frozen model has read.
+In a causal model, a hidden state does not depend on later positions. A prompt before the sequence only shifts the
+states that the sequence is read into, whereas the states of a prompt after it are computed from the sequence, so that
+the prompt can query what the frozen model has read.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import peft
 import torch
@@ -19,34 +20,33 @@ from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.modeling_hyenadna import JOINED_SEQUENCES_ARGUMENTS
 from .prompting import POSITIONS
 
-# In adapter_config.json; where it is not registered, PEFT refuses the adapter, or else it would put the prompt first.
+# Type in adapter_config.json. Where it is not registered, PEFT rejects the adapter instead of misplacing the prompt.
 PLACED_PROMPT_TUNING = "PLACED_PROMPT_TUNING"
 
 
 @dataclass
 class PlacedPromptConfig(PromptTuningConfig):
     """
-    Prompt tuning with the prompt at a stated place of the input of a HyenaDNA model.
+    Configuration of prompt tuning with the prompt at a chosen position of the input of a HyenaDNA model.
 
-    It is used as PEFT's own configuration: `get_peft_model(model, PlacedPromptConfig(task_type="CAUSAL_LM",
+    Use it like PEFT's own configurations: `get_peft_model(model, PlacedPromptConfig(task_type="CAUSAL_LM",
     num_virtual_tokens=16))`. To load a saved adapter, import this module first.
 
     Args:
-        prompt_position (`str`, defaults to `"after"`):
-            `"before"` the input; `"after"` it; `"both"`: the first half before and the others after; `"spread"`: at
-            equal distances, the last one after the input. The input is the real positions of a row, wherever padding
-            stands; with labels of a language model, only up to the last position without a label: the answer comes
-            after the prompt.
-        prompt_dropout (`float`, defaults to 0): Dropout on the prompt, in training.
+        prompt_position: `"before"` the input, `"after"` it, `"both"` (the first half before it, the second half after
+            it), or `"spread"` at equal distances, with the last token after the input. The input consists of the valid
+            positions of a row, wherever the padding is. For a language model with labels, it ends at the last position
+            without a label, so that the answer follows the prompt.
+        prompt_dropout: Dropout on the prompt in training.
 
     Raises:
-        ValueError: if an argument is invalid.
+        ValueError: If an argument is invalid.
     """
 
     prompt_position: str = field(default="after", metadata={"help": f"Where the prompt stands: {', '.join(POSITIONS)}"})
     prompt_dropout: float = field(default=0.0, metadata={"help": "Dropout on the prompt, in training"})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PLACED_PROMPT_TUNING
         if self.prompt_position not in POSITIONS:
@@ -55,17 +55,17 @@ class PlacedPromptConfig(PromptTuningConfig):
             raise ValueError(f"prompt_dropout={self.prompt_dropout}: give at least 0 and less than 1.")
 
 
-def inputs_before(position, prompt_tokens, lengths):
+def inputs_before(position: str, prompt_tokens: int, lengths: torch.Tensor) -> torch.Tensor:
     """
     Count the input tokens before each token of a prompt.
 
     Args:
-        position (`str`): One of `POSITIONS`.
-        prompt_tokens (`int`): Length of the prompt.
-        lengths (`torch.LongTensor` of shape `(batch,)`): Tokens of each input.
+        position: One of `POSITIONS`.
+        prompt_tokens: Length of the prompt.
+        lengths: Length of each input, of shape `(batch,)`.
 
     Returns:
-        `torch.LongTensor` of shape `(batch, prompt_tokens)`, in ascending order.
+        Counts of shape `(batch, prompt_tokens)`, in ascending order.
     """
     number = torch.arange(prompt_tokens, device=lengths.device)
     lengths = lengths[:, None]
@@ -75,20 +75,22 @@ def inputs_before(position, prompt_tokens, lengths):
     return lengths * comes_after
 
 
-def placed_order(position, prompt_tokens, mask, labels=None):
+def placed_order(
+    position: str, prompt_tokens: int, mask: torch.Tensor, labels: torch.Tensor | None = None
+) -> torch.Tensor:
     """
-    Find the order in which a prompt and a padded batch stand together.
+    Find the order of the tokens of a prompt and of a padded batch.
 
     Args:
-        position (`str`): One of `POSITIONS`.
-        prompt_tokens (`int`): Length of the prompt.
-        mask (`torch.Tensor` of shape `(batch, length)`): Nonzero where a position is real.
-        labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): Labels of a language model.
+        position: One of `POSITIONS`.
+        prompt_tokens: Length of the prompt.
+        mask: Mask of shape `(batch, length)`, nonzero at valid positions.
+        labels: Labels of a language model, of shape `(batch, length)`.
 
     Returns:
-        `torch.LongTensor` of shape `(batch, prompt_tokens + length)`: where each position comes from, in the prompt
-        followed by the batch. Both keep their own order. Padding after the last real position stands before what
-        comes after the input, so that rows end alike.
+        Source of each position, an index into the prompt followed by the row, of shape
+        `(batch, prompt_tokens + length)`. Prompt and row keep their own order. Padding after the last valid position
+        precedes the part of the prompt after the input, so that all rows end with the same tokens.
     """
     real = mask != 0
     so_far = real.cumsum(1)
@@ -97,28 +99,34 @@ def placed_order(position, prompt_tokens, mask, labels=None):
     return torch.cat([between, 2 * so_far], dim=1).argsort(dim=1, stable=True)
 
 
-def in_order(values, order):
+def in_order(values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     """
     Rearrange the positions of a batch.
 
     Args:
-        values (`torch.Tensor` of shape `(batch, length, ...)`): What to rearrange.
-        order (`torch.LongTensor` of shape `(batch, length)`): Where each position comes from.
-
-    Returns:
-        `torch.Tensor` of the shape of `values`.
+        values: Tensor of shape `(batch, length, ...)`.
+        order: Source of each position, of shape `(batch, length)`.
     """
     index = order.view(*order.shape, *[1] * (values.dim() - 2)).expand_as(values)
     return values.gather(1, index)
 
 
 class _PlacedPrompt:
-    """Places the prompt of a [`PlacedPromptConfig`]; with other configurations, nothing differs from PEFT."""
+    """Place the prompt of a [`PlacedPromptConfig`]; do what PEFT does for other configurations."""
 
-    def _setup_prompt_encoder(self, adapter_name):
+    # Attributes of `peft.PeftModel`, with whose subclasses this class is mixed.
+    peft_config: Any
+    base_model: Any
+    config: Any
+    active_peft_config: Any
+    word_embeddings: Any
+    get_prompt: Any
+    training: bool
+
+    def _setup_prompt_encoder(self, adapter_name: str) -> Any:
         config = self.peft_config[adapter_name]
         if not isinstance(config, PlacedPromptConfig):
-            return super()._setup_prompt_encoder(adapter_name)
+            return super()._setup_prompt_encoder(adapter_name)  # type: ignore[misc]
         model = self.base_model.config
         if model.model_type != HyenaDNAConfig.model_type:
             raise ValueError(
@@ -130,28 +138,35 @@ class _PlacedPrompt:
                 f"num_prompt_tokens={model.num_prompt_tokens} leaves the first positions out of the pooling, but the "
                 f"prompt stands elsewhere (prompt_position={config.prompt_position!r}); set it to 0."
             )
-        config.peft_type = PeftType.PROMPT_TUNING  # or else PEFT makes no embedding
+        config.peft_type = PeftType.PROMPT_TUNING  # PEFT creates the embedding for this type only
         try:
-            super()._setup_prompt_encoder(adapter_name)
+            super()._setup_prompt_encoder(adapter_name)  # type: ignore[misc]
         finally:
             config.peft_type = PLACED_PROMPT_TUNING
 
-    def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, labels=None, **kwargs):
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """
-        Call the model on the input with the prompt in its place.
+        Call the model on the input with the prompt at its position.
 
-        Outputs of a language model stand in the order of its input, so that the last one predicts what follows. Those
-        of the other heads stand as with PEFT's own prompts: the prompt's, then those of the input.
+        Outputs of a language model are in the order of its input, so that the last one predicts the next token. Outputs
+        of the other heads are in the order of PEFT's own prompts: first those of the prompt, then those of the input.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
         if labels is not None:
             inputs["labels"] = labels
         if not isinstance(self.active_peft_config, PlacedPromptConfig):
-            return super().forward(**inputs, **kwargs)
+            return super().forward(**inputs, **kwargs)  # type: ignore[misc]
         kwargs.pop("task_ids", None)
         cache = kwargs.get("past_key_values")
         if cache is not None and cache.get_seq_length():  # the prompt has been read
-            columns = (inputs_embeds if input_ids is None else input_ids).shape[1]
+            columns = (inputs_embeds if input_ids is None else input_ids).shape[1]  # type: ignore[union-attr]
             mask = None if attention_mask is None else attention_mask[:, -columns:]
             return self.base_model(**{**inputs, "attention_mask": mask}, **kwargs)
         is_language_model = self.active_peft_config.task_type == peft.TaskType.CAUSAL_LM
@@ -170,8 +185,16 @@ class _PlacedPrompt:
                 outputs[name] = in_order(value, restored)
         return outputs if return_dict else outputs.to_tuple()
 
-    def _placed(self, input_ids, attention_mask, inputs_embeds, labels=None, before_labels=False, **kwargs):
-        """The order of prompt and input, and the arguments of the base model that stand in it."""
+    def _placed(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        labels: torch.Tensor | None = None,
+        before_labels: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the order of prompt and input, and the arguments of the base model in this order."""
         joined = [name for name in ("position_ids", *JOINED_SEQUENCES_ARGUMENTS) if kwargs.get(name) is not None]
         if joined:
             raise ValueError(
@@ -195,22 +218,22 @@ class _PlacedPrompt:
 
 
 class PeftModelForSequenceClassification(_PlacedPrompt, peft.PeftModelForSequenceClassification):
-    """PEFT's own, which places the prompts of a [`PlacedPromptConfig`]."""
+    """PEFT's class, with placed prompts."""
 
 
 class PeftModelForTokenClassification(_PlacedPrompt, peft.PeftModelForTokenClassification):
-    """PEFT's own, which places the prompts of a [`PlacedPromptConfig`]."""
+    """PEFT's class, with placed prompts."""
 
 
 class PeftModelForFeatureExtraction(_PlacedPrompt, peft.PeftModelForFeatureExtraction):
-    """PEFT's own, which places the prompts of a [`PlacedPromptConfig`]."""
+    """PEFT's class, with placed prompts."""
 
 
 class PeftModelForCausalLM(_PlacedPrompt, peft.PeftModelForCausalLM):
-    """PEFT's own, which places the prompts of a [`PlacedPromptConfig`]."""
+    """PEFT's class, with placed prompts."""
 
-    def generate(self, inputs=None, **kwargs):
-        """Generate after the input with the prompt in its place, as `generate` of the base model does."""
+    def generate(self, inputs: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        """Generate like the base model, after the input with the prompt at its position."""
         if self._adapters_disabled or not isinstance(self.active_peft_config, PlacedPromptConfig):
             return super().generate(*([] if inputs is None else [inputs]), **kwargs)
         input_ids = kwargs.pop("input_ids", inputs)
@@ -229,8 +252,8 @@ class PeftModelForCausalLM(_PlacedPrompt, peft.PeftModelForCausalLM):
         return self.base_model.generate(input_ids, **placed, **kwargs)
 
 
-def register_placed_prompts():
-    """Let PEFT make and load adapters of [`PlacedPromptConfig`], for the running process."""
+def register_placed_prompts() -> None:
+    """Register [`PlacedPromptConfig`] with PEFT in this process."""
     PEFT_TYPE_TO_CONFIG_MAPPING[PLACED_PROMPT_TUNING] = PlacedPromptConfig
     PEFT_TYPE_TO_TUNER_MAPPING[PLACED_PROMPT_TUNING] = PromptEmbedding
     MODEL_TYPE_TO_PEFT_MODEL_MAPPING.update(

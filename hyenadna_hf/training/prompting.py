@@ -4,8 +4,10 @@ import copy
 import hashlib
 import json
 import random
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +33,9 @@ from ..model.tokenization_hyenadna import VOCABULARY
 from .prompt_grid import RESULTS_FILE
 from .runs import check_output_folder
 
-# Letters that may stand for classes. By default those of the bases come first: a language model gives N nearly nothing.
+# Letters for classes. Bases come first by default, because a language model gives N almost no probability.
 LETTERS = "ACGTN"
-# The letters of the paper (for four classes, ours in its manner), by the number of classes.
+# Letters of the paper by number of classes; it has none for four.
 PUBLISHED_LETTERS = {2: "AN", 3: "AGN", 4: "ACGN", 5: "ACGTN"}
 POSITIONS = ("before", "after", "both", "spread")  # of a soft prompt in the input
 SOFTMAX = ("letters", "vocabulary")
@@ -51,9 +53,9 @@ class PromptingArguments(LoadingArguments, DeviceArguments):
         default="hyenadna-tiny-1k-human",
         metadata={"help": f"A HyenaDNA language model: {CHECKPOINTS}."},
     )
-    output_dir: str | None = field(default=None, metadata={"help": "Where tables, plot and results go."})
+    output_dir: str | None = field(default=None, metadata={"help": "Folder for tables, plot and results."})
     shots: list[int] = field(
-        default_factory=lambda: [0, 2, 32, 128], metadata={"help": "Demonstrations a class before the query."}
+        default_factory=lambda: [0, 2, 32, 128], metadata={"help": "Demonstrations of each class before the query."}
     )
     class_letters: str | None = field(
         default=None,
@@ -65,15 +67,15 @@ class PromptingArguments(LoadingArguments, DeviceArguments):
     softmax: str = field(
         default="letters",
         metadata={
-            "help": "Loss and answers are those of a softmax over the letters of the classes, or as in the paper over "
-            f"all tokens: {', '.join(SOFTMAX)}."
+            "help": "Tokens that loss and answers compare: letters (those of the classes) or vocabulary (all, as in "
+            "the paper)."
         },
     )
     calibration: str = field(
         default="none",
         metadata={
-            "help": "contextual: divide the probability of each letter by its mean after the same prompts with random "
-            f"bases as the query: {', '.join(CALIBRATIONS)}."
+            "help": "contextual divides the probability of each letter by its mean after the same prompts with "
+            "random bases as the query; none does not."
         },
     )
     sequence_column: str | None = field(default=None, metadata={"help": "Default: sequence, seq or dna."})
@@ -81,18 +83,18 @@ class PromptingArguments(LoadingArguments, DeviceArguments):
     max_bases: int | None = field(
         default=None,
         metadata={
-            "help": "Use only so many bases from the start of each sequence (default: all).",
+            "help": "Use this many bases from the start of each sequence (default: all).",
             "formerly": ["max_length"],
         },
     )
-    limit: int | None = field(default=None, metadata={"help": "Use so many sequences of each split (default: all)."})
-    eval_batch_size: int = field(default=32, metadata={"help": "Prompts a step, evaluating."})
+    limit: int | None = field(default=None, metadata={"help": "Maximum number of sequences per split (default: all)."})
+    eval_batch_size: int = field(default=32, metadata={"help": "Prompts per step in evaluation."})
     seed: int = field(default=42, metadata={"help": "Seed of all random choices."})
     seeds: int = field(
         default=1,
         metadata={
-            "help": "Run everything with so many seeds, from --seed on: other demonstrations in another order, and "
-            "another start of what is trained. The sequences are the same."
+            "help": "Number of seeds, starting from --seed. Each has its own demonstrations, order and initial values; "
+            "the sequences are the same."
         },
     )
 
@@ -103,48 +105,49 @@ class Task:
     Data and model that all runs of a grid share.
 
     Args:
-        model, tokenizer: The language model and its tokenizer.
-        splits (`dict[str, list[tuple[torch.LongTensor, int]]]`): Token ids and class, of `train`, `validation`, `test`.
-        letters (`list[int]`): The token that stands for each class.
-        longest (`int`): Tokens of the longest sequence.
-        identity (`dict`): Everything that the results depend on here, for JSON.
+        model: Language model.
+        tokenizer: Tokenizer of the model.
+        splits: Token ids and class of each sequence of `train`, `validation` and `test`.
+        letters: Token of each class.
+        longest: Number of tokens of the longest sequence.
+        identity: Properties of data and model that the results depend on, for JSON.
     """
 
-    model: object
-    tokenizer: object
-    splits: dict
-    letters: list
+    model: Any
+    tokenizer: Any
+    splits: dict[str, list[tuple[torch.Tensor, int]]]
+    letters: list[int]
     longest: int
-    identity: dict
+    identity: dict[str, Any]
 
-    def tokens(self, shots):
-        """Tokens of the longest prompt with so many shots a class, the answer included."""
+    def tokens(self, shots: int) -> int:
+        """Return the length of the longest prompt with this many shots per class, including the answer, in tokens."""
         return (shots * len(self.letters) + 1) * (self.longest + 1)
 
-    def prompts(self, split, shots, seed, reverse_complement=0.0):
-        """The [`Prompts`] of a split, with demonstrations from train."""
+    def prompts(self, split: str, shots: int, seed: int, reverse_complement: float = 0.0) -> "Prompts":
+        """Return the prompts of a split, with demonstrations from the training split."""
         return Prompts(self.splits[split], self.splits["train"], self.letters, shots, seed, reverse_complement)
 
-    def content_free(self, shots, seed):
-        """[`Prompts`] whose queries are random bases, as long as the first sequences of validation; all of class 0."""
+    def content_free(self, shots: int, seed: int) -> "Prompts":
+        """Return prompts with random bases as queries, of the lengths of the first validation sequences and class 0."""
         random_bases, bases = random.Random(seed), [VOCABULARY[base] for base in BASES]
         lengths = [len(ids) for ids, _ in self.splits["validation"][:CONTENT_FREE]]
         queries = [(torch.tensor(random_bases.choices(bases, k=length)), 0) for length in lengths]
         return Prompts(queries, self.splits["train"], self.letters, shots, seed)
 
-    def with_letters(self, letters):
-        """The same task with other letters for the classes (`str`)."""
+    def with_letters(self, letters: str) -> "Task":
+        """Return the same task with other letters for the classes."""
         return replace(self, letters=[VOCABULARY[letter] for letter in letters])
 
-    def model_to_answer(self, softmax):
-        """A copy of the model whose loss is that of `softmax`: over the letters, or over all tokens (the model's)."""
+    def model_to_answer(self, softmax: str) -> Any:
+        """Return a copy of the model whose loss compares the tokens that `softmax` names."""
         model = copy.deepcopy(self.model)
         if softmax == "letters":
             model.loss_function = LettersLoss(self.letters)
         return model
 
-    def majority(self):
-        """Accuracy on test of the most frequent class of train."""
+    def majority(self) -> float:
+        """Return the test accuracy of the most frequent class of the training split."""
         classes = [label for _, label in self.splits["train"]]
         most = max(set(classes), key=classes.count)
         return sum(label == most for _, label in self.splits["test"]) / len(self.splits["test"])
@@ -153,15 +156,23 @@ class Task:
 @dataclass
 class LettersLoss:
     """
-    Cross-entropy of a causal language model in a softmax over some tokens, for its `loss_function`.
+    Compute the cross-entropy of a causal language model with a softmax over a few tokens, as its `loss_function`.
 
     Args:
-        letters (`list[int]`): The tokens. Other labels are not scored.
+        letters: The tokens. Other labels are ignored.
     """
 
-    letters: list
+    letters: list[int]
 
-    def __call__(self, logits, labels, vocab_size, shift_labels, num_items_in_batch=None, **kwargs):
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor | None,
+        vocab_size: int,
+        shift_labels: torch.Tensor,
+        num_items_in_batch: Any = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         is_letter = shift_labels[..., None] == torch.tensor(self.letters, device=shift_labels.device)
         targets = is_letter.int().argmax(-1).masked_fill(~is_letter.any(-1), IGNORED)
         chosen = logits[..., self.letters].float()
@@ -171,29 +182,37 @@ class LettersLoss:
 
 class Prompts(torch.utils.data.Dataset):
     """
-    Demonstrations, each followed by the letter of its class, then the query and its letter.
+    Prompts: demonstrations, each followed by the letter of its class, then the query and its letter.
 
-    Each row has demonstrations of its own, which follow from the seed: `shots` a class, in random order, without the
-    query itself. Rows have `input_ids`, and `labels` that are -100 but at the letters.
+    The seed determines the demonstrations of each row: `shots` per class, in random order, without the query itself.
+    Rows have `input_ids`, and `labels` that are -100 except at the letters.
 
     Args:
-        queries, pool (`list[tuple[torch.LongTensor, int]]`): Token ids and classes: to ask for, and to show.
-        letters (`list[int]`): The token that stands for each class.
-        shots (`int`): Demonstrations a class.
-        seed (`int`): Of the choice of demonstrations.
-        reverse_complement (`float`, defaults to 0): Probability with which a sequence is replaced by its other strand;
-            for training only.
+        queries: Token ids and class of the sequences to classify.
+        pool: Token ids and class of the sequences to demonstrate.
+        letters: Token of each class.
+        shots: Demonstrations per class.
+        seed: Seed of the choice of demonstrations.
+        reverse_complement: Probability of replacing a sequence by its reverse complement; for training only.
     """
 
-    def __init__(self, queries, pool, letters, shots, seed, reverse_complement=0.0):
+    def __init__(
+        self,
+        queries: list[tuple[torch.Tensor, int]],
+        pool: list[tuple[torch.Tensor, int]],
+        letters: list[int],
+        shots: int,
+        seed: int,
+        reverse_complement: float = 0.0,
+    ) -> None:
         self.queries, self.pool, self.letters = queries, pool, letters
         self.shots, self.seed, self.reverse_complement = shots, seed, reverse_complement
         self.rows_of = [[i for i, (_, label) in enumerate(pool) if label == one] for one in range(len(letters))]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.queries)
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         pieces, labels = [], []
         for ids, label in (*self._demonstrations(row), self.queries[row]):
             flip = self.reverse_complement > 0 and torch.rand(()) < self.reverse_complement
@@ -202,7 +221,7 @@ class Prompts(torch.utils.data.Dataset):
             labels += [torch.full_like(ids, IGNORED), letter]
         return {"input_ids": torch.cat(pieces), "labels": torch.cat(labels)}
 
-    def _demonstrations(self, row):
+    def _demonstrations(self, row: int) -> list[tuple[torch.Tensor, int]]:
         rng = random.Random(f"{self.seed} {row}")
         itself = row if self.queries is self.pool else None
         shown = []
@@ -213,18 +232,23 @@ class Prompts(torch.utils.data.Dataset):
         return [self.pool[i] for i in shown]
 
 
-def check_arguments(args, least, choices, probabilities=()):
+def check_arguments(
+    args: PromptingArguments,
+    least: dict[str, int],
+    choices: dict[str, tuple[str, ...]],
+    probabilities: Iterable[str] = (),
+) -> None:
     """
-    Refuse invalid arguments.
+    Check the arguments of a command.
 
     Args:
-        args ([`PromptingArguments`]): The arguments of the command.
-        least (`dict[str, int]`): The least value of further arguments, each a number or a list of them.
-        choices (`dict[str, tuple[str]]`): Values of further arguments that are one of some, or a list of them.
-        probabilities: Names of arguments that are probabilities of at least 0 and below 1.
+        args: Arguments of the command.
+        least: Smallest values of additional arguments, which are numbers or lists of numbers.
+        choices: Allowed values of additional arguments, which are strings or lists of strings.
+        probabilities: Names of the arguments that must be at least 0 and below 1.
 
     Raises:
-        InputError: naming the first invalid one.
+        InputError: If an argument is invalid; the first one is named.
     """
     least = {"shots": 0, "eval_batch_size": 1, "max_bases": 1, "limit": 1, "seeds": 1, **least}
     for name, number in least.items():
@@ -243,22 +267,16 @@ def check_arguments(args, least, choices, probabilities=()):
     for name in probabilities:
         if not 0 <= getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}: give a probability of at least 0 and below 1.")
-    check_output_folder(args.output_dir, RESULTS_FILE)
-    import_module("matplotlib")  # if it is missing, that shows before the work
+    check_output_folder(args.output_dir, RESULTS_FILE)  # type: ignore[arg-type]  # commands have a default
+    import_module("matplotlib")  # fail early if it is missing
 
 
-def load_task(args):
+def load_task(args: PromptingArguments) -> Task:
     """
     Load the data and the language model of a command.
 
-    Args:
-        args ([`PromptingArguments`]): The arguments of the command.
-
-    Returns:
-        [`Task`]
-
     Raises:
-        InputError: if they cannot be loaded, or there are too many classes or too few demonstrations.
+        InputError: If they cannot be loaded, or there are too many classes or too few demonstrations.
     """
     data = load_labelled(args.dataset, args.sequence_column, args.label_column, seed=args.seed)
     names = data["train"].features["label"].names
@@ -307,21 +325,29 @@ def load_task(args):
     return Task(model, tokenizer, splits, [VOCABULARY[letter] for letter in letters], longest, identity)
 
 
-def make_trainer(task, args, model, train=None, validation=None, callbacks=(), **options):
+def make_trainer(
+    task: Task,
+    args: PromptingArguments,
+    model: Any,
+    train: Any = None,
+    validation: Prompts | None = None,
+    callbacks: Iterable[TrainerCallback] = (),
+    **options: Any,
+) -> Trainer:
     """
-    Make a stock Trainer for prompts.
+    Create a stock Trainer for prompts.
 
     Args:
-        task ([`Task`]): Has the tokenizer.
-        args ([`PromptingArguments`]): The arguments of the command.
-        model: The language model, with an adapter or without.
-        train, validation ([`Prompts`], *optional*): To train on, and to evaluate on after each epoch.
+        task: Data and tokenizer.
+        args: Arguments of the command.
+        model: Language model with or without an adapter.
+        train: Prompts for training.
+        validation: Prompts for evaluation after each epoch.
         callbacks: Callbacks of the Trainer.
-        options: Further fields of `TrainingArguments`.
+        options: More fields of `TrainingArguments`.
 
     Returns:
-        `Trainer`, whose `predict` gives what [`evaluate`] reads: the logits of all tokens in the place of the answer,
-        and the answer.
+        A Trainer whose predictions, which [`evaluate`] reads, are the logits at the answer and the answer.
     """
     arguments = TrainingArguments(
         per_device_eval_batch_size=args.eval_batch_size,
@@ -348,28 +374,28 @@ def make_trainer(task, args, model, train=None, validation=None, callbacks=(), *
     return trainer
 
 
-def _answers(logits, labels):
+def _answers(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
-    Logits of the answer of each query, and the true one, `(batch, vocab_size + 1)`.
+    Select the logits at the answer of each query, followed by the true answer, of shape `(batch, vocab_size + 1)`.
 
-    Rows are padded on the left and end with the answer, wherever a soft prompt stands.
+    Rows are padded on the left and end with the answer, wherever the soft prompt is.
     """
     return torch.cat([logits[:, -2].float(), labels[:, -1:]], dim=1)
 
 
-def evaluate(task, args, trainer, shots, seed):
+def evaluate(task: Task, args: PromptingArguments, trainer: Trainer, shots: int, seed: int) -> dict[str, float]:
     """
-    Accuracy on test.
+    Evaluate on the test split.
 
     Args:
-        task ([`Task`]): Has the sequences and the letters.
-        args ([`PromptingArguments`]): The arguments of the command: `softmax` and `calibration`.
-        trainer (`Trainer`): That of [`make_trainer`].
-        shots (`int`): Demonstrations a class.
-        seed (`int`): Of their choice.
+        task: Sequences and letters.
+        args: Arguments of the command, of which `softmax` and `calibration` are used.
+        trainer: Trainer from [`make_trainer`].
+        shots: Demonstrations per class.
+        seed: Seed of the choice of demonstrations.
 
     Returns:
-        `dict`: `accuracy`, and with a calibration, `uncalibrated_accuracy`.
+        `accuracy` and, with calibration, `uncalibrated_accuracy`.
     """
     predictions = trainer.predict(task.prompts("test", shots, seed)).predictions
     logits, answers = predictions[:, :-1], predictions[:, -1]
@@ -385,36 +411,33 @@ def evaluate(task, args, trainer, shots, seed):
     return found
 
 
-def accuracy_of_letters(scores, answers, letters):
+def accuracy_of_letters(scores: np.ndarray, answers: np.ndarray, letters: Sequence[int]) -> float:
     """
-    The share of queries whose letter has the highest score of all letters.
+    Compute the fraction of queries whose true letter has the highest score.
 
     Args:
-        scores (`np.ndarray` of shape `(queries, letters)`): Logarithms of probabilities, or the like.
-        answers (`np.ndarray` of shape `(queries,)`): The true tokens.
-        letters (`list[int]`): The tokens of the columns.
-
-    Returns:
-        `float`
+        scores: Log-probabilities or other scores, of shape `(queries, letters)`.
+        answers: True tokens, of shape `(queries,)`.
+        letters: Tokens of the columns of `scores`.
     """
     return float((np.asarray(letters)[scores.argmax(1)] == answers).mean())
 
 
 class ShowSteps(TrainerCallback):
-    """Call a function with the number of finished steps and of all steps, of training or of an evaluation."""
+    """Call a function with the numbers of finished and of all steps, in training and in evaluation."""
 
-    def __init__(self, show):
+    def __init__(self, show: Callable[[int, int], None]) -> None:
         self.show = show
         self.evaluated = 0
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.show(state.global_step, state.max_steps)
 
-    def on_prediction_step(self, args, state, control, eval_dataloader, **kwargs):
+    def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any, **kwargs: Any) -> None:
         self.evaluated += 1
         self.show(self.evaluated, len(eval_dataloader))
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.evaluated = 0
 
     on_predict = on_evaluate

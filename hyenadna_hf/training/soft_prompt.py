@@ -1,10 +1,12 @@
-"""`hyenadna soft-prompt`: train soft prompts of several lengths and places for a frozen language model."""
+"""`hyenadna soft-prompt`: train soft prompts of several lengths and positions for a frozen language model."""
 
 import itertools
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Subset
@@ -21,6 +23,7 @@ from .prompting import (
     PUBLISHED_LETTERS,
     PromptingArguments,
     ShowSteps,
+    Task,
     check_arguments,
     evaluate,
     load_task,
@@ -39,8 +42,8 @@ SETTINGS = (
     "reverse_complement",
 )
 PUBLISHED = "published"
-# The paper's settings that are not ours: see docs/in_context.md.
-PUBLISHED_SETTINGS = {
+# Settings of the paper that differ from the defaults (docs/in_context.md).
+PUBLISHED_SETTINGS: dict[str, Any] = {
     "softmax": "vocabulary",
     "calibration": "none",
     "learning_rate": 1e-3,
@@ -56,24 +59,24 @@ INITIALISATIONS = ("random", "tokens", "class_means")
 @dataclass
 class SoftPromptArguments(PromptingArguments):
     output_dir: str = field(
-        default="hyenadna-soft-prompt", metadata={"help": "Where tables, plot, results and trained prompts go."}
+        default="hyenadna-soft-prompt", metadata={"help": "Folder for tables, plot, results and trained prompts."}
     )
     prompt_tokens: list[int] = field(
         default_factory=lambda: [0, 2, 32, 128, 512, 2048, 8192, 32768],
-        metadata={"help": "Lengths of the soft prompt; with 0 nothing is trained."},
+        metadata={"help": "Lengths of the soft prompt; 0 for no prompt."},
     )
     prompt_position: list[str] = field(
         default_factory=lambda: ["after"],
         metadata={
-            "help": f"Where the soft prompt stands: {', '.join(POSITIONS)} (at equal distances) the sequence and its "
-            f"demonstrations; or {PUBLISHED}: before, with the letters, loss, learning rate and schedule of the paper."
+            "help": f"Positions of the soft prompt in the input: {', '.join(POSITIONS)} (at equal distances); or "
+            f"{PUBLISHED}, before the input with the letters, loss, learning rate and schedule of the paper."
         },
     )
     prompt_init: str = field(
         default="random",
         metadata={
-            "help": "What the soft prompt begins as: random, as the embeddings of an untrained model; tokens: "
-            "embeddings of random bases; class_means: mean embeddings of the sequences of each class in turn."
+            "help": "Initial values of the soft prompt: random (as in an untrained model), tokens (embeddings of "
+            "random bases), or class_means (mean embeddings of the sequences of each class in turn)."
         },
     )
     learning_rate: float = field(default=0.03, metadata={"help": "Learning rate of AdamW."})
@@ -83,15 +86,15 @@ class SoftPromptArguments(PromptingArguments):
             "help": f"Schedule of the learning rate: {', '.join(SCHEDULES)} (by 10, after an epoch without gain)."
         },
     )
-    num_train_epochs: int = field(default=20, metadata={"help": "Passes over the training split, at most."})
+    num_train_epochs: int = field(default=20, metadata={"help": "Passes over the training split, at the most."})
     early_stopping_patience: int = field(
         default=5,
-        metadata={"help": "Stop after so many epochs without a lower validation loss.", "formerly": ["patience"]},
+        metadata={"help": "Stop after this many epochs without a lower validation loss.", "formerly": ["patience"]},
     )
-    batch_size: int = field(default=16, metadata={"help": "Prompts a step."})
-    dropout: float = field(default=0.1, metadata={"help": "Dropout on the soft prompt, in training."})
+    batch_size: int = field(default=16, metadata={"help": "Prompts per step."})
+    dropout: float = field(default=0.1, metadata={"help": "Dropout on the soft prompt in training."})
     reverse_complement: float = field(
-        default=0.0, metadata={"help": "Probability of the other strand of a sequence, in training."}
+        default=0.0, metadata={"help": "Probability with which a training sequence is read on the other strand."}
     )
     baselines: list[str] = field(
         default_factory=list,
@@ -101,12 +104,12 @@ class SoftPromptArguments(PromptingArguments):
     )
     baseline_samples: list[int] = field(
         default_factory=lambda: [0],
-        metadata={"help": "Training sequences of the baselines, in turn from each class; 0: all."},
+        metadata={"help": "Training sequences of the baselines, from each class in turn; 0 for all."},
     )
 
 
-def parser():
-    """The arguments of `hyenadna soft-prompt`."""
+def parser() -> CommandParser:
+    """Return the argument parser of `hyenadna soft-prompt`."""
     return CommandParser(
         "soft-prompt",
         SoftPromptArguments,
@@ -121,28 +124,28 @@ def parser():
     )
 
 
-def main(argv):
-    """Run `hyenadna soft-prompt` with the arguments `argv` (a list of `str`)."""
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run `hyenadna soft-prompt` with command-line arguments."""
     args, _ = parser().parse(argv)
     return soft_prompt(args)
 
 
-def soft_prompt(args):
+def soft_prompt(args: SoftPromptArguments) -> dict[str, Any]:
     """
-    Train and evaluate one prompt for each of `prompt_position`, `prompt_tokens` and `shots`, and the baselines.
+    Train and evaluate a prompt for every combination of `prompt_position`, `prompt_tokens` and `shots`, and baselines.
 
-    Only the prompt is trained, by AdamW without weight decay; the prompt of the epoch with the lowest validation loss
-    is kept. Each trained prompt is saved as a PEFT adapter: PEFT's own before the sequence, and elsewhere a
+    AdamW without weight decay trains only the prompt. The prompt of the epoch with the lowest validation loss is saved
+    as a PEFT adapter: PEFT's own if it precedes the sequence, otherwise a
     [`~hyenadna_hf.training.prompt_position.PlacedPromptConfig`].
 
     Args:
-        args ([`SoftPromptArguments`]): The arguments of the command.
+        args: Arguments of the command.
 
     Returns:
-        `dict`: the content of `results.json`.
+        The content of `results.json`.
 
     Raises:
-        InputError: if the data, the model or an argument is invalid.
+        InputError: If the data, the model or an argument is invalid.
     """
     least = {
         "prompt_tokens": 0,
@@ -163,7 +166,7 @@ def soft_prompt(args):
     grid = []
     for shots, tokens in itertools.product(sorted(set(args.shots)), sorted(set(args.prompt_tokens))):
         places = sorted(set(args.prompt_position))
-        if tokens == 0:  # nothing that could have a place
+        if tokens == 0:  # without a prompt there is no position
             places = sorted({place if place == PUBLISHED else "none" for place in places})
         grid += [{"prompt_position": place, "prompt_tokens": tokens, "shots": shots} for place in places]
     available = len(task.splits["train"])
@@ -179,7 +182,7 @@ def soft_prompt(args):
     ]
     job = {"command": "soft-prompt", **{name: getattr(args, name) for name in SETTINGS}}
 
-    def run(one, seed, show):
+    def run(one: dict[str, Any], seed: int, show: Callable[[int, int], None]) -> dict[str, Any]:
         if "method" in one:
             return train_baseline(args, task, seed, show, **one)
         return train_prompt(args, task, seed=seed, show=show, **one)
@@ -187,20 +190,29 @@ def soft_prompt(args):
     return run_grid(args, task, job, grid, run)
 
 
-def train_prompt(args, task, prompt_position, prompt_tokens, shots, seed, show):
+def train_prompt(
+    args: SoftPromptArguments,
+    task: Task,
+    prompt_position: str,
+    prompt_tokens: int,
+    shots: int,
+    seed: int,
+    show: Callable[[int, int], None],
+) -> dict[str, Any]:
     """
-    Train one soft prompt, or resume from its last checkpoint, and evaluate it on test.
+    Train a soft prompt, or resume from its last checkpoint, and evaluate it on the test split.
 
     Args:
-        args ([`SoftPromptArguments`]): The arguments of the command.
-        task ([`~hyenadna_hf.training.prompting.Task`]): Data and model; the model is left as it is.
-        prompt_position (`str`): Where the soft prompt stands.
-        prompt_tokens, shots (`int`): Length of the soft prompt; demonstrations a class.
-        seed (`int`): Seed of the demonstrations and of training.
-        show (`Callable[[int, int], None]`): Called with the number of finished steps and of all steps.
+        args: Arguments of the command.
+        task: Data and model, which does not change.
+        prompt_position: Position of the soft prompt.
+        prompt_tokens: Length of the soft prompt.
+        shots: Demonstrations per class.
+        seed: Seed of the demonstrations and of training.
+        show: Called with the numbers of finished and of all steps.
 
     Returns:
-        `dict`: `accuracy` on test, `validation_loss` (of the best epoch, in nats), `epochs`, and `parameters` trained.
+        Test `accuracy`, `validation_loss` of the best epoch in nats, `epochs`, and number of trained `parameters`.
     """
     if prompt_position == PUBLISHED:
         args = replace(args, **PUBLISHED_SETTINGS)
@@ -221,22 +233,29 @@ def train_prompt(args, task, prompt_position, prompt_tokens, shots, seed, show):
     return _fit(args, task, model, None, shots, folder, show)
 
 
-def train_baseline(args, task, seed, show, method, training_sequences):
+def train_baseline(
+    args: SoftPromptArguments,
+    task: Task,
+    seed: int,
+    show: Callable[[int, int], None],
+    method: str,
+    training_sequences: int,
+) -> dict[str, Any]:
     """
-    Train one baseline on some sequences, without demonstrations, and evaluate it on test.
+    Train a baseline without demonstrations, and evaluate it on the test split.
 
-    LoRA and full fine-tuning are trained as the prompts are, to answer by a letter, with learning rates of their own.
+    LoRA and full fine-tuning learn to answer with a letter, as prompts do, but with their own learning rates.
 
     Args:
-        args ([`SoftPromptArguments`]): The arguments of the command.
-        task ([`~hyenadna_hf.training.prompting.Task`]): Data and model; the model is left as it is.
-        seed (`int`): Seed of training and of the choice of sequences.
-        show (`Callable[[int, int], None]`): Called with the number of finished steps and of all steps.
-        method (`str`): One of `BASELINES`.
-        training_sequences (`int`): How many, in turn from each class.
+        args: Arguments of the command.
+        task: Data and model, which does not change.
+        seed: Seed of training and of the choice of sequences.
+        show: Called with the numbers of finished and of all steps.
+        method: One of `BASELINES`.
+        training_sequences: Number of training sequences, drawn from each class in turn.
 
     Returns:
-        `dict`: as that of [`train_prompt`]; a linear probe has the accuracy alone.
+        Values as from [`train_prompt`], or the accuracy alone for a linear probe.
     """
     rows_of = task.prompts("train", 0, seed).rows_of
     rows = in_turn(rows_of, training_sequences, seed)
@@ -257,8 +276,16 @@ def train_baseline(args, task, seed, show, method, training_sequences):
     return found
 
 
-def _fit(args, task, model, rows, shots, folder, show):
-    """Train what is trainable of a model in a folder, or resume, save it there, and evaluate it on test."""
+def _fit(
+    args: SoftPromptArguments,
+    task: Task,
+    model: Any,
+    rows: list[int] | None,
+    shots: int,
+    folder: Path,
+    show: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Train the trainable parameters of a model or resume, save it to `folder`, and evaluate it on the test split."""
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     train = task.prompts("train", shots, args.seed, args.reverse_complement)
     falls = args.lr_scheduler_type == "reduce_lr_on_plateau"
@@ -297,19 +324,19 @@ def _fit(args, task, model, rows, shots, folder, show):
     }
 
 
-def prompted(model, prompt_tokens, dropout=0.0, position="before"):
+def prompted(model: Any, prompt_tokens: int, dropout: float = 0.0, position: str = "before") -> Any:
     """
-    Put a soft prompt to train into the input of a frozen language model.
+    Add a trainable soft prompt to a frozen language model.
 
     Args:
-        model ([`HyenaDNAForCausalLM`]): The language model; it is changed.
-        prompt_tokens (`int`): Length of the prompt. Its embeddings begin like those of an untrained model.
-        dropout (`float`, defaults to 0): Dropout on the prompt, in training.
-        position (`str`, defaults to `"before"`): Where the prompt stands: PEFT's own before the input, or one of
+        model: Language model, which is modified.
+        prompt_tokens: Length of the prompt. It is initialised like the embeddings of an untrained model.
+        dropout: Dropout on the prompt in training.
+        position: Position of the prompt; `"before"` is PEFT's own prompt tuning, and other values are those of
             [`~hyenadna_hf.training.prompt_position.PlacedPromptConfig`].
 
     Returns:
-        `peft.PeftModelForCausalLM`
+        A `peft.PeftModelForCausalLM`.
     """
     from peft import PromptTuningConfig, get_peft_model
 
@@ -321,7 +348,7 @@ def prompted(model, prompt_tokens, dropout=0.0, position="before"):
     else:
         config = PlacedPromptConfig(**common, prompt_position=position, prompt_dropout=dropout)
 
-    def drop(module, args, kwargs):
+    def drop(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         if module.training:
             prompt, sequence = kwargs["inputs_embeds"].tensor_split([prompt_tokens], dim=1)
             prompt = torch.nn.functional.dropout(prompt, dropout)
@@ -333,25 +360,25 @@ def prompted(model, prompt_tokens, dropout=0.0, position="before"):
         peft_model = get_peft_model(model, config)
     torch.nn.init.normal_(_embedding(peft_model), std=model.config.initializer_range)
     if position == "before":
-        # On the model and not on the prompt's module, which is called for saving as well.
+        # On the model, because the module of the prompt is also called for saving.
         model.register_forward_pre_hook(drop, with_kwargs=True)
     return peft_model
 
 
-def _embedding(peft_model):
-    """The weight of its prompt, of shape `(prompt_tokens, d_model)`."""
+def _embedding(peft_model: Any) -> torch.Tensor:
+    """Return the prompt of a model, of shape `(prompt_tokens, d_model)`."""
     return peft_model.prompt_encoder[peft_model.active_adapter].embedding.weight
 
 
 @torch.no_grad()
-def initialise(model, task, how):
+def initialise(model: Any, task: Task, how: str) -> None:
     """
-    Set what a soft prompt begins as.
+    Initialise a soft prompt.
 
     Args:
-        model (`peft.PeftModelForCausalLM`): That of [`prompted`].
-        task ([`~hyenadna_hf.training.prompting.Task`]): Has the training sequences.
-        how (`str`): One of `INITIALISATIONS`.
+        model: Model from [`prompted`].
+        task: Training sequences.
+        how: One of `INITIALISATIONS`.
     """
     prompt, embed = _embedding(model), model.get_input_embeddings()
     if how == "tokens":
