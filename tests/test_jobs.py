@@ -100,7 +100,7 @@ def test_parts_of_another_job_are_refused(tmp_path):
         lines_job(out, ["a", "b"], Shard(), {"window": 20, "model": "x"}, kill="b")
     left = sorted(os.listdir(tmp_path / "out.txt.partial"))
     assert left == ["000000", "job.json"]
-    with pytest.raises(InputError, match=r"out\.txt\.partial: .* with a different window, bos; finish"):
+    with pytest.raises(InputError, match=r"out\.txt\.partial: .* that differs in window, bos; finish"):
         lines_job(out, ["a", "b"], Shard(), {"window": 21, "model": "x", "bos": True})
     assert sorted(os.listdir(tmp_path / "out.txt.partial")) == left
     assert lines_job(out, ["a", "b"], Shard(), {"window": 20, "model": "x"}) == ("done", ["b"])
