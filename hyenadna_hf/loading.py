@@ -376,6 +376,7 @@ def _adapter_config(path: str) -> "PeftConfig":
         from peft import PeftConfig
     except ImportError as error:
         raise InputError("the package peft is missing; pip install 'hyenadna_hf[all]'.") from error
+    from .training import prompt_position  # noqa: F401  # registers its configuration
 
     return PeftConfig.from_pretrained(path)
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from reference import randomise
 from transformers import set_seed
 
@@ -10,6 +11,9 @@ from hyenadna_hf import HyenaDNAConfig, HyenaDNAForMaskedLM
 
 # Training commands choose bfloat16 where a machine is faster so; tolerances here are those of float32.
 os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+
+settings.register_profile("any_machine", deadline=None)  # a busy machine is no fault
+settings.load_profile("any_machine")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(os.environ.get("HYENADNA_SHARED", Path(__file__).parents[2] / "shared"))

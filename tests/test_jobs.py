@@ -61,7 +61,7 @@ def lines_job(out, parts, state, identity=None, kill=None):
         return job.finish(finish), made
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.lists(st.integers(1, 4), max_size=3), st.data())
 def test_each_part_is_done_once_whatever_is_killed(tmp_path_factory, number, counts, data):
     """The number of processes may change from one run to the next."""

@@ -442,7 +442,7 @@ def test_the_length_of_a_prompt_is_given_again_on_loading(make_model, config, tm
 SIZES = {"d_model": 8, "n_layer": 2, "max_seq_len": 50, "filter_order": 8, "embed_dropout": 0.0}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.sampled_from(list(TASKS)),
     st.sampled_from(list(PROMPTS)),

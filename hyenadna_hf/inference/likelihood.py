@@ -201,6 +201,13 @@ class BaseLikelihood:
                 f"model: {type(model).__name__} is not a HyenaDNA language model; give HyenaDNAForCausalLM."
             )
         check_tokenizer(tokenizer)
+        peft_config = getattr(model, "active_peft_config", None)
+        position = getattr(peft_config, "prompt_position", "before")
+        if position != "before":
+            raise InputError(
+                f"model: its soft prompt has the position {position!r}, which changes the context of the bases; give a "
+                "model whose prompt precedes the input, or none."
+            )
         if max_tokens < 1:
             raise InputError(f"max_tokens={max_tokens}: give at least 1.")
         self.model = model
@@ -209,7 +216,6 @@ class BaseLikelihood:
         self.max_tokens = max_tokens
         self.longest = model.config.max_seq_len - bos
         # A learned prompt would precede each call; on devices other than a CPU, sharing has not been timed.
-        peft_config = getattr(model, "active_peft_config", None)
         self.shares_prefixes = model.device.type == "cpu" and not getattr(peft_config, "is_prompt_learning", False)
         self.base_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(BASES)))
 

@@ -254,7 +254,13 @@ TABLES = {
         "the maximum length of the model. The weighting of the published figure and its size of NT are our reading.",
     ),
     "soft-prompt": Table(
-        "Soft prompts", "soft-prompt", "labelled", {}, _models("hyenadna-pretrained"), note=_NO_FIGURES
+        "Soft prompts",
+        "soft-prompt",
+        "labelled",
+        {},
+        _models("hyenadna-pretrained"),
+        arguments=("--prompt_position", "published"),
+        note=_NO_FIGURES,
     ),
     "few-shot": Table(
         "Few-shot prompting", "few-shot", "labelled", {}, _models("hyenadna-pretrained"), note=_NO_FIGURES

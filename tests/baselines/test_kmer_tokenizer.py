@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -10,7 +10,6 @@ WORDS = kmer_tokenizer(3)
 SINGLE = HyenaDNATokenizer()
 
 
-@settings(deadline=None)
 @given(st.text("ACGTNacgtnURY\n -", max_size=40))
 def test_words_of_k_bases_from_the_left_and_single_bases_beside(sequence):
     """Against a loop over what single-nucleotide tokens say."""

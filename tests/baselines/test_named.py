@@ -33,7 +33,7 @@ def build(name, **fields):
 
 
 @pytest.mark.parametrize("name", BASELINE_NAMES)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_padding_changes_nothing(name, data):
     """Each row as alone, wherever padding stands and whatever stands there."""

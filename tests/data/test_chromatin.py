@@ -81,7 +81,7 @@ def test_bad_mat_files_are_named(tmp_path):
 
 
 @given(st.lists(st.text("ACGTN", min_size=7, max_size=7), min_size=1, max_size=9), st.permutations("ACGT"))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_letters_of_one_hot_arrays(sequences, bases):
     labels = np.zeros((len(sequences), 3))
     data = chromatin_from_arrays(one_hot(sequences, bases), labels, "".join(bases))
@@ -98,7 +98,6 @@ def test_bad_arrays_are_named():
 
 
 @given(st.lists(st.tuples(st.integers(0, 1500), st.integers(1, 700)), min_size=1, max_size=8))
-@settings(deadline=None)
 def test_the_rule_of_half_a_bin(peaks):
     covered = np.zeros(2400, bool)
     for start, length in peaks:

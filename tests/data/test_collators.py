@@ -14,7 +14,7 @@ def encode(tokenizer, sequences):
     return [{"input_ids": tokenizer(sequence)["input_ids"]} for sequence in sequences]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SEQUENCES, st.sampled_from(["left", "right"]), st.sampled_from(["none", "sep", "cls_sep"]), st.integers(1, 9))
 def test_padding_is_that_of_the_tokenizer(sequences, side, mode, multiple):
     tokenizer = HyenaDNATokenizer(padding_side=side, special_tokens_mode=mode)
@@ -28,7 +28,7 @@ def test_padding_is_that_of_the_tokenizer(sequences, side, mode, multiple):
     assert torch.equal(batch["labels"], ids.masked_fill(~counted, -100))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SEQUENCES, st.sampled_from(["none", "sep", "cls_sep"]))
 def test_the_other_strand_between_special_tokens(sequences, mode):
     tokenizer = HyenaDNATokenizer(special_tokens_mode=mode)

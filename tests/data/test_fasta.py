@@ -57,7 +57,7 @@ def test_windows_line_ends_are_counted(tmp_path):
         Fasta(write(tmp_path / "any.fa", fasta_text({"a": "ACGT" * 15}, end="\r\n"))).close()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.dictionaries(st.text("abcXYZ019._|:", min_size=1), st.text(NUCLEOTIDES + "acgtn", min_size=1), min_size=1),
     st.integers(1, 30),

@@ -47,7 +47,7 @@ def windows(dataset):
     return [dataset.window(index) for index in range(dataset.size())]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 150), st.integers(1, 3), st.sampled_from(["validation", "test", "train"]), st.integers(0, 5))
 def test_each_base_once_across_ranks(genome, max_length, world_size, split, epoch):
     seen = {name: [0] * length for name, length in genome.lengths.items()}
@@ -108,7 +108,7 @@ def test_an_epoch_of_training_has_windows_of_its_own(genome):
     assert {name for name, *_ in first} == set(RECORDS)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.integers(1, 140), st.sampled_from([0, 7]))
 def test_windows_of_a_bed(genome, tmp_path_factory, data, max_length, shift):
     starts = data.draw(st.lists(st.integers(0, 100), min_size=1, max_size=6))

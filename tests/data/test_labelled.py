@@ -63,7 +63,7 @@ LABELS = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Z
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from([",", ";", "\t"]),
     st.sampled_from([".csv", ".tsv"]),
@@ -84,7 +84,7 @@ def test_any_header_and_delimiter(tmp_path_factory, separator, ending, mark, seq
     }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.text("ACGTUN|>", max_size=9), LABELS), min_size=1), st.integers(1, 9), st.booleans())
 def test_the_label_is_all_that_follows_the_last_bar(tmp_path_factory, records, width, packed):
     sequence = "ACGTNACGTAC"
@@ -194,7 +194,7 @@ def test_one_file_is_split_by_class_the_same_way_each_time(tmp_path):
     assert rows(first["train"]) != rows(other["train"])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(-30, 300), min_size=2, max_size=12, unique=True))
 def test_numbers_are_numbered_in_order_and_in_every_split_alike(tmp_path_factory, classes):
     folder = tmp_path_factory.mktemp("numbers")

@@ -102,7 +102,7 @@ sequences = st.lists(relatives(), min_size=1, max_size=6)
 sizes = st.tuples(st.sampled_from([1, 200, 2**25]), st.sampled_from([1, 200, 2**21]))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(sequences, sequences, sequences, sizes)
 def test_leakage_and_groups_are_those_of_the_definitions(train, validation, test, sizes):
     splits = dict(zip(SPLITS, (train, validation, test)))
@@ -133,7 +133,7 @@ intervals = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(intervals, intervals, intervals)
 def test_overlapping_intervals(train, validation, test):
     splits = {
@@ -244,7 +244,7 @@ def test_splits_without_near_duplicates_are_of_the_wanted_sizes():
 
 
 @pytest.mark.filterwarnings("ignore:Groups of near duplicates")
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 5), min_size=12, max_size=25), st.integers(0, 2**32 - 1))
 def test_no_family_is_divided(families, seed):
     sequences = related(families)

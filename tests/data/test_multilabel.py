@@ -28,7 +28,7 @@ def test_a_column_a_label_in_every_format(tmp_path, ending):
     assert data["test"]["labels"][:] == [[1, 1], [1, 0], [0, 0], [0, 1]]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.lists(st.integers(0, 1), min_size=3, max_size=3), min_size=10, max_size=30), st.integers(0, 5))
 def test_what_is_held_out_is_each_row_once(tmp_path_factory, labels, seed):
     folder = tmp_path_factory.mktemp("rows")

@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainerState
@@ -45,7 +45,6 @@ class Numbers(IterableDataset):
     st.integers(1, 6).flatmap(lambda n: st.tuples(st.just(n), st.integers(2, 9))),
     st.integers(0, 40),
 )
-@settings(deadline=None)
 def test_lengths_double_in_equal_stages(sizes, steps):
     doublings, initial = sizes
     warmup = LengthWarmup(initial << doublings, initial, steps)
@@ -153,7 +152,6 @@ pieces = st.lists(
 
 
 @given(pieces, pieces)
-@settings(deadline=None)
 def test_without_is_set_difference(kept, removed):
     def positions(intervals):
         return Counter((piece.name, i) for piece in intervals for i in range(piece.start, piece.end))

@@ -28,7 +28,7 @@ class Numbers(WindowStream):
 
 
 @given(st.integers(1, 5000), st.integers(0, 2**64 - 1))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_permutation_has_every_number_once(size, key):
     numbers = permute(np.arange(size), size, key)
     assert sorted(numbers.tolist()) == list(range(size))
@@ -44,7 +44,7 @@ def test_a_permutation_looks_random():
     assert steps.min() > 60 and steps.max() < 140
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, 60), st.integers(1, 5), st.booleans(), st.integers(0, 3), st.sampled_from([None, 2, 3]), st.data()
 )

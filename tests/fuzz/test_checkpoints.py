@@ -116,7 +116,7 @@ def test_converting(name, checkpoint, tmp_path):
     fuzz_converting(name, checkpoint, QUICK, tmp_path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(OWN_FIELDS), st.sampled_from(VALUES), min_size=1))
 def test_own_fields_of_a_configuration(fields):
     try:

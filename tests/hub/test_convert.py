@@ -448,7 +448,7 @@ def test_a_wrong_checksum_of_the_pickle_is_survived_and_of_a_tensor_is_not(tmp_p
                 convert(source, tmp_path / "made2")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_damaged_checkpoints_give_a_clear_error_or_a_whole_folder(tmp_path_factory, data):
     """Drop, rename, reshape or cut tensors, or change bytes of the file."""

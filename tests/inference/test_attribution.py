@@ -41,7 +41,7 @@ def model(request):
     return MODELS[request.param]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.sampled_from(HEADS), st.text("ACGTacgtUNR", min_size=2, max_size=40), st.sampled_from(["sep", "cls_sep", "none"])
 )

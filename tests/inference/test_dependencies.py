@@ -60,7 +60,7 @@ def by_brute_force(model, sequence, start, end, bos=False):
     return found
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.data(), st.text("ACGTacgtNR", min_size=1, max_size=22), st.booleans(), st.sampled_from([1, 40, 90, 16_384]))
 def test_the_map_is_that_of_brute_force(model, data, sequence, bos, max_tokens):
     """With context on either side or none, beside N, in batches of every size."""

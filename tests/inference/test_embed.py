@@ -4,7 +4,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from reference import randomise
@@ -46,7 +46,6 @@ def assert_near(one, other, tolerance=1e-4):
     np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
-@settings(deadline=None)
 @given(
     st.lists(DNA, max_size=12),
     st.sampled_from(["mean", "last", "none"]),
@@ -66,7 +65,6 @@ def test_equals_each_sequence_alone(sequences, pooling, layer, both, max_tokens)
         assert_near(embedding, expected)
 
 
-@settings(deadline=None)
 @given(st.text("ACGTN", min_size=1, max_size=200), st.integers(1, 70), st.booleans(), st.data())
 def test_tiles_are_stitched_before_pooling(sequence, window, both, data):
     stride = data.draw(st.integers(1, window))

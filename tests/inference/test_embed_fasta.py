@@ -176,7 +176,9 @@ def test_a_killed_run_goes_on_where_it_was(fasta, records, model_folder, tmp_pat
     assert [file.name for file in parts] == ["000000", "000001", "000002"] and (partial / "job.json").is_file()
     kept = sum(len(np.load(file)) for file in parts)
 
-    with pytest.raises(InputError, match="out.parquet.partial: .*that differs in pooling, layer; finish that run, delete"):
+    with pytest.raises(
+        InputError, match="out.parquet.partial: .*that differs in pooling, layer; finish that run, delete"
+    ):
         main([*arguments, "--pooling", "last", "--layer", "0"])
     fasta.write_text(fasta.read_text() + ">new\nACGT\n")
     with pytest.raises(InputError, match="a different fasta; finish"):

@@ -1,3 +1,4 @@
+import copy
 import gzip
 import itertools
 
@@ -13,6 +14,7 @@ from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAForSequence
 from hyenadna_hf.data.sequence import reverse_complement, shared_prefix_length
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.inference.likelihood import BaseLikelihood, sequence_log_likelihood
+from hyenadna_hf.training.prompt_position import PlacedPromptConfig
 
 LETTERS = "ACGTNacgtnRU"
 TOKENIZER = HyenaDNATokenizer(special_tokens_mode="sep")
@@ -40,7 +42,7 @@ def expected_values(model, sequence, bos=False):
     return values
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.text(LETTERS, max_size=20), max_size=6), st.booleans(), st.sampled_from([1, 7, 30, 500]))
 def test_each_base_given_those_before_it(model, sequences, bos, max_tokens):
     scored = sequence_log_likelihood(model, TOKENIZER, iter(sequences), bos=bos, per_base=True, max_tokens=max_tokens)
@@ -53,7 +55,7 @@ def test_each_base_given_those_before_it(model, sequences, bos, max_tokens):
     assert all(module.training for module in model.modules())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.text(LETTERS, max_size=40), st.booleans())
 def test_both_strands(model, sequence, bos):
     bos = bos and len(sequence) < 40
@@ -74,7 +76,7 @@ GROUP = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(GROUP, min_size=1, max_size=4), st.booleans(), st.sampled_from([300, 2000]), st.booleans())
 def test_a_shared_beginning_is_read_once(groups, bos, max_tokens, prompted):
     """From the first difference on, the values are those of each sequence alone."""
@@ -93,7 +95,7 @@ def test_a_shared_beginning_is_read_once(groups, bos, max_tokens, prompted):
             np.testing.assert_allclose(values[:shared], np.where(np.isnan(values), np.nan, alone)[:shared], atol=1e-6)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.text("ACGTN", min_size=30, max_size=90), st.integers(3, 40), st.booleans(), st.data())
 def test_tiles_are_stitched_at_the_middle_of_the_overlap(model, sequence, window, bos, data):
     window -= bos
@@ -185,6 +187,12 @@ def test_what_is_no_language_model_or_no_dna(model):
         list(sequence_log_likelihood(model, TOKENIZER, ["AEGT"]))
     with pytest.raises(InputError, match="a single string"):
         sequence_log_likelihood(model, TOKENIZER, "ACGT")
+
+
+def test_a_prompt_elsewhere_than_before_the_input(model):
+    prompt = PlacedPromptConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, prompt_position="after")
+    with pytest.raises(InputError, match="its soft prompt has the position 'after'"):
+        BaseLikelihood(get_peft_model(copy.deepcopy(model), prompt), TOKENIZER)
 
 
 def test_the_published_normalisation_on_real_sequence(shared, model):

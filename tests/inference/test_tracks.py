@@ -54,7 +54,7 @@ def arguments(folder, out):
     return [*map(str, files), "--window", "24", "--stride", "10"]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data(), st.integers(3, 40), st.sampled_from(["both", "forward"]), st.booleans())
 def test_each_base_once_with_half_an_overlap_around(model, fasta, data, window, strands, bos):
     window -= bos

@@ -66,7 +66,7 @@ def by_model_calls(model, contig, start, reference, alternate, window, bos):
     return np.mean(divergences) if divergences else None, distance
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, len(CONTIG) - 1), st.integers(1, 8), ALLELE, st.booleans())
 def test_scores_are_those_of_model_calls(model, fasta, start, length, alternate, bos):
     """SNVs, deletions, insertions and MNVs, at the ends of a contig and beside N; tolerances are those of float32."""

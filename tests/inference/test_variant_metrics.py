@@ -16,7 +16,7 @@ def of_repeated(metric, scores, label, weights):
     return {"auroc": roc_auc_score, "auprc": average_precision_score}[metric](label[rows], scores[rows])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from(sorted(METRICS)), st.integers(2, 40))
 def test_weighted_metrics_are_those_of_repeated_rows(data, metric, number):
     """With ties, and with rows that are not drawn."""

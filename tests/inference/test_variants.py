@@ -72,7 +72,7 @@ def mean(*ratios):
     return sum(there) / len(there) if there else None
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, len(CONTIG) - 1), st.integers(1, 9), st.lists(ALLELE, min_size=1, max_size=3), st.data())
 def test_the_ratio_of_whole_haplotypes(model, fasta, start, length, alternates, data):
     """SNVs, deletions, insertions and MNVs, at either end of a contig and beside N, on both strands."""
@@ -140,7 +140,7 @@ def test_u_is_t(model, tmp_path, reference, alternate):
     assert (scores[0][1] == 0) == (alternate == "u")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, len(CONTIG) - 1), st.integers(1, 9), ALLELE)
 def test_the_other_strand_gives_the_same(model, fasta, start, length, alternate):
     reference = CONTIG[start : start + length]

@@ -49,7 +49,7 @@ def test_both_sides_are_seen_and_a_causal_model_sees_one():
         assert seen[:11].all() and (seen[11:].all() if bidirectional else not seen[11:].any())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(1, 60), st.integers(2, 3), st.integers(0, 999))
 def test_a_masked_position_does_not_exist(rows, length, order, seed):
     """Hidden states against the float64 reference on the row without its masked positions."""
@@ -65,7 +65,7 @@ def test_a_masked_position_does_not_exist(rows, length, order, seed):
                 assert not mine[i, ~real].any()
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(0, 999))
 def test_gradients_under_masks(rows, length, seed):
     model = build(HyenaDNAForTokenClassification)

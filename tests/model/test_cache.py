@@ -58,7 +58,7 @@ pieces = st.lists(
 
 
 @torch.no_grad()
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pieces, st.integers(2, 4), st.integers(1, 5), st.booleans(), memory)
 def test_any_cut_gives_the_same(widths, order, short, use_bias, memory):
     ends = [end for end in accumulate(widths) if end <= 700]
@@ -70,7 +70,7 @@ def test_any_cut_gives_the_same(widths, order, short, use_bias, memory):
 
 
 @torch.no_grad()
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.integers(2, 3), st.integers(1, 4), memory)
 def test_any_cut_of_any_mask_gives_the_same(data, order, short, memory):
     """Padding on either side, gaps, rows and pieces without a real position."""
@@ -91,7 +91,7 @@ def test_any_cut_of_any_mask_gives_the_same(data, order, short, memory):
 
 
 @torch.no_grad()
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.integers(2, 3), st.integers(1, 5), st.booleans(), st.sampled_from((0, 150)))
 def test_calls_in_place_continue(data, order, short, masked, expected_length):
     """In pieces of rows, channels and positions."""

@@ -145,7 +145,7 @@ def arguments_of(how, starts, mask):
     return {"position_ids": positions}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     joined_batches(),
     st.sampled_from(["position_ids", "seq_idx"]),
@@ -168,7 +168,7 @@ def test_whatever_the_lengths_joins_and_masks(batch, how, plan, bidirectional):
                     torch.testing.assert_close(hidden[i, real], alone, **EXACT)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(joined_batches(), st.sampled_from(HEADS), st.sampled_from([TRANSPARENT, WHOLE, ROWS, PIECES]))
 def test_gradients_whatever_the_lengths_joins_and_masks(batch, model_class, plan):
     ids, starts, mask = batch

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference import causal_conv_direct, future_conv_direct
 
@@ -117,7 +117,6 @@ def test_prefixes_get_shorter(size):
     assert (size < 2048) == (not lengths)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 300))
 def test_both_directions_in_values_and_gradients(length):
     make = torch.Generator().manual_seed(length)

@@ -34,7 +34,7 @@ def kept(model):
     return [layer.mixer.kept and layer.mixer.kept.spectra for layer in model.backbone.layers]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 90), min_size=1, max_size=4),
     order=st.integers(2, 4),

@@ -42,7 +42,6 @@ def alone(model, row, real, **kwargs):
     return model(row[real][None], **{name: value[real][None] for name, value in kwargs.items()})
 
 
-@settings(deadline=None)
 @given(padded_batches(), st.sampled_from([2, 3]))
 def test_hidden_states(batch, order):
     ids, mask, dtype = batch
@@ -56,7 +55,6 @@ def test_hidden_states(batch, order):
                 assert not mine[i, ~real].any()
 
 
-@settings(deadline=None)
 @given(padded_batches(), st.sampled_from(["mean", "last", "first", "max"]))
 def test_pooled_logits(batch, pooling):
     ids, mask, dtype = batch
@@ -67,7 +65,7 @@ def test_pooled_logits(batch, pooling):
     torch.testing.assert_close(together, separate, **TOLERANCE)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(padded_batches(), st.sampled_from([HyenaDNAForCausalLM, HyenaDNAForTokenClassification]), st.booleans())
 def test_loss_and_gradients(batch, model_class, ignore_some):
     ids, mask, dtype = batch

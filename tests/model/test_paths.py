@@ -133,7 +133,7 @@ def test_what_the_user_passes_is_left_as_it_is():
     torch.testing.assert_close(out[0], whole(model, inputs_embeds=embeds)[0], rtol=0, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(1, 64))
 def test_gradients_and_dropout_are_for_whole_runs(length):
     model = model_of()

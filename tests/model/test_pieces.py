@@ -26,7 +26,7 @@ def in_pieces(size, cut, shared, parameter, unused):
     return made(cut, [shared], [parameter, unused])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 20),
     st.integers(1, 25),
@@ -86,7 +86,7 @@ def test_sums_are_of_float32():
     assert bias.grad == 1000
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 25), st.sets(st.sampled_from(["cut", "shared", "parameter"]), min_size=1))
 def test_second_gradients_and_batches_of_gradients(length, size, wanted):
     torch.manual_seed(length)

@@ -21,7 +21,7 @@ def reference(x, taps, bias):
     return y.transpose(0, 1).unflatten(0, taps.shape[:2])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 70), st.integers(1, 6))
 def test_values_and_gradients(streams, channels, rows, length, order):
     given_to_both = arguments(streams, channels, rows, length, order)

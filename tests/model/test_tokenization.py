@@ -91,7 +91,7 @@ def test_bad_arguments_are_named(argument):
 MODES = [{}, {"special_tokens_mode": "sep"}, {"special_tokens_mode": "cls_sep"}, {"ambiguous_as": "[UNK]"}]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.lists(st.text("ACGTUNacgtunRYKMryk -.*x", min_size=1, max_size=40), min_size=1, max_size=5),
     st.sampled_from(MODES),

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -54,7 +54,6 @@ def test_bad_arguments(arguments, message, composition, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=8, max_size=40), st.integers(0, 5), st.integers(0, 9))
 def test_draws_have_so_many_of_each_class_and_none_twice(labels, shots, seed):
     labels = np.array(labels)

@@ -146,7 +146,7 @@ def test_a_placed_prompt_is_the_same_embeddings_put_there_by_hand(make_model, co
     assert (found.abs().max() > 1e-6) == ((task, position) != ("TOKEN_CLS", "after"))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from(list(TASKS)),
     st.sampled_from(POSITIONS),

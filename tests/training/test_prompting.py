@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM
 from reference import randomise
@@ -57,7 +57,6 @@ pools = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2)), min_size=9, ma
 )
 
 
-@settings(deadline=None)
 @given(pools, st.integers(0, 2), st.integers(0, 9), st.booleans())
 def test_a_prompt_is_demonstrations_of_every_class_then_the_query(rows, shots, seed, from_train):
     """Each sequence is told apart by its first token, which no other row has."""
