@@ -181,7 +181,7 @@ def test_a_killed_run_goes_on_where_it_was(fasta, records, model_folder, tmp_pat
     ):
         main([*arguments, "--pooling", "last", "--layer", "0"])
     fasta.write_text(fasta.read_text() + ">new\nACGT\n")
-    with pytest.raises(InputError, match="a different fasta; finish"):
+    with pytest.raises(InputError, match="differs in fasta; finish"):
         main(arguments)
     fasta.write_text(fasta.read_text().removesuffix(">new\nACGT\n"))
 
