@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.sequence import BASES, normalise, reverse_complement
 from ..errors import InputError
+from ..model.cache_hyenadna import HyenaDNACache
 from .batching import inference_of
 from .embed import base_model_of
 from .likelihood import MAX_TOKENS, BaseLikelihood
@@ -118,7 +119,10 @@ def dependencies_on_a_strand(
     rows = min(likelihood.max_tokens // length, CACHED * likelihood.max_tokens // (prefix.shape[1] + length))
     at_once = max(1, (rows - 1) // 3) * 3
     with inference_of(likelihood.model) as model:
-        cache = model(prefix, use_cache=True).past_key_values if prefix.shape[1] else None
+        cache = None
+        if prefix.shape[1]:
+            cache = HyenaDNACache(model.config, expected_length=prefix.shape[1] + length)
+            model(prefix, past_key_values=cache)
         for begin in range(0, len(substitutions), at_once):
             batch = substitutions[begin : begin + at_once]
             inputs = ids.repeat(1 + len(batch), 1)
