@@ -297,8 +297,9 @@ def report(run: Run, command: str | None, seconds: float, started: float) -> dic
     """
     trainer = run.trainer
     splits: dict[str, dict[str, Any]] = {}
-    for name, split in run.held_out.items():
-        metrics = trainer.evaluate(split, metric_key_prefix=name)
+    trainer.eval_dataset = run.held_out
+    for name in run.held_out:  # not the data sets: with persistent workers, the Trainer would use its first one for all
+        metrics = trainer.evaluate(name, metric_key_prefix=name)
         splits[name] = {metric: metrics[f"{name}_{metric}"] for metric in ("bits_per_base", "perplexity", "bases")}
     steps = trainer.state.global_step
     results = {

@@ -193,6 +193,7 @@ def test_label_smoothing_of_accumulated_batches_is_that_of_a_larger_one(files):
 def test_arguments_of_transformers_change_no_result_that_they_should_not(files):
     options = ["--eval_accumulation_steps", "1", "--include_for_metrics", "inputs", "loss", "--label_names", "labels"]
     options += ["--remove_unused_columns", "false", "--torch_compile_backend", "aot_eager"]
+    options += ["--dataloader_num_workers", "1", "--dataloader_persistent_workers", "true"]
     assert main(arguments(files, "plain", "--max_steps", "3")) == 0
     assert main(arguments(files, "other", "--max_steps", "3", *options)) == 0
     plain, other = (json.loads((files / out / "pretraining.json").read_text())["splits"] for out in ("plain", "other"))
