@@ -11,10 +11,11 @@ with 1 if a test or this package fails, or if values differ from those in float6
 
 The ways have the same sizes, random weights and no dropout. `published` is the published formulation
 (benchmarks/published.py); `attention` is GPT-2 with flash attention, in bfloat16 only; `compiled` is torch.compile for
-one shape at a time. Float32 is without TF32. Bfloat16 is autocast in `published` and where there are gradients, and the
-dtype of the weights elsewhere. `training` is forward, backward and AdamW. `generation` is of 128 tokens with the cache,
-after a prompt that is read before the clock starts; to it comes the share of the look-ahead (benchmarks/generation.py).
-`published` has no cache and reads everything for each token. `ms` is of a token there, elsewhere of a call.
+one shape at a time, in the mode of --compile_mode ("reduce-overhead" uses CUDA graphs). Float32 is without TF32.
+Bfloat16 is autocast in `published` and where there are gradients, and the dtype of the weights elsewhere. `training` is
+forward, backward and AdamW. `generation` is of 128 tokens with the cache, after a prompt that is read before the clock
+starts; to it comes the share of the look-ahead (benchmarks/generation.py). `published` has no cache and reads
+everything for each token. `ms` is of a token there, elsewhere of a call.
 
 The ways of a shape take turns after a call to warm up, the compiled ones by themselves; a time is the median of the
 rounds, of which there is one if it takes seconds. `peak GB` is what the allocator held beyond the model that the ways
@@ -86,6 +87,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True, help="folder for the files to write")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--quick", action="store_true", help="few and short inputs")
+    parser.add_argument("--compile_mode", default="default", help="mode of torch.compile")
     parser.add_argument("--minutes", type=float, help=f"for all; {FULL['minutes']}, or {QUICK['minutes']} with --quick")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -99,7 +101,7 @@ def main():
     torch.backends.cudnn.allow_tf32 = False
 
     tests, passed = run_tests(args)
-    facts = {"tests marked gpu": tests, **machine(args), "minutes": args.minutes}
+    facts = {"tests marked gpu": tests, **machine(args), "minutes": args.minutes, "compile mode": args.compile_mode}
     rows = list_rows(args)
     for turn in [list(turn) for _, turn in groupby(rows, lambda row: (rank(row), shape_of(row)))]:
         with failures(*turn):
@@ -126,6 +128,7 @@ def run_tests(args):
         return why, args.device == "cpu"
     command = ["timeout", "-k", "5", str(seconds), sys.executable, "-u", "-m", "pytest", "tests/gpu"]
     command += ["-m", "gpu", "-v", "-p", "no:cacheprovider", "--durations=10"]
+    command += ["-n", "4"] if find_spec("xdist") else []
     with open(path, "w", encoding="utf-8") as file:
         code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT).returncode
         if code in (124, 137):
@@ -180,6 +183,8 @@ def measure(args, turn):
             row["note"], began = "", time.monotonic()
             with failures(row):
                 ready.append(prepare(args, row, model, ids, expected))
+                for _ in range(2 * ("compiled" in row["way"])):  # CUDA graphs are recorded in the second call
+                    ready[-1][2]()
                 if "attention" not in row["way"] and not expected:
                     row["note"] = why_not
             args.took[kind_of(row)] = time.monotonic() - began, work(row)
@@ -209,7 +214,7 @@ def measure(args, turn):
 def prepare(args, row, model, ids, expected):
     """Call a way once, to warm up and to compare; then come its module, the call, the bytes it keeps, and its times."""
     before = held(args)
-    module = module_of(row, model, ids)
+    module = module_of(args, row, model, ids)
     # With a rate of 0 the weights stay the same for all ways.
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.0) if row["what"] == "training" else None
     call = partial(run, args, row, module, ids, optimizer)
@@ -248,7 +253,7 @@ def trains(row):
     return row["what"] in ("training", "forward+backward")
 
 
-def module_of(row, model, ids):
+def module_of(args, row, model, ids):
     """Make what computes the hidden states of a way."""
     name, _, compiled = row["way"].partition(" ")
     if name == "published":
@@ -256,7 +261,9 @@ def module_of(row, model, ids):
     module = attention(model, ids) if name == "attention" else model
     if row["dtype"] == "bfloat16" and not trains(row):
         module = copy.deepcopy(module).bfloat16()
-    return torch.compile(module, fullgraph=name == "ours", dynamic=False) if compiled else module
+    return (
+        torch.compile(module, fullgraph=name == "ours", dynamic=False, mode=args.compile_mode) if compiled else module
+    )
 
 
 def attention(model, ids):
