@@ -215,6 +215,25 @@ TABLES: dict[str, Table | Sizes | Output] = {
             "memory, GB": "generating, GB",
         },
     ),
+    "gpu": Table(
+        "gpu",
+        {
+            "what": "what",
+            "rows": "rows",
+            "positions": "positions",
+            "model": "way",
+            "tokens a second": "tokens/s",
+            "GB": "peak GB",
+            "published / this": "x published",
+        },
+        lambda row: (
+            row["dtype"] == "bfloat16"
+            and row["width"] == "128"
+            and row["tokens/s"] != ""
+            and row["what"] != "generation"
+            and row["positions"] in ("128", "1,024", "2,048", "16,384", "262,144", "1,000,000")
+        ),
+    ),
     "many_inputs": Table("many_inputs"),
     "peft_methods": Table("peft_methods"),
     "soft_prompt_memory": Table("soft_prompt_memory"),

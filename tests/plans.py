@@ -1,13 +1,12 @@
 """Plans for tests: every path, in pieces small enough for short inputs to have several."""
 
-from dataclasses import replace
 
 from hyenadna_hf.model.plan_hyenadna import Plan
 from hyenadna_hf.model.tuning_hyenadna import TUNING
 
-SMALL = replace(TUNING, positions=7, row_positions=7, channels=3, short_transforms=1, small_gates=1)
+SMALL = TUNING._replace(positions=7, row_positions=7, channels=3, short_transforms=1, small_gates=1)
 # With prefixes, which only long inputs have otherwise.
-PREFIXES = replace(SMALL, least_prefix=1)
+PREFIXES = SMALL._replace(least_prefix=1)
 
 TRANSPARENT = Plan("transparent")
 WHOLE = Plan("whole")

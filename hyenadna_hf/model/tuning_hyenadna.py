@@ -1,10 +1,9 @@
 """Constants that affect speed and memory only; results differ by rounding at most."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Tuning:
+class Tuning(NamedTuple):
     """
     Thresholds at which one way of computing takes over from another, and sizes of pieces.
 

@@ -2,7 +2,6 @@
 
 import gzip
 import math
-from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import pytest
@@ -223,7 +222,7 @@ def test_state_and_work_are_bounded(order, monkeypatch):
 )
 @pytest.mark.parametrize("least_prefix", [1, 64])
 def test_stretches_of_a_convolution(start, length, stretch, least_prefix):
-    tuning = replace(TUNING, least_prefix=least_prefix, cache_transforms=64)  # several turns
+    tuning = TUNING._replace(least_prefix=least_prefix, cache_transforms=64)  # several turns
     v = torch.randn(2, 5, length, dtype=torch.float64)
     k = torch.randn(5, start + stretch + 2, dtype=torch.float64)
     out = torch.randn(2, 5, stretch, dtype=torch.float64)

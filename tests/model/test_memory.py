@@ -49,7 +49,7 @@ def test_values(lengths, order, bidirectional, masked, memory, plan, least_prefi
     """One after the other, so that what one length left serves, or must not serve, the next."""
     model = model_of(hyena_order=order, bidirectional=bidirectional, memory=memory, use_bias=order != 3)
     if plan is not None:
-        tuning = replace(plan.tuning, least_prefix=least_prefix)
+        tuning = plan.tuning._replace(least_prefix=least_prefix)
         plan = replace(plan, keeps_spectra=memory != "low", tuning=tuning)
     for length in lengths:
         ids = torch.randint(0, 12, (2, length))
@@ -156,7 +156,7 @@ def test_copies_and_pickles_leave_them():
 def test_how_much_is_kept(memory, stay):
     """With "auto" only what is small, with "fast" everything."""
     model = model_of(memory=memory)
-    tuning = replace(TUNING, kept_bytes=18 * 65 * 16)
+    tuning = TUNING._replace(kept_bytes=18 * 65 * 16)
     for length, stays in zip((60, 65), stay):
         ids = torch.randint(7, 11, (1, length))
         model(ids, plan=choose_plan(model.backbone, ids, MODULES, tuning=tuning))

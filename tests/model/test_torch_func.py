@@ -261,7 +261,7 @@ def test_gradient_penalty_of_long_sequences(bidirectional, plan):
 def test_gradcheck(plan, bidirectional):
     """First and second gradients against differences, of embeddings and of a parameter of each kind."""
     model = model_of(bidirectional=bidirectional, d_model=2, n_layer=1, filter_order=3, num_inner_mlps=1, hyena_order=3)
-    plan = replace(plan, tuning=replace(plan.tuning, channels=1, positions=3))
+    plan = replace(plan, tuning=plan.tuning._replace(channels=1, positions=3))
     embeds = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
     mask = torch.ones(2, 5, dtype=torch.long)
     mask[1, :2] = 0
