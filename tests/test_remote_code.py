@@ -140,6 +140,7 @@ FOLDERS = {
     "converted HyenaDNAForTokenClassification": (CLASSIFIERS[1], *CAUSAL),
     "converted HyenaDNAModel": ("AutoModel", *CAUSAL),
     "hyenadna-tiny-1k-chr20": ("AutoModelForCausalLM", *CAUSAL),
+    "hyenadna-tiny-16k-genomes": ("AutoModelForCausalLM", *CAUSAL),
     "hyenadna-tiny-1k-human": ("AutoModelForCausalLM", *CAUSAL),
     "hyenadna-tiny-1k-remag": (CLASSIFIERS[0], *CAUSAL),
 }

@@ -15,7 +15,7 @@ from ..loading import CHECKPOINTS, LoadingArguments, load_to_train, load_tokeniz
 @dataclass
 class ModelArguments(LoadingArguments):
     model: str = field(
-        default="hyenadna-tiny-1k-remag",
+        default="hyenadna-tiny-1k-human",
         metadata={
             "help": f"Model to start from: {CHECKPOINTS}, of any Hugging Face model (a folder with a configuration but "
             "no weights is trained from scratch, an adapter is merged into its base model); a published size, from "

@@ -81,13 +81,12 @@ def test_from_the_bundled_checkpoint(composition, tmp_path, capsys):
     options = ["--max_steps", "2", "--save_strategy", "no", "--no_baselines", "--max_length", "50"]
     assert main(["finetune", "--dataset", str(composition), "--output_dir", str(out), *options]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "pretrained; new: score.bias, score.weight" not in printed  # two classes here, as in the checkpoint
-    assert "(pretrained), " in printed and "fill the 50 tokens" in printed
+    assert "(pretrained; new: score.bias, score.weight), " in printed and "fill the 50 tokens" in printed
     assert list(json.loads((out / "results.json").read_text())["test"]) == ["model"]
     assert AutoTokenizer.from_pretrained(out).special_tokens_mode == "none"
-    before = load_file(BUNDLED_CHECKPOINTS["hyenadna-tiny-1k-remag"] / "model.safetensors")
+    before = load_file(BUNDLED_CHECKPOINTS["hyenadna-tiny-1k-human"] / "model.safetensors")
     after = load_file(out / "model.safetensors")
-    change = max(float((before[name] - after[name]).abs().max()) for name in before)
+    change = max(float((before[name] - after[name]).abs().max()) for name in before.keys() & after.keys())
     assert 0 < change < 0.01
 
 

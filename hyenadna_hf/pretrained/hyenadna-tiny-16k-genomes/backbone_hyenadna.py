@@ -1,0 +1,1 @@
+../../model/backbone_hyenadna.py

@@ -1,0 +1,1 @@
+../../model/filter_hyenadna.py

@@ -1,0 +1,1 @@
+../../model/in_place_hyenadna.py

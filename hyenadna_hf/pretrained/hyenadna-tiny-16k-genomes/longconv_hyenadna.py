@@ -1,0 +1,1 @@
+../../model/longconv_hyenadna.py

@@ -1,0 +1,1 @@
+../../model/operator_hyenadna.py

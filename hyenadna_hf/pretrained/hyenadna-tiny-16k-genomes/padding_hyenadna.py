@@ -1,0 +1,1 @@
+../../model/padding_hyenadna.py

@@ -1,0 +1,1 @@
+../../model/pieces_hyenadna.py

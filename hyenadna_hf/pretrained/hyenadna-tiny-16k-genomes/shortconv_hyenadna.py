@@ -1,0 +1,1 @@
+../../model/shortconv_hyenadna.py

@@ -1,0 +1,1 @@
+../../model/spectra_hyenadna.py

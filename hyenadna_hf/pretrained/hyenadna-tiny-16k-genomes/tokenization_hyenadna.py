@@ -1,0 +1,1 @@
+../../model/tokenization_hyenadna.py

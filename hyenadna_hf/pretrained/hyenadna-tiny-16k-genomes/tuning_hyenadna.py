@@ -1,0 +1,1 @@
+../../model/tuning_hyenadna.py
