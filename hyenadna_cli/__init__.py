@@ -42,6 +42,7 @@ COMMANDS = {
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
     "mutagenesis": ("hyenadna_hf.inference.mutagenesis", "score every single-base change of a region"),
     "pretrain": ("hyenadna_hf.training.pretrain", "train a language model on genomes, nucleotide by nucleotide"),
+    "probe": ("hyenadna_hf.probing.probe", "fit classifiers on frozen embeddings, by layer and pooling"),
     "publish": ("hyenadna_hf.hub.publish", "upload a folder to the Hub, with everything needed to load it"),
     "reproduce": ("hyenadna_hf.reproduce.command", "run the experiments of a published table and compare the figures"),
     "score-variants": ("hyenadna_hf.inference.score_variants", "score the variants of a VCF file"),
