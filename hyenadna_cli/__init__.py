@@ -25,6 +25,7 @@ from typing import Any
 COMMANDS = {
     "attribute": ("hyenadna_hf.inference.attribute", "attribute a prediction to the bases, as a track and a logo"),
     "completion": ("hyenadna_cli.completion", "print a script that completes these commands in a shell"),
+    "context": ("hyenadna_hf.inference.context", "measure how far back a language model uses its context"),
     "convert": ("hyenadna_hf.hub.convert", "convert a checkpoint in any published layout to a Hub folder"),
     "data": ("hyenadna_hf.data.info", "describe a labelled data set, or list the published ones"),
     "dependency-map": (

@@ -6,7 +6,15 @@ import torch
 import transformers
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from reference import randomise
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+)
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNATokenizer
 from hyenadna_hf.errors import InputError
@@ -16,6 +24,7 @@ from hyenadna_hf.loading import (
     InferenceArguments,
     LoadingArguments,
     fingerprint,
+    load_base_model,
     load_language_model,
     load_model,
     load_to_train,
@@ -217,3 +226,35 @@ def test_a_soft_prompt_on_an_adapted_model_names_the_adapter_as_its_base(tmp_pat
         found = prompt(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert result["parameters"] == 3 * 12
+
+
+def test_base_models_of_any_architecture(folder, tmp_path):
+    """With the weights of the checkpoint, whatever head it was saved with."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, pad_token_id=4
+    )
+    bert = BertForMaskedLM(config)
+    bert.save_pretrained(tmp_path / "bert")
+    HyenaDNATokenizer(model_max_length=70).save_pretrained(tmp_path / "bert")
+    gpt, _ = load_to_train(AutoModelForCausalLM, "gpt")
+    gpt.save_pretrained(tmp_path / "gpt")
+    HyenaDNATokenizer(model_max_length=70).save_pretrained(tmp_path / "gpt")
+    hyena = HyenaDNAForCausalLM.from_pretrained(folder)
+    for source, expected in ((tmp_path / "bert", bert), (tmp_path / "gpt", gpt), (folder, hyena)):
+        found, tokenizer = load_base_model(str(source))
+        assert not found.training and tokenizer("ACGT")
+        weights = expected.base_model.state_dict()
+        for name, tensor in found.base_model.state_dict().items():
+            if "pooler" not in name:  # of BERT without a head, which hidden states do not depend on
+                torch.testing.assert_close(tensor, weights[name])
+
+
+def test_a_base_model_needs_its_weights(folder):
+    weights = load_file(folder / "model.safetensors")
+    lacking = next(name for name in weights if "mixer.in_proj.weight" in name)
+    save_file({name: tensor for name, tensor in weights.items() if name != lacking}, folder / "model.safetensors")
+    with pytest.raises(
+        InputError, match="in_proj.weight and 0 other weights of HyenaDNAModel are not in the checkpoint"
+    ):
+        load_base_model(str(folder))
