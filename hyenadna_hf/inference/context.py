@@ -80,7 +80,7 @@ def parser() -> CommandParser:
     return CommandParser(
         "context",
         ContextArguments,
-        "Measure the loss by the amount of context, and run needle tests: repeat a segment in real sequence and compare "
+        "Measure the loss by amount of context, and run needle tests: repeat a segment in real sequence, and compare "
         "the loss of its second copy with that of the same segment without a first copy, by distance. The same command "
         "resumes a run that was stopped. Several devices: accelerate launch -m hyenadna_hf context ...",
         "--fasta REFERENCE.fa --region CHR:START-END --model MODEL --out FOLDER [ARGUMENT ...]",

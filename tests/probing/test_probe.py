@@ -204,7 +204,7 @@ def test_after_kills_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeyp
         parts = {path: path.stat().st_mtime_ns for path in partial.glob("0*")}
         assert finished is None or len(parts) == finished
     arrays = [path for path in parts if path.read_bytes()[:6] == b"\x93NUMPY"]
-    assert len(arrays) >= 8 and len(parts) == len(arrays) + 8  # the first text is the identity of the job
+    assert len(arrays) >= 8 and len(parts) == len(arrays) + 9
     with pytest.raises(InputError, match="an unfinished run that differs in poolings;"):
         main([*words, "--poolings", "max"])
     made = []
@@ -236,7 +236,7 @@ def test_two_processes(folder, whole, tmp_path):
     "options, message",
     [
         (["--dataset", "absent.csv"], "absent.csv: there is no such file or folder"),
-        (["--model", "absent"], "--model absent: cannot be loaded"),
+        (["--model", "hyenadna-tiny-1k-seqlen"], "--model hyenadna-tiny-1k-seqlen: it has no weights; train it first"),
         (["--layers", "0", "3"], "--layers: 3 does not exist; the model has the layers 0 to 2, or -1 to -3."),
         (["--layers", "1", "1"], "--layers 1: it is given twice; name it once."),
         (["--poolings", "sum"], "--poolings sum: it is one of mean, max, first, last."),
