@@ -171,8 +171,9 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
 
     def embed(part: tuple[str, int], path: Path, advance: Callable[[int], None]) -> None:
         name, start = part
+        for other, (model, _) in models.items():  # one model at a time on the device
+            model.to(state.device if other == name else "cpu")
         model, tokenizer = models[name]
-        model.to(state.device)
         some = sequences[start : ends[start]]
         save_array(path, pooled_states(model, tokenizer, some, layers[name], args.poolings, args.kmer, args.max_tokens))
         advance(len(some))
