@@ -18,7 +18,7 @@ from ..errors import InputError, WorkError
 from ..jobs import Job, errors_naming, locked, save_array
 from ..loading import load_language_model
 from ..processes import processes
-from .context_report import draw_losses, draw_repeats, figure_of, markdown
+from .context_report import GAINS, draw_losses, draw_repeats, figure_of, markdown
 from .context_use import (
     bits_by_context,
     bits_of_repeats,
@@ -27,6 +27,7 @@ from .context_use import (
     random_segments,
     ratio_interval,
     real_segments,
+    shuffled_segments,
     window_starts,
 )
 from .likelihood import BaseLikelihood
@@ -136,16 +137,18 @@ def context(args: ContextArguments, command: str = "hyenadna context") -> dict[s
         segments = random_segments(len(starts[True]), args.needle_length, args.seed)
     else:
         segments = real_segments(sequence, starts[True], window, args.needle_length, args.seed)
+    shuffled = shuffled_segments(segments, args.seed)
+    readings = 1 + 2 * len(distances)  # of a window with a segment
     parts = [
         *(Part(False, *span) for span in _divide(len(starts[False]), window)),
-        *(Part(True, *span) for span in _divide(len(starts[True]), window * (1 + len(distances)))),
+        *(Part(True, *span) for span in _divide(len(starts[True]), window * readings)),
     ]
 
     def make(part: Part, path: Path, advance: Callable[[int], None]) -> None:
         span = slice(part.first, part.last)
         windows = [sequence[first : first + window] for first in starts[part.is_needle][span]]
         if part.is_needle:
-            save_array(path, bits_of_repeats(likelihood, windows, segments[span], distances, advance))
+            save_array(path, bits_of_repeats(likelihood, windows, segments[span], shuffled[span], distances, advance))
         else:
             save_array(path, bits_by_context(likelihood, windows, bins, advance))
 
@@ -162,7 +165,7 @@ def context(args: ContextArguments, command: str = "hyenadna context") -> dict[s
         return result
 
     def size(part: Part) -> int:
-        return (part.last - part.first) * (1 + len(distances) if part.is_needle else 1)
+        return (part.last - part.first) * (readings if part.is_needle else 1)
 
     identity = identity_of(
         args,
@@ -238,8 +241,8 @@ def _losses(sums: np.ndarray, bins: np.ndarray, args: ContextArguments) -> list[
                 "context_from": first,
                 "context_to": following - 1,
                 "bits": mean,
-                "low": low,
-                "high": high,
+                "bits_low": low,
+                "bits_high": high,
                 "bases": int(bases.sum()),
             }
         )
@@ -249,20 +252,15 @@ def _losses(sums: np.ndarray, bins: np.ndarray, args: ContextArguments) -> list[
 def _gains(bits: np.ndarray, distances: list[int], args: ContextArguments) -> list[dict[str, Any]]:
     """Compute the rows of `needle.csv`."""
     control, rows = bits[:, 0], []
-    for distance, copies in zip(distances, bits[:, 1:].T):
-        gains = control - copies
-        low, high = ratio_interval(gains, np.ones_like(gains), args.bootstrap, args.seed)
-        rows.append(
-            {
-                "distance": distance,
-                "gain": float(gains.mean()),
-                "low": low,
-                "high": high,
-                "bits_with_copy": float(copies.mean()),
-                "bits_control": float(control.mean()),
-                "segments": len(gains),
-            }
-        )
+    copies, shuffled = np.split(bits[:, 1:].T, 2)
+    for distance, copy, other in zip(distances, copies, shuffled):
+        row: dict[str, Any] = {"distance": distance}
+        for name, reference in zip(GAINS, (control, other)):
+            gains = reference - copy
+            low, high = ratio_interval(gains, np.ones_like(gains), args.bootstrap, args.seed)
+            row |= {name: float(gains.mean()), f"{name}_low": low, f"{name}_high": high}
+        row |= {"bits_control": float(control.mean()), "bits_with_copy": float(copy.mean())}
+        rows.append({**row, "bits_with_shuffled": float(other.mean()), "segments": len(copy)})
     return rows
 
 
@@ -284,4 +282,5 @@ def _print(out: Path, result: dict[str, Any]) -> None:
     for row in (first, last):
         print(f"{row['context_from']:,} to {row['context_to']:,} bases of context: {row['bits']:.3f} bits per base")
     for row in result["needle"]:
-        print(f"a first copy {row['distance']:,} bases back: gain of {figure_of(row, 'gain', '+.3f')} bits per base")
+        gain, over_shuffled = (figure_of(row, name, "+.3f") for name in GAINS)
+        print(f"a first copy {row['distance']:,} bases back: {gain} bits per base, {over_shuffled} over a shuffled one")

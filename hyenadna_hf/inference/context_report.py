@@ -7,6 +7,9 @@ import numpy as np
 
 from ..markdown import markdown_table
 
+# Differences to the loss with a first copy: of the loss without one, and with a shuffled one.
+GAINS = {"gain": "no first copy", "gain_over_shuffled": "a shuffled first copy"}
+
 
 def markdown(result: dict[str, Any], needles: str, length: int, bootstrap: int, command: str) -> str:
     """
@@ -29,18 +32,20 @@ def markdown(result: dict[str, Any], needles: str, length: int, bootstrap: int, 
         "## Repeated segments",
         "",
         f"{windows['needle']:,} {needles} segments of {length} bases, one at the end of each window. The gain is how "
-        "many bits fewer a base of the segment takes if the segment also occurs at this distance before.",
+        "many bits fewer a base of the segment takes if the segment also occurs this far back; the gain over a "
+        "shuffled copy leaves out what its composition tells.",
         "",
     ]
     body = [
         [
             f"{row['distance']:,}",
-            figure_of(row, "gain", "+.3f"),
-            *(f"{row[key]:.3f}" for key in ("bits_with_copy", "bits_control")),
+            *(figure_of(row, name, "+.3f") for name in GAINS),
+            *(f"{row[key]:.3f}" for key in ("bits_control", "bits_with_copy", "bits_with_shuffled")),
         ]
         for row in result["needle"]
     ]
-    lines += markdown_table(["distance", "gain", "with the first copy", "without it"], body)
+    head = ["distance", "gain", "gain over shuffled", "without a first copy", "with it", "with a shuffled one"]
+    lines += markdown_table(head, body)
     lines += [
         "",
         "## Loss by the amount of context",
@@ -54,10 +59,11 @@ def markdown(result: dict[str, Any], needles: str, length: int, bootstrap: int, 
 
 
 def figure_of(row: dict[str, Any], name: str, form: str) -> str:
-    """Format a value and its interval, `low` to `high`, of a row."""
+    """Format a value of a row with its interval."""
     if np.isnan(row[name]):
         return "-"
-    interval = "" if np.isnan(row["low"]) else f" [{row['low']:{form}}, {row['high']:{form}}]"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = "" if np.isnan(low) else f" [{low:{form}}, {high:{form}}]"
     return f"{row[name]:{form}}{interval}"
 
 
@@ -69,7 +75,9 @@ def _range(row: dict[str, Any]) -> str:
 def draw_repeats(path: Path, rows: list[dict[str, Any]]) -> None:
     """Draw the gain of a first copy by its distance, from the rows of `needle.csv`."""
     figure, axes = _axes()
-    _draw_line(axes, [row["distance"] for row in rows], rows, "gain")
+    for name, reference in GAINS.items():
+        _draw_line(axes, [row["distance"] for row in rows], rows, name, f"against {reference}")
+    axes.legend()
     axes.axhline(0, linestyle="--", linewidth=1, color="grey")
     axes.set_xlabel("bases back to the first copy")
     axes.set_ylabel("gain, bits per base of the copy")
@@ -97,6 +105,7 @@ def _axes() -> tuple[Any, Any]:
     return figure, axes
 
 
-def _draw_line(axes: Any, places: list[float], rows: list[dict[str, Any]], name: str) -> None:
-    values, low, high = (np.array([row[key] for row in rows]) for key in (name, "low", "high"))
-    axes.errorbar(places, values, yerr=np.nan_to_num(np.abs([low - values, high - values])), fmt="o-", capsize=3)
+def _draw_line(axes: Any, places: list[float], rows: list[dict[str, Any]], name: str, label: str = "") -> None:
+    values, low, high = (np.array([row[key] for row in rows]) for key in (name, f"{name}_low", f"{name}_high"))
+    errors = np.nan_to_num(np.abs([low - values, high - values]))
+    axes.errorbar(places, values, yerr=errors, fmt="o-", capsize=3, label=label)

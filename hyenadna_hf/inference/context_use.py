@@ -89,7 +89,7 @@ def default_distances(window: int, segment: int) -> list[int]:
     return [distance for distance in doubled if segment <= distance < largest] + [largest]
 
 
-def repeat_segment(window: str, segment: str, distance: int | None) -> str:
+def repeat_segment(window: str, segment: str, distance: int | None = None, first: str | None = None) -> str:
     """
     Replace the end of a window by a segment, and bases before it by a first copy of the segment.
 
@@ -97,7 +97,8 @@ def repeat_segment(window: str, segment: str, distance: int | None) -> str:
         window: Real sequence.
         segment: Segment to write into it.
         distance: Bases from the start of the first copy to that of the second, at least the length of the segment.
-            `None` for the control, without a first copy.
+            Defaults to no first copy.
+        first: Bases to write in place of the first copy, as many as the segment has. Defaults to the segment.
 
     Returns:
         A sequence of the length of `window`.
@@ -110,14 +111,20 @@ def repeat_segment(window: str, segment: str, distance: int | None) -> str:
             f"distance={distance}: give {len(segment)} to {last:,}, so that both copies are in a window of "
             f"{len(window):,} bases and do not overlap."
         )
-    first = last - distance
-    return window[:first] + segment + window[first + len(segment) : last] + segment
+    start = last - distance
+    return window[:start] + (first or segment) + window[start + len(segment) : last] + segment
 
 
 def random_segments(count: int, length: int, seed: int) -> list[str]:
     """Draw segments in which each base is A, C, G or T with the same probability."""
     letters = np.random.default_rng(seed).integers(len(BASES), size=(count, length))
     return ["".join(BASES[letter] for letter in row) for row in letters]
+
+
+def shuffled_segments(segments: Sequence[str], seed: int) -> list[str]:
+    """Shuffle the bases of each segment."""
+    random = np.random.default_rng(seed)
+    return ["".join(random.permutation([*segment])) for segment in segments]
 
 
 def real_segments(sequence: str, starts: Sequence[int], window: int, length: int, seed: int) -> list[str]:
@@ -155,33 +162,40 @@ def bits_of_repeats(
     likelihood: BaseLikelihood,
     windows: Sequence[str],
     segments: Sequence[str],
+    shuffled: Sequence[str],
     distances: Sequence[int],
     advance: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
     """
-    Compute the loss of segments at the end of windows, without and with a first copy.
+    Compute the loss of segments at the end of windows, without a first copy, with one, and with a shuffled one.
+
+    A first copy also tells the model about the composition of the segment, as a shuffled one does.
 
     Args:
         likelihood: Scoring function.
         windows: Real sequences.
         segments: A segment of A, C, G and T for each window.
+        shuffled: The same segments in another order of bases.
         distances: Distances of the first copy (see [`repeat_segment`]).
         advance: Called with 1 after each sequence that the model has read.
 
     Returns:
-        Bits per base of each segment: of the control, then with a first copy at each distance; float64, of shape
-        `(windows, 1 + distances)`.
+        Bits per base of each segment, float64, of shape `(windows, 1 + 2 * distances)`: without a first copy, with one
+        at each distance, and with a shuffled one at each distance.
     """
     readings = (
-        (repeat_segment(window, segment, distance), len(segment))
-        for window, segment in zip(windows, segments, strict=True)
-        for distance in (None, *distances)
+        (repeat_segment(window, segment, distance, first), len(segment))
+        for window, segment, other in zip(windows, segments, shuffled, strict=True)
+        for first, distance in (
+            (None, None),
+            *((first, distance) for first in (segment, other) for distance in distances),
+        )
     )
     bits = []
     for (_, length), values in likelihood.stream(readings, lambda reading: reading[0]):
         bits.append(-values[-length:].astype(np.float64).mean() / np.log(2))
         advance(1)
-    return np.array(bits).reshape(-1, 1 + len(distances))
+    return np.array(bits).reshape(-1, 1 + 2 * len(distances))
 
 
 def ratio_interval(sums: np.ndarray, counts: np.ndarray, samples: int, seed: int) -> tuple[float, float]:

@@ -25,12 +25,15 @@ from hyenadna_hf.inference.context_use import (
     random_segments,
     ratio_interval,
     real_segments,
+    shuffled_segments,
     window_starts,
 )
 from hyenadna_hf.inference.likelihood import BaseLikelihood
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
 FILES = ["loss_by_position.csv", "loss_by_position.png", "needle.csv", "needle.png", "table.md"]
+NEEDLE_COLUMNS = ["distance", "gain", "gain_low", "gain_high", "gain_over_shuffled", "gain_over_shuffled_low"]
+NEEDLE_COLUMNS += ["gain_over_shuffled_high", "bits_control", "bits_with_copy", "bits_with_shuffled", "segments"]
 CONTIG = "".join(random.Random(0).choices("ACGTacgt", k=500))
 REGION = CONTIG[50:450]
 
@@ -66,21 +69,25 @@ def test_rows_are_those_of_the_functions(folder, tmp_path, needles, bos):
     starts = window_starts(REGION, 50, 12, overlap=True)
     segments = random_segments(12, 8, 3) if needles == "random" else real_segments(REGION, starts, 50, 8, 3)
     windows = [REGION[start : start + 50] for start in starts]
-    control, *copies = bits_of_repeats(likelihood, windows, segments, [8, 30]).T
-    for row, distance, bits in zip(result["needle"], (8, 30), copies, strict=True):
-        assert list(row) == ["distance", "gain", "low", "high", "bits_with_copy", "bits_control", "segments"]
+    control, *others = bits_of_repeats(likelihood, windows, segments, shuffled_segments(segments, 3), [8, 30]).T
+    for row, distance, bits, shuffled in zip(result["needle"], (8, 30), others[:2], others[2:], strict=True):
+        assert list(row) == NEEDLE_COLUMNS
         assert (row["distance"], row["segments"]) == (distance, 12)
         assert row["gain"] == pytest.approx((control - bits).mean(), abs=1e-5)
         assert row["bits_control"] - row["bits_with_copy"] == pytest.approx(row["gain"], abs=1e-9)
         interval = ratio_interval(control - bits, np.ones(12), 100, 3)
-        assert (row["low"], row["high"]) == pytest.approx(interval, abs=1e-5)
+        assert (row["gain_low"], row["gain_high"]) == pytest.approx(interval, abs=1e-5)
+        assert row["gain_over_shuffled"] == pytest.approx((shuffled - bits).mean(), abs=1e-5)
+        interval = ratio_interval(shuffled - bits, np.ones(12), 100, 3)
+        assert (row["gain_over_shuffled_low"], row["gain_over_shuffled_high"]) == pytest.approx(interval, abs=1e-5)
+        assert row["bits_with_shuffled"] == pytest.approx(shuffled.mean(), abs=1e-5)
     bins = context_bins(50, bos)
     windows = [REGION[start : start + 50] for start in range(0, 400, 50)]
     sums = bits_by_context(likelihood, windows, bins).sum(0)
     for number, row in enumerate(result["loss_by_position"]):
         assert (row["context_from"], row["context_to"]) == (bins[number], bins[number + 1] - 1)
         assert row["bits"] == pytest.approx(sums[0, number] / sums[1, number], abs=1e-5)
-        assert row["bases"] == sums[1, number] and row["low"] <= row["bits"] <= row["high"]
+        assert row["bases"] == sums[1, number] and row["bits_low"] <= row["bits"] <= row["bits_high"]
     assert sum(row["bases"] for row in result["loss_by_position"]) == 8 * (50 if bos else 49)
 
 
@@ -93,7 +100,7 @@ def test_files(whole):
         assert (out / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     text = (out / "table.md").read_text()
     row = result["needle"][0]
-    assert f"| 8 | {row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] |" in text
+    assert f"| 8 | {row['gain']:+.3f} [{row['gain_low']:+.3f}, {row['gain_high']:+.3f}] |" in text
     assert "hyenadna context --fasta" in text and "12 random segments of 8 bases" in text
     assert "6 windows without overlap" in text  # of 66 bases, the most that the model reads, in 400
 
@@ -101,7 +108,7 @@ def test_files(whole):
 def test_one_window_has_no_interval_and_the_largest_distance_is_a_default(folder, tmp_path):
     result = main([*arguments(folder, tmp_path / "out", "chr20:101-140"), "--windows", "1"])
     assert result["window"] == 40 and [row["distance"] for row in result["needle"]] == [32]
-    assert np.isnan(result["needle"][0]["low"]) and "[" not in (tmp_path / "out" / "table.md").read_text()
+    assert np.isnan(result["needle"][0]["gain_low"]) and "[" not in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_json(folder, tmp_path, capfd):
@@ -127,7 +134,7 @@ context.main({arguments!r})
 
 
 def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "PART_TOKENS", 400)  # 6 windows, or 2 with two copies and a control
+    monkeypatch.setattr(command, "PART_TOKENS", 400)  # 6 windows, or 1 with its five readings
     words = [*arguments(folder, tmp_path / "out"), "--distances", "8", "30"]
     script = KILLED.format(arguments=words)
     assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT).returncode == -signal.SIGKILL
@@ -138,7 +145,7 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, whole, tmp_path,
     saved = []
     monkeypatch.setattr(command, "save_array", lambda *args, save=command.save_array: (saved.append(args), save(*args)))
     found = main(words)
-    assert len(saved) == 1 + 6 - 4
+    assert len(saved) == 1 + 12 - 4
     for name in ("needle", "loss_by_position"):
         pd.testing.assert_frame_equal(pd.DataFrame(found[name]), pd.DataFrame(whole[0][name]), atol=1e-5)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES

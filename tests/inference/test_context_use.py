@@ -22,6 +22,7 @@ from hyenadna_hf.inference.context_use import (
     ratio_interval,
     real_segments,
     repeat_segment,
+    shuffled_segments,
     window_starts,
 )
 from hyenadna_hf.inference.likelihood import BaseLikelihood
@@ -75,11 +76,13 @@ def test_loss_of_copies_is_that_of_direct_calls(bos):
     model = small_model()
     windows = [sequence_of(60, seed, "ACGTN") for seed in range(3)]
     segments = random_segments(3, 7, seed=5)
-    found = bits_of_repeats(BaseLikelihood(model, TOKENIZER, bos, 200), windows, segments, [7, 20, 53])
-    assert found.shape == (3, 4)
-    for window, segment, row in zip(windows, segments, found):
+    shuffled = shuffled_segments(segments, seed=5)
+    found = bits_of_repeats(BaseLikelihood(model, TOKENIZER, bos, 200), windows, segments, shuffled, [7, 20, 53])
+    assert found.shape == (3, 7)
+    for window, segment, other, row in zip(windows, segments, shuffled, found):
         texts = [window[:53] + segment]
-        texts += [window[:first] + segment + window[first + 7 : 53] + segment for first in (46, 33, 0)]
+        for copy in (segment, other):
+            texts += [window[:first] + copy + window[first + 7 : 53] + segment for first in (46, 33, 0)]
         expected = [direct_bits(model, text, bos)[-7:].mean() for text in texts]
         np.testing.assert_allclose(row, expected, atol=1e-4)
 
@@ -92,7 +95,7 @@ def test_a_model_without_knowledge_takes_two_bits_and_gains_nothing():
     likelihood = BaseLikelihood(model, TOKENIZER)
     sums, counts = bits_by_context(likelihood, [sequence_of(60)], context_bins(60))[0]
     np.testing.assert_allclose(sums / counts, 2, atol=1e-6)
-    bits = bits_of_repeats(likelihood, [sequence_of(60)], ["ACGTA"], [5, 55])
+    bits = bits_of_repeats(likelihood, [sequence_of(60)], ["ACGTA"], ["AACGT"], [5, 55])
     np.testing.assert_allclose(bits, 2, atol=1e-6)
 
 
@@ -100,7 +103,7 @@ def test_a_copy_that_is_there_already_changes_nothing():
     """The real sequence has the segment at this distance, so that the control has it too."""
     window = sequence_of(60)
     segment = window[30:36]
-    bits = bits_of_repeats(BaseLikelihood(small_model(), TOKENIZER), [window], [segment], [24, 25])
+    bits = bits_of_repeats(BaseLikelihood(small_model(), TOKENIZER), [window], [segment], [segment], [24, 25])
     assert bits[0, 0] == pytest.approx(bits[0, 1], abs=1e-6) and bits[0, 0] != pytest.approx(bits[0, 2], abs=1e-4)
 
 
@@ -131,16 +134,21 @@ def test_a_model_that_copies_from_one_distance_gains_there_alone():
     """Known answers: a copy at its distance takes -log2(p) bits a base, and one beyond changes nothing."""
     likelihood = BaseLikelihood(copying_model(8), TOKENIZER)
     windows, segments = [sequence_of(60, seed) for seed in range(10)], random_segments(10, 4, seed=1)
-    control, *copies = bits_of_repeats(likelihood, windows, segments, [4, 8, 16, 50]).T
+    reverse = [segment[::-1] for segment in segments]
+    control, *copies = bits_of_repeats(likelihood, windows, segments, reverse, [4, 8, 16, 50]).T
     logits = F.layer_norm(torch.eye(16)[:1], (16,))[0]  # of the base that is predicted, and of the others
     predicted, other = -F.log_softmax(logits[:4].double(), 0)[:2].numpy() / np.log(2)
-    is_right = [
-        np.mean([letter == before for letter, before in zip(segment, window[48:52])])
-        for window, segment in zip(windows, segments)
-    ]
-    np.testing.assert_allclose(control, [predicted * share + other * (1 - share) for share in is_right], atol=0.02)
+
+    def bits_after(before, segment):
+        share = np.mean([letter == guess for letter, guess in zip(segment, before)])
+        return predicted * share + other * (1 - share)
+
+    expected = [bits_after(window[48:52], segment) for window, segment in zip(windows, segments)]
+    np.testing.assert_allclose(control, expected, atol=0.02)
     np.testing.assert_allclose(copies[1], predicted, atol=0.02)
-    np.testing.assert_allclose(copies[2:], [control, control], atol=1e-5)
+    np.testing.assert_allclose(copies[2:4], [control, control], atol=1e-5)
+    np.testing.assert_allclose(copies[5], [*map(bits_after, reverse, segments)], atol=0.02)
+    np.testing.assert_allclose(copies[6:], [control, control], atol=1e-5)
     gains = control - copies[1]
     assert predicted < 0.1 and other > 5 and gains.mean() > 3 > abs((control - copies[0]).mean())
 
@@ -154,7 +162,10 @@ def test_both_copies_are_where_they_should_be(length, more, data):
     last = len(window) - length
     assert len(text) == len(window) and text.count("N") == len(window) - 2 * length
     assert text[last:] == segment == text[last - distance : last - distance + length]
-    assert repeat_segment(window, segment, None) == "N" * last + segment
+    assert repeat_segment(window, segment) == "N" * last + segment
+    other = repeat_segment(window, segment, distance, "-" * length)
+    assert other[last - distance : last - distance + length] == "-" * length
+    assert other.replace("-", "") == text[: last - distance] + text[last - distance + length :]
     for wrong in (length - 1, last + 1):
         with pytest.raises(InputError, match=f"distance={wrong}: give {length} to "):
             repeat_segment(window, segment, wrong)
@@ -196,6 +207,9 @@ def test_the_default_distances_of_published_sizes():
 def test_segments():
     assert random_segments(3, 9, 1) == random_segments(3, 9, 1) != random_segments(3, 9, 2)
     assert set("".join(random_segments(50, 9, 1))) == set("ACGT")
+    shuffled = shuffled_segments(random_segments(9, 40, 1), 2)
+    assert shuffled != random_segments(9, 40, 1) and shuffled == shuffled_segments(random_segments(9, 40, 1), 2)
+    assert [sorted(segment) for segment in shuffled] == [sorted(segment) for segment in random_segments(9, 40, 1)]
     sequence = sequence_of(300).lower() + "N" * 20 + sequence_of(80, 1)
     starts = [0, 100, 300]
     segments = real_segments(sequence, starts, 100, 12, seed=3)
