@@ -33,6 +33,7 @@ from hyenadna_hf.loading import (
     resolve,
 )
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
+from hyenadna_hf.probing.embeddings import pooled_states
 from hyenadna_hf.training.classifier import ModelArguments
 from hyenadna_hf.training.pretrain import PretrainedArguments
 from hyenadna_hf.training.prompting import PromptingArguments
@@ -258,3 +259,69 @@ def test_a_base_model_needs_its_weights(folder):
         InputError, match="in_proj.weight and 0 other weights of HyenaDNAModel are not in the checkpoint"
     ):
         load_base_model(str(folder))
+
+
+MODELING = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+
+
+class TinyConfig(PretrainedConfig):
+    model_type = "tiny-remote"
+
+    def __init__(self, hidden_size=6, vocab_size=16, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_size, self.vocab_size = hidden_size, vocab_size
+
+
+class TinyBase(PreTrainedModel):
+    config_class, base_model_prefix = TinyConfig, "tiny"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embeddings = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask=None, output_hidden_states=False):
+        states = self.embeddings(input_ids)
+        return BaseModelOutput(states, (states,) if output_hidden_states else None)
+
+
+class TinyForMaskedLM(PreTrainedModel):
+    config_class, base_model_prefix = TinyConfig, "tiny"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.tiny = TinyBase(config)
+        self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask=None):
+        return MaskedLMOutput(logits=self.lm_head(self.tiny(input_ids).last_hidden_state))
+"""
+
+
+def test_a_base_model_with_code_of_its_own_and_no_auto_model(tmp_path, monkeypatch):
+    """Some repositories name a class for AutoModelForMaskedLM alone."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "remote"
+    folder.mkdir()
+    (folder / "modeling_tiny.py").write_text(MODELING)
+    names = {"AutoConfig": "TinyConfig", "AutoModelForMaskedLM": "TinyForMaskedLM"}
+    auto_map = {auto: f"modeling_tiny.{name}" for auto, name in names.items()}
+    (folder / "config.json").write_text(json.dumps({"model_type": "tiny-remote", "auto_map": auto_map}))
+    weights = {
+        "tiny.embeddings.weight": torch.randn(16, 6),
+        "lm_head.weight": torch.zeros(16, 6),
+        "lm_head.bias": torch.zeros(16),
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    HyenaDNATokenizer(model_max_length=70).save_pretrained(folder)
+    with pytest.raises(InputError, match=r"remote: cannot be loaded .*trust_remote_code"):
+        load_base_model(str(folder))
+    model, tokenizer = load_base_model(str(folder), trust_remote_code=True)
+    found = pooled_states(model, tokenizer, ["ACGT", "GG"])
+    ids = [tokenizer(text)["input_ids"] for text in ("ACGT", "GG")]
+    expected = torch.stack([weights["tiny.embeddings.weight"][row].mean(0) for row in ids])
+    torch.testing.assert_close(torch.tensor(found[:, 0, 0]), expected)
