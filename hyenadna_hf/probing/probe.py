@@ -165,8 +165,9 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
         **{name: getattr(args, name) for name in ("poolings", "classifiers", "train_sizes", "seeds", "seed", "kmer")},
         "metric": metric,
     }
-    parts = [(name, start) for name in models for start in _starts(sequences)]
-    ends = dict(zip(_starts(sequences), [*_starts(sequences)[1:], len(sequences)]))
+    starts = _starts(sequences)
+    ends = dict(zip(starts, [*starts[1:], len(sequences)]))
+    parts = [(name, start) for name in models for start in starts]
     cells = _cells(args, layers)
 
     def embed(part: tuple[str, int], path: Path, advance: Callable[[int], None]) -> None:
@@ -177,6 +178,14 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
         some = sequences[start : ends[start]]
         save_array(path, pooled_states(model, tokenizer, some, layers[name], args.poolings, args.kmer, args.max_tokens))
         advance(len(some))
+
+    @lru_cache(maxsize=1)
+    def embeddings(name: str, layer: int, pooling: int) -> dict[str, np.ndarray]:
+        chosen = [np.load(job.part(n), mmap_mode="r") for n, part in enumerate(parts) if part[0] == name]
+        rows = np.concatenate([array[:, layer, pooling] for array in chosen])
+        if len(rows) != len(sequences):
+            raise WorkError(f"{job.folder}: it has embeddings of other sequences; delete it.")
+        return dict(zip(SPLITS, np.split(rows, np.cumsum([len(labels[split]) for split in SPLITS])[:-1])))
 
     def fit(cell: Cell, path: Path, advance: Callable[[int], None]) -> None:
         embedded = embeddings(cell.model, layers[cell.model].index(cell.layer), args.poolings.index(cell.pooling))
@@ -205,16 +214,6 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
 
     whole = locked(out, f"--out {out}") if state.is_main_process else nullcontext()
     with errors_naming(out), whole, Job(out / "scores.csv", identity, state) as job:
-
-        @lru_cache(maxsize=1)
-        def embeddings(name: str, layer: int, pooling: int) -> dict[str, np.ndarray]:
-            chosen = [np.load(job.part(n), mmap_mode="r") for n, part in enumerate(parts) if part[0] == name]
-            whole = np.concatenate([array[:, layer, pooling] for array in chosen])
-            if len(whole) != len(sequences):
-                raise WorkError(f"{job.folder}: it has embeddings of other sequences; delete it.")
-            stops = np.cumsum([len(rows) for rows in labels.values()])[:-1]
-            return dict(zip(SPLITS, np.split(whole, stops)))
-
         total = len(sequences) * len(models)
         job.run(parts, lambda part: ends[part[1]] - part[1], embed, "sequences", total)
         state.wait_for_everyone()  # each process has embedded a part of the sequences
@@ -226,17 +225,20 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
 
 
 def _check_choices(args: ProbeArguments) -> None:
-    choices = {"model": None, "layers": None, "train_sizes": None, "poolings": POOLINGS, "classifiers": tuple(GRIDS)}
-    for name, allowed in choices.items():
-        values = getattr(args, name)
-        twice = [value for value, number in Counter(values).items() if number > 1]
+    for name in ("model", "layers", "poolings", "classifiers", "train_sizes"):
+        twice = [value for value, number in Counter(getattr(args, name)).items() if number > 1]
         if twice:
             raise InputError(f"--{name} {twice[0]}: it is given twice; name it once.")
-        wrong = [value for value in values if allowed is not None and value not in allowed]
-        if wrong and allowed is not None:
+    metrics = [] if args.metric is None else [args.metric]
+    choices = (
+        ("poolings", args.poolings, POOLINGS),
+        ("classifiers", args.classifiers, GRIDS),
+        ("metric", metrics, METRICS),
+    )
+    for name, values, allowed in choices:
+        wrong = [value for value in values if value not in allowed]
+        if wrong:
             raise InputError(f"--{name} {wrong[0]}: it is one of {', '.join(allowed)}.")
-    if args.metric is not None and args.metric not in METRICS:
-        raise InputError(f"--metric {args.metric}: it is one of {', '.join(METRICS)}.")
     for name in ("seeds", "limit", "kmer", "max_tokens"):
         value = getattr(args, name)
         if value is not None and value < 1:
