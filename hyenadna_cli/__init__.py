@@ -25,6 +25,7 @@ from typing import Any
 COMMANDS = {
     "attribute": ("hyenadna_hf.inference.attribute", "attribute a prediction to the bases, as a track and a logo"),
     "completion": ("hyenadna_cli.completion", "print a script that completes these commands in a shell"),
+    "context": ("hyenadna_hf.inference.context", "measure how far back a language model uses its context"),
     "convert": ("hyenadna_hf.hub.convert", "convert a checkpoint in any published layout to a Hub folder"),
     "data": ("hyenadna_hf.data.info", "describe a labelled data set, or list the published ones"),
     "dependency-map": (
@@ -42,6 +43,7 @@ COMMANDS = {
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
     "mutagenesis": ("hyenadna_hf.inference.mutagenesis", "score every single-base change of a region"),
     "pretrain": ("hyenadna_hf.training.pretrain", "train a language model on genomes, nucleotide by nucleotide"),
+    "probe": ("hyenadna_hf.probing.probe", "fit classifiers on frozen embeddings, by layer and pooling"),
     "publish": ("hyenadna_hf.hub.publish", "upload a folder to the Hub, with everything needed to load it"),
     "reproduce": ("hyenadna_hf.reproduce.command", "run the experiments of a published table and compare the figures"),
     "score-variants": ("hyenadna_hf.inference.score_variants", "score the variants of a VCF file"),

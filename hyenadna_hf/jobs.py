@@ -113,6 +113,7 @@ class Job:
         make: Callable[[Part, Path, Callable[[int], None]], None],
         unit: str,
         total: int,
+        first: int = 0,
     ) -> None:
         """
         Make the unfinished parts that belong to this process, with a progress bar.
@@ -124,12 +125,13 @@ class Job:
                 that advances the progress bar.
             unit: Plural name of the items that the bar counts, such as `"bases"`.
             total: Sum of the sizes of all parts.
+            first: Number of the first part, if a job has parts of several kinds.
         """
         with progress(unit, total, self.state.is_main_process) as advance:
             for number, part in enumerate(parts):
                 if number % self.state.num_processes != self.state.process_index:
                     continue
-                path = self.part(number)
+                path = self.part(first + number)
                 if path.exists():
                     advance(size(part))
                 else:

@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -48,6 +52,13 @@ ADAPTER_TASKS = {
     "TOKEN_CLS": "AutoModelForTokenClassification",
 }
 CLASSIFIER_TASKS = ("SEQ_CLS", "TOKEN_CLS")
+# Auto classes whose models have a base model, with the configurations that transformers knows for each.
+_WITH_BASE_MODEL = {
+    "AutoModel": MODEL_MAPPING,
+    "AutoModelForMaskedLM": MODEL_FOR_MASKED_LM_MAPPING,
+    "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM_MAPPING,
+    "AutoModelForSequenceClassification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+}
 
 CHECKPOINTS = f"a checkpoint that ships with the package ({', '.join(BUNDLED_CHECKPOINTS)}), a folder, a folder with a "
 CHECKPOINTS += "PEFT adapter, or a Hub id"
@@ -166,25 +177,74 @@ def load_model(
     Raises:
         InputError: If loading fails, the model is not HyenaDNA, or the checkpoint lacks a weight of the model.
     """
+    model, missing = _load(auto_class or _saved_auto_class, source, dtype, trust_remote_code)
+    if model.config.model_type != HyenaDNAConfig.model_type:
+        raise InputError(f"--model {source}: this is a {model.config.model_type} model; give a HyenaDNA checkpoint.")
+    return _check_weights(model, source, missing)
+
+
+def load_base_model(
+    source: str, dtype: str = "float32", tokenizer: str | None = None, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """
+    Load a trained model of any architecture, without its head where possible, and its tokenizer.
+
+    Args:
+        source: A bundled checkpoint, a folder, a folder with a PEFT adapter, or a Hub id.
+        dtype: Data type of the weights: `float32` or `bfloat16`.
+        tokenizer: Folder or Hub id of the tokenizer. Defaults to `source`.
+        trust_remote_code: Run code that comes with the checkpoint.
+
+    Returns:
+        The model, in evaluation mode on the CPU, and the tokenizer. Its attribute `base_model` has no head.
+
+    Raises:
+        InputError: If loading fails, or the checkpoint lacks a weight of the model other than a pooler, which does not
+            change hidden states.
+    """
+    model, missing = _load(_base_auto_class, source, dtype, trust_remote_code)
+    names = {name.removeprefix(f"{model.base_model_prefix}.") for name in model.base_model.state_dict()}
+    missing = [key for key in missing if "pooler" not in key]
+    missing = [key for key in missing if key.removeprefix(f"{model.base_model_prefix}.") in names]
+    return _check_weights(model, source, missing), load_tokenizer(source, tokenizer, trust_remote_code)
+
+
+def _load(auto_class: Any, source: str, dtype: str, trust_remote_code: bool) -> tuple[PreTrainedModel, list[str]]:
+    """
+    Load a trained model and list the weights that its checkpoint lacks.
+
+    `auto_class` is an Auto class, or a function that chooses one for a configuration.
+    """
     if dtype not in DTYPES:
         raise InputError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}.")
     if not has_weights(source):
         raise InputError(f"--model {source}: it has no weights; train it first (hyenadna pretrain, hyenadna finetune).")
     remote = {"trust_remote_code": trust_remote_code}
     with _readable_errors("model", source), _merged_checkpoint(source, remote) as path:
-        auto_class = auto_class or _saved_auto_class(AutoConfig.from_pretrained(path, **remote))
+        if not hasattr(auto_class, "from_pretrained"):
+            auto_class = auto_class(AutoConfig.from_pretrained(path, **remote))
         options = {"dtype": getattr(torch, dtype), "output_loading_info": True, **remote}
         with _silence_transformers():  # missing weights are an error below; superfluous ones do not matter
             model, loading = auto_class.from_pretrained(path, **options)
-    if model.config.model_type != HyenaDNAConfig.model_type:
-        raise InputError(f"--model {source}: this is a {model.config.model_type} model; give a HyenaDNA checkpoint.")
-    missing = sorted(loading["missing_keys"])
+    return model, sorted(loading["missing_keys"])
+
+
+def _check_weights(model: PreTrainedModel, source: str, missing: list[str]) -> PreTrainedModel:
     if missing:
         raise InputError(
             f"--model {source}: {missing[0]} and {len(missing) - 1:,} other weights of {type(model).__name__} are not "
             "in the checkpoint; use one that was trained with them."
         )
     return _set_location(model, source).eval()
+
+
+def _base_auto_class(config: PretrainedConfig) -> Any:
+    """Return the Auto class, of a model with a base model, that a configuration and its own code are registered for."""
+    own = getattr(config, "auto_map", None) or {}
+    for name, known in _WITH_BASE_MODEL.items():
+        if name in own or type(config) in known:
+            return getattr(transformers, name)
+    raise ValueError(f"{type(config).__name__} has none of {', '.join(_WITH_BASE_MODEL)}")
 
 
 def load_language_model(args: InferenceArguments) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

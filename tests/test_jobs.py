@@ -61,6 +61,13 @@ def lines_job(out, parts, state, identity=None, kill=None):
         return job.finish(finish), made
 
 
+def test_parts_of_two_kinds_have_numbers_of_their_own(tmp_path):
+    with Job(tmp_path / "out.txt", {"a": 1}, Shard()) as job:
+        for first, letters in ((0, "ab"), (2, "cd")):
+            job.run(letters, len, lambda part, path, advance: write_text(path, part), "parts", 2, first=first)
+        assert job.finish(lambda _: "".join(job.part(number).read_text() for number in range(4))) == "abcd"
+
+
 @settings(max_examples=40)
 @given(st.integers(1, 12), st.lists(st.integers(1, 4), max_size=3), st.data())
 def test_each_part_is_done_once_whatever_is_killed(tmp_path_factory, number, counts, data):

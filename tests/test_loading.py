@@ -6,7 +6,15 @@ import torch
 import transformers
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from reference import randomise
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+)
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNATokenizer
 from hyenadna_hf.errors import InputError
@@ -16,6 +24,7 @@ from hyenadna_hf.loading import (
     InferenceArguments,
     LoadingArguments,
     fingerprint,
+    load_base_model,
     load_language_model,
     load_model,
     load_to_train,
@@ -24,6 +33,7 @@ from hyenadna_hf.loading import (
     resolve,
 )
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
+from hyenadna_hf.probing.embeddings import pooled_states
 from hyenadna_hf.training.classifier import ModelArguments
 from hyenadna_hf.training.pretrain import PretrainedArguments
 from hyenadna_hf.training.prompting import PromptingArguments
@@ -217,3 +227,101 @@ def test_a_soft_prompt_on_an_adapted_model_names_the_adapter_as_its_base(tmp_pat
         found = prompt(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert result["parameters"] == 3 * 12
+
+
+def test_base_models_of_any_architecture(folder, tmp_path):
+    """With the weights of the checkpoint, whatever head it was saved with."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, pad_token_id=4
+    )
+    bert = BertForMaskedLM(config)
+    bert.save_pretrained(tmp_path / "bert")
+    HyenaDNATokenizer(model_max_length=70).save_pretrained(tmp_path / "bert")
+    gpt, _ = load_to_train(AutoModelForCausalLM, "gpt")
+    gpt.save_pretrained(tmp_path / "gpt")
+    HyenaDNATokenizer(model_max_length=70).save_pretrained(tmp_path / "gpt")
+    hyena = HyenaDNAForCausalLM.from_pretrained(folder)
+    for source, expected in ((tmp_path / "bert", bert), (tmp_path / "gpt", gpt), (folder, hyena)):
+        found, tokenizer = load_base_model(str(source))
+        assert not found.training and tokenizer("ACGT")
+        weights = expected.base_model.state_dict()
+        for name, tensor in found.base_model.state_dict().items():
+            if "pooler" not in name:  # of BERT without a head, which hidden states do not depend on
+                torch.testing.assert_close(tensor, weights[name])
+
+
+def test_a_base_model_needs_its_weights(folder):
+    weights = load_file(folder / "model.safetensors")
+    lacking = next(name for name in weights if "mixer.in_proj.weight" in name)
+    save_file({name: tensor for name, tensor in weights.items() if name != lacking}, folder / "model.safetensors")
+    with pytest.raises(
+        InputError, match="in_proj.weight and 0 other weights of HyenaDNAModel are not in the checkpoint"
+    ):
+        load_base_model(str(folder))
+
+
+MODELING = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+
+
+class TinyConfig(PretrainedConfig):
+    model_type = "tiny-remote"
+
+    def __init__(self, hidden_size=6, vocab_size=16, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_size, self.vocab_size = hidden_size, vocab_size
+
+
+class TinyBase(PreTrainedModel):
+    config_class, base_model_prefix = TinyConfig, "tiny"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embeddings = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask=None, output_hidden_states=False):
+        states = self.embeddings(input_ids)
+        return BaseModelOutput(states, (states,) if output_hidden_states else None)
+
+
+class TinyForMaskedLM(PreTrainedModel):
+    config_class, base_model_prefix = TinyConfig, "tiny"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.tiny = TinyBase(config)
+        self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask=None):
+        return MaskedLMOutput(logits=self.lm_head(self.tiny(input_ids).last_hidden_state))
+"""
+
+
+def test_a_base_model_with_code_of_its_own_and_no_auto_model(tmp_path, monkeypatch):
+    """Some repositories name a class for AutoModelForMaskedLM alone."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "remote"
+    folder.mkdir()
+    (folder / "modeling_tiny.py").write_text(MODELING)
+    names = {"AutoConfig": "TinyConfig", "AutoModelForMaskedLM": "TinyForMaskedLM"}
+    auto_map = {auto: f"modeling_tiny.{name}" for auto, name in names.items()}
+    (folder / "config.json").write_text(json.dumps({"model_type": "tiny-remote", "auto_map": auto_map}))
+    weights = {
+        "tiny.embeddings.weight": torch.randn(16, 6),
+        "lm_head.weight": torch.zeros(16, 6),
+        "lm_head.bias": torch.zeros(16),
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    HyenaDNATokenizer(model_max_length=70).save_pretrained(folder)
+    with pytest.raises(InputError, match=r"remote: cannot be loaded .*trust_remote_code"):
+        load_base_model(str(folder))
+    model, tokenizer = load_base_model(str(folder), trust_remote_code=True)
+    found = pooled_states(model, tokenizer, ["ACGT", "GG"])
+    ids = [tokenizer(text)["input_ids"] for text in ("ACGT", "GG")]
+    expected = torch.stack([weights["tiny.embeddings.weight"][row].mean(0) for row in ids])
+    torch.testing.assert_close(torch.tensor(found[:, 0, 0]), expected)

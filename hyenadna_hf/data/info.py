@@ -18,7 +18,7 @@ from .genomic_benchmarks import GENOMIC_BENCHMARKS
 from .labelled import BUNDLED, load_labelled_sequences
 from .leakage import CONTAINMENT, KINDS, DistinctSequences, K
 from .named import BENCHMARKS, find_benchmark
-from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS
+from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS, REVISED_NUCLEOTIDE_TRANSFORMER_TASKS
 
 BARS = " ▏▎▍▌▋▊▉█"
 
@@ -122,6 +122,7 @@ def _print_published(console: Console) -> dict[str, Any]:
     collections = {
         "GenomicBenchmarks": GENOMIC_BENCHMARKS,
         "Nucleotide Transformer": NUCLEOTIDE_TRANSFORMER_TASKS,
+        "Nucleotide Transformer, revised": REVISED_NUCLEOTIDE_TRANSFORMER_TASKS,
         "GUE": GUE_TASKS,
     }
     for collection, sets in collections.items():

@@ -195,6 +195,30 @@ def split_dataset(
     return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})
 
 
+def limit_split(name: str, split: str, rows: Dataset, limit: int, seed: int) -> Dataset:
+    """
+    Draw at most `limit` sequences of a split, in the proportions of the classes.
+
+    Args:
+        name: Name of the data in error messages.
+        split: Name of the split in error messages.
+        rows: The split, with a column `label`, or `labels` for several labels per sequence.
+        limit: Maximum number of sequences.
+        seed: Random seed.
+
+    Raises:
+        InputError: If a class would have no sequence.
+    """
+    if len(rows) <= limit:
+        return rows
+    if "labels" in rows.column_names:
+        return rows.shuffle(seed=seed).select(range(limit))
+    try:
+        return rows.train_test_split(train_size=limit, seed=seed, stratify_by_column="label")["train"]
+    except ValueError as error:
+        raise InputError(f"--limit {limit}: too few for {split} of {name} ({error}).") from error
+
+
 def list_classes(source: str | Path, tables: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
     """List the classes of the train split in the order of their numbers, which depends on their names alone."""
     if "train" not in tables:

@@ -7,9 +7,14 @@ from datasets import DatasetDict
 from .benchmarks import Benchmark, load_benchmark
 from .genomic_benchmarks import GENOMIC_BENCHMARKS
 from .labelled import load_labelled_sequences
-from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS
+from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS, REVISED_NUCLEOTIDE_TRANSFORMER_TASKS
 
-BENCHMARKS = {**GENOMIC_BENCHMARKS, **NUCLEOTIDE_TRANSFORMER_TASKS, **GUE_TASKS}
+BENCHMARKS = {
+    **GENOMIC_BENCHMARKS,
+    **NUCLEOTIDE_TRANSFORMER_TASKS,
+    **REVISED_NUCLEOTIDE_TRANSFORMER_TASKS,
+    **GUE_TASKS,
+}
 
 
 def find_benchmark(source: str | Path) -> Benchmark | None:

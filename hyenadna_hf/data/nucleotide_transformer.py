@@ -1,4 +1,4 @@
-"""The 18 tasks of the Nucleotide Transformer paper, and the tasks of GUE."""
+"""The 18 tasks of the Nucleotide Transformer paper, first and revised version, and the tasks of GUE."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +8,7 @@ from datasets import DatasetDict
 from .benchmarks import Benchmark, get_benchmark, load_benchmark
 
 _NT_REPOSITORY = "InstaDeepAI/nucleotide_transformer_downstream_tasks"
+_REVISED_REPOSITORY = "InstaDeepAI/nucleotide_transformer_downstream_tasks_revised"
 _GUE_REPOSITORY = "leannmlindsey/GUE"
 
 # Classes, sequences in train and test, length (Dalla-Torre et al. 2023), and the metric of the HyenaDNA paper.
@@ -32,6 +33,34 @@ NUCLEOTIDE_TRANSFORMER_TASKS = {
         ("splice_sites_acceptors", 2, 19_961, 2_218, 600, "f1"),
         ("splice_sites_all", 3, 27_000, 3_000, 400, "f1"),
         ("splice_sites_donors", 2, 19_775, 2_198, 600, "f1"),
+    )
+}
+
+# Classes and length of the revised tasks (Dalla-Torre et al. 2025, doi:10.1038/s41592-024-02523-z), with ten histone
+# marks of K562 cells. Sizes are given where they are known here.
+REVISED_NUCLEOTIDE_TRANSFORMER_TASKS = {
+    f"{name}_revised": Benchmark(
+        tuple(map(str, range(classes))), train, test, length, "mcc", _REVISED_REPOSITORY, task=name
+    )
+    for name, classes, train, test, length in (
+        ("enhancers", 2, None, None, 400),
+        ("enhancers_types", 3, None, None, 400),
+        ("H2AFZ", 2, None, None, 1000),
+        ("H3K27ac", 2, None, None, 1000),
+        ("H3K27me3", 2, None, None, 1000),
+        ("H3K36me3", 2, None, None, 1000),
+        ("H3K4me1", 2, None, None, 1000),
+        ("H3K4me2", 2, None, None, 1000),
+        ("H3K4me3", 2, None, None, 1000),
+        ("H3K9ac", 2, None, None, 1000),
+        ("H3K9me3", 2, None, None, 1000),
+        ("H4K20me1", 2, None, None, 1000),
+        ("promoter_all", 2, 30_000, 1_584, 300),
+        ("promoter_no_tata", 2, None, None, 300),
+        ("promoter_tata", 2, None, None, 300),
+        ("splice_sites_acceptors", 2, None, None, 600),
+        ("splice_sites_all", 3, None, None, 600),
+        ("splice_sites_donors", 2, None, None, 600),
     )
 }
 
@@ -64,10 +93,12 @@ def load_nucleotide_transformer_task(
     name: str, source: str | Path | None = None, validation_fraction: float = 0.1, seed: int = 42
 ) -> DatasetDict:
     """
-    Load a task of the Nucleotide Transformer paper (first version, as used in the HyenaDNA paper) or of GUE.
+    Load a task of the Nucleotide Transformer paper or of GUE.
 
     Args:
-        name: A key of `NUCLEOTIDE_TRANSFORMER_TASKS` or `GUE_TASKS`, which have the metadata of each task.
+        name: A key of `NUCLEOTIDE_TRANSFORMER_TASKS` (the first version, as used in the HyenaDNA paper),
+            `REVISED_NUCLEOTIDE_TRANSFORMER_TASKS` (the version after peer review, with the suffix `_revised`) or
+            `GUE_TASKS`, which have the metadata of each task.
         source: Location of the files. Defaults to the Hub. Files are a folder with `train` and `test` (and optionally
             `dev`), in FASTA with headers `>name|label` or any other format and layout of `load_labelled_sequences`.
         validation_fraction: Fraction of train to hold out if there is no validation split.
@@ -80,5 +111,6 @@ def load_nucleotide_transformer_task(
     Raises:
         InputError: If the name is unknown or the source is invalid.
     """
-    benchmark = get_benchmark(name, {**NUCLEOTIDE_TRANSFORMER_TASKS, **GUE_TASKS}, "task")
+    tasks = {**NUCLEOTIDE_TRANSFORMER_TASKS, **REVISED_NUCLEOTIDE_TRANSFORMER_TASKS, **GUE_TASKS}
+    benchmark = get_benchmark(name, tasks, "task")
     return load_benchmark(name, benchmark, source, None, validation_fraction, seed)

@@ -211,8 +211,12 @@ def _hidden_states(
     Return hidden states number `layer` of a batch, shape `(batch, length, d_model)`, float32, padded on the right.
     """
     tokens = tokenizer(texts, add_special_tokens=False, padding=True, padding_side="right", return_tensors="pt")
-    # The model is causal: padding on the right has no effect, so no mask is needed.
     input_ids = tokens["input_ids"].to(base.device)
+    if base.config.bidirectional:
+        lengths = torch.tensor([[len(text)] for text in texts], device=base.device)
+        mask = torch.arange(input_ids.shape[1], device=base.device) < lengths
+        return base(input_ids=input_ids, attention_mask=mask, output_hidden_states=True).hidden_states[layer].float()
+    # In a causal model, padding on the right has no effect, so no mask is needed.
     if layer == base.config.n_layer:
         return base(input_ids=input_ids).last_hidden_state.float()
 

@@ -1,6 +1,5 @@
 """`hyenadna evaluate-variants`: evaluate scores of labelled variants, such as those of language models."""
 
-import copy
 import hashlib
 import shlex
 from collections import Counter
@@ -13,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from transformers import AutoModelForCausalLM
 
 from ..arguments import CommandParser
+from ..controls import with_controls
 from ..data.fasta import Fasta
 from ..data.files import LABEL_COLUMNS
 from ..data.labelled import MISSING
@@ -36,12 +35,9 @@ from .variants import WINDOW, Variant
 # Factor of each score, so that a higher value means that a variant is more likely positive.
 ORIENTATION = {"llr": -1, "abs_llr": 1, "jsd": 1, "embedding_distance": 1}
 BASELINE = "baseline"  # model name of a column of the table
-CONTROL = "random weights"
 # Labels that need no --positive.
 TRUE = ("1", "true", "yes")
 FALSE = ("0", "false", "no")
-# Fields of a configuration without effect on a model with random weights.
-_OF_TRAINED = ("_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version")
 
 
 @dataclass(kw_only=True)
@@ -273,21 +269,7 @@ def _models(args: EvaluateVariantsArguments) -> dict[str, tuple[Any, Any]]:
         source: load_trained(AutoModelForCausalLM, source, args.dtype, args.tokenizer, args.trust_remote_code)
         for source in args.model
     }
-    if not args.control:
-        return models
-    controls: dict[str, tuple[str, tuple[Any, Any]]] = {}
-    for source, (model, tokenizer) in models.items():
-        fields = {name: value for name, value in model.config.to_dict().items() if name not in _OF_TRAINED}
-        fields = {name: value for name, value in fields.items() if "dropout" not in name}
-        controls.setdefault(repr(sorted(fields.items())), (source, (_with_random_weights(model, args.seed), tokenizer)))
-    names = [CONTROL] if len(controls) == 1 else [f"{CONTROL} ({source})" for source, _ in controls.values()]
-    return models | {name: pair for name, (_, pair) in zip(names, controls.values())}
-
-
-def _with_random_weights(model: Any, seed: int) -> Any:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        return type(model)(copy.deepcopy(model.config)).to(model.dtype).eval()
+    return with_controls(models, args.seed) if args.control else models
 
 
 def _write_part(

@@ -15,6 +15,7 @@ from ..data.biotypes import load_biotypes
 from ..data.chromatin import CHROMATIN_GROUPS, chromatin_from_peaks, load_chromatin_mat
 from ..data.fasta import fasta_files
 from ..data.files import FORMATS, split_paths
+from ..data.labelled import limit_split
 from ..data.named import BENCHMARKS, load_labelled
 from ..data.species import load_species
 from ..errors import InputError
@@ -90,7 +91,7 @@ def prepare(kind: str, name: str, source: str | None, folder: str | None, limit:
         data, split = _load_chromatin(Path(location), name)
     if limit is not None:
         split = f"{split}; limited to {limit:,} per split"
-        data = {part: _limit(name, part, rows, limit) for part, rows in data.items()}
+        data = {part: limit_split(name, part, rows, limit, SPLIT_SEED) for part, rows in data.items()}
     fingerprint = _fingerprint(data)
     prepared = work / f"{name}-{fingerprint[:12]}"
     if "labels" in data["train"].column_names:
@@ -228,17 +229,6 @@ def _describe_split(name: str, location: str, data: Mapping[str, Dataset]) -> st
     if (train, test) == (benchmark.train, benchmark.test):
         return "published split"
     return f"{train:,} / {test:,} of {benchmark.train:,} / {benchmark.test:,} sequences, not the published split"
-
-
-def _limit(name: str, split: str, rows: Dataset, limit: int) -> Dataset:
-    if len(rows) <= limit:
-        return rows
-    if "labels" in rows.column_names:
-        return rows.shuffle(seed=SPLIT_SEED).select(range(limit))
-    try:
-        return rows.train_test_split(train_size=limit, seed=SPLIT_SEED, stratify_by_column="label")["train"]
-    except ValueError as error:
-        raise InputError(f"--limit {limit}: too few for {split} of {name} ({error}).") from error
 
 
 def _sizes(data: Mapping[str, Dataset]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,16 @@ import numpy as np
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import set_seed
 
 from ..data.named import load_labelled
 from ..errors import InputError
-from ..inference.batching import length_bucketed
-from ..inference.embed import embed
 from ..jobs import replace_file, write_text
-from ..model.configuration_hyenadna import HyenaDNAConfig
-from ..training.classifier import ModelArguments, load_classifier, longest_input, words
-from ..training.metrics import class_auroc, classification_metrics
+from ..probing.classifiers import draw_rows, evaluate
+from ..probing.embeddings import pooled_states
+from ..training.classifier import ModelArguments, load_classifier
 from . import steps
 
 PROBES = {
@@ -32,7 +29,6 @@ PROBES = {
     "boosted": lambda: HistGradientBoostingClassifier(random_state=0),
     "forest": lambda: RandomForestClassifier(500, random_state=0, n_jobs=-1),
 }
-MAX_TOKENS = 16_384  # per batch
 
 
 @dataclass
@@ -132,21 +128,7 @@ def score(
         Metrics by name.
     """
     classifier = PROBES[kind]().fit(embedded["train"][rows], labels["train"][rows])
-    probabilities = classifier.predict_proba(embedded["test"])
-    predicted = classifier.classes_[probabilities.argmax(1)]
-    return {
-        **classification_metrics(predicted, labels["test"]),
-        "f1_weighted": float(f1_score(labels["test"], predicted, average="weighted", zero_division=0)),
-        "auroc": class_auroc(probabilities, labels["test"], classifier.classes_),
-    }
-
-
-def draw_rows(labels: np.ndarray, shots: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Draw the indices of `shots` sequences of each class, `draws` times; 0 shots select all sequences."""
-    random = np.random.default_rng(seed)
-    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    for _ in range(draws):
-        yield np.concatenate([random.choice(rows, shots or len(rows), replace=False) for rows in classes])
+    return evaluate(classifier, embedded["test"], labels["test"])
 
 
 def mean_embeddings(model: Any, tokenizer: Any, sequences: Sequence[str], kmer: int | None = None) -> np.ndarray:
@@ -154,7 +136,7 @@ def mean_embeddings(model: Any, tokenizer: Any, sequences: Sequence[str], kmer: 
     Average the last hidden states of any model over all positions but padding; longer inputs are truncated.
 
     Args:
-        model: Model with hidden states.
+        model: Model with hidden states. It is moved to the GPU if there is one.
         tokenizer: Its tokenizer; HyenaDNA gets no special tokens, other models do.
         sequences: DNA sequences.
         kmer: Length in bases of the overlapping words to split them into. Defaults to no splitting.
@@ -163,28 +145,7 @@ def mean_embeddings(model: Any, tokenizer: Any, sequences: Sequence[str], kmer: 
         A float32 array of shape `(sequences, width)`.
     """
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    limit = longest_input(model.config, tokenizer)
-    if model.config.model_type == HyenaDNAConfig.model_type:
-        return np.stack(list(embed(model, tokenizer, [sequence[:limit] for sequence in sequences])))
-    embeddings: list[Any] = [None] * len(sequences)
-    with torch.inference_mode():
-        for numbered in length_bucketed(sequences, lambda text: min(len(text), limit or len(text)), MAX_TOKENS):
-            numbers, texts = zip(*numbered)
-            inputs = tokenizer(
-                [words(text, kmer) for text in texts],
-                padding=True,
-                truncation=limit is not None,
-                max_length=limit,
-                return_tensors="pt",
-            ).to(model.device)
-            output = model.base_model(**inputs)
-            if getattr(output, "last_hidden_state", None) is None:
-                raise InputError(f"--model: {type(model).__name__} has no hidden states to embed with.")
-            mask = inputs["attention_mask"].unsqueeze(-1)
-            means = (output.last_hidden_state.float() * mask).sum(1) / mask.sum(1)
-            for number, vector in zip(numbers, means.cpu().numpy()):
-                embeddings[number] = vector
-    return np.stack(embeddings)
+    return pooled_states(model, tokenizer, sequences, [-1], ["mean"], kmer)[:, 0, 0]
 
 
 def plot_embeddings(

@@ -50,6 +50,7 @@ CALLS = {
     "attribute": Call(
         "--region one:21-40 --fasta {source} --model {model} --out {output} --use_cpu", "genome.fa", "out.bw"
     ),
+    "context": Call("--region one --windows 4 --needle_length 8 --fasta {source} " + SCORES, "genome.fa", "made"),
     "convert": Call("{source} {output} --config {model}/config.json", "model.safetensors", "made"),
     "data": Call("info {source}", "table.csv"),
     "dependency-map": Call("--region one:21-30 --fasta {source} " + SCORES, "genome.fa", "map.npz"),
@@ -64,6 +65,11 @@ CALLS = {
     "finetune": Call("--dataset {source} --model {model} --no_baselines " + TRAINING, "table.csv", "made"),
     "mutagenesis": Call("--region one:21-30 --fasta {source} " + SCORES, "genome.fa", "scores.tsv"),
     "pretrain": Call("--fasta {source} --model {model} --validation two --window 32 " + TRAINING, "genome.fa", "made"),
+    "probe": Call(
+        "--dataset {source} --model {model} --out {output} --classifiers ridge --poolings mean --limit 20 --use_cpu",
+        "table.csv",
+        "made",
+    ),
     "publish": Call("{source} someone/name", "model"),
     "reproduce": Call(
         "local --datasets mine={source} --models small={model} --limit 20 " + TRAINING.replace(" --save_steps 1", ""),

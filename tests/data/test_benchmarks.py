@@ -18,6 +18,7 @@ from hyenadna_hf.data.named import BENCHMARKS, load_labelled
 from hyenadna_hf.data.nucleotide_transformer import (
     GUE_TASKS,
     NUCLEOTIDE_TRANSFORMER_TASKS,
+    REVISED_NUCLEOTIDE_TRANSFORMER_TASKS,
     load_nucleotide_transformer_task,
 )
 from hyenadna_hf.errors import InputError
@@ -184,7 +185,7 @@ def test_tasks_from_fasta(tmp_path):
 
 def test_what_is_known():
     assert len(GENOMIC_BENCHMARKS) == 9 and len(NUCLEOTIDE_TRANSFORMER_TASKS) == 18 and len(GUE_TASKS) == 28
-    assert len(BENCHMARKS) == 9 + 18 + 28
+    assert len(REVISED_NUCLEOTIDE_TRANSFORMER_TASKS) == 18 and len(BENCHMARKS) == 9 + 18 + 18 + 28
     total = {name: known.train + known.test for name, known in GENOMIC_BENCHMARKS.items()}
     assert total["human_ensembl_regulatory"] == 289_061 and total["drosophila_enhancers_stark"] == 6_914
     for name, known in NUCLEOTIDE_TRANSFORMER_TASKS.items():
@@ -193,6 +194,14 @@ def test_what_is_known():
     for split in ("train", "test"):
         parts = sum(getattr(NUCLEOTIDE_TRANSFORMER_TASKS[name], split) for name in promoters)
         assert parts == getattr(all_promoters, split)
+
+
+@pytest.mark.parametrize("name", ["H2AFZ_revised", "enhancers_types_revised"])
+def test_revised_tasks_from_files(tmp_path, name):
+    labels = [2, 0, 1] if name.startswith("enhancers_types") else [1, 0]
+    data = load_nucleotide_transformer_task(name, small(tmp_path, labels, "fna"), 0.2, seed=1)
+    assert data["test"].features["label"].names == sorted(map(str, labels))
+    assert len(data["test"]) == 10 * len(labels) and len(data["validation"]) == 2 * len(labels)
 
 
 HUB_SCRIPT = """
@@ -208,6 +217,7 @@ def shown(data):
 
 loaded = [load_genomic_benchmark("demo_human_or_worm"), load_nucleotide_transformer_task("H3")]
 loaded += [load_nucleotide_transformer_task("tf_0"), load_labelled("human_enhancers_cohn")]
+loaded += [load_labelled("H3K9me3_revised")]
 try:
     load_labelled("H4")
 except InputError as error:
@@ -232,11 +242,18 @@ def test_from_a_hub(tmp_path):
     for split in ("train", "dev", "test"):
         card["configs"][0]["data_files"].append({"split": split, "path": f"human_tf_0/{split}.csv"})
     nt = parquet(tasks, ["sequence", "name", "label", "task"])
+    revised = parquet(
+        [("GGCC", "1", 0, "H3K9me3"), ("TTAA", "2", 1, "H3K9me3"), ("AAAA", "3", 1, "H2AFZ")] * 10,
+        ["sequence", "name", "label", "task"],
+    )
     with serve() as (hub, url):
         hub.repositories = {
             "katarinagresova/Genomic_Benchmarks_demo_human_or_worm": {"main": parts},
             "katarinagresova/Genomic_Benchmarks_human_enhancers_cohn": {"main": parts},
             "InstaDeepAI/nucleotide_transformer_downstream_tasks": {"main": {"train.parquet": nt, "test.parquet": nt}},
+            "InstaDeepAI/nucleotide_transformer_downstream_tasks_revised": {
+                "main": {"train.parquet": revised, "test.parquet": revised}
+            },
             "leannmlindsey/GUE": {"main": {**gue, "README.md": f"---\n{json.dumps(card)}\n---\n".encode()}},
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
@@ -245,10 +262,11 @@ def test_from_a_hub(tmp_path):
         command = [sys.executable, "-c", HUB_SCRIPT]
         result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
-    (worm, h3, tf, cohn), message = json.loads(result.stdout.splitlines()[-1])
+    (worm, h3, tf, cohn, h3k9me3), message = json.loads(result.stdout.splitlines()[-1])
     assert worm["test"] == sorted([["ACGT", "human"], ["TTGA", "worm"]] * 10)
     assert cohn["test"] == sorted([["ACGT", "negative"], ["TTGA", "positive"]] * 10)
     assert h3["test"] == tf["test"] == tf["validation"] == sorted([["ACGT", "0"], ["TTGA", "1"]] * 10)
+    assert h3k9me3["test"] == sorted([["GGCC", "0"], ["TTAA", "1"]] * 10)
     assert [len(split) for split in h3.values()] == [18, 2, 20] and [len(split) for split in tf.values()] == [20] * 3
     assert (
         message == "H4 (InstaDeepAI/nucleotide_transformer_downstream_tasks): it has no task H4; check the repository."

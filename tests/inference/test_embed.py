@@ -133,6 +133,17 @@ def test_half_precision_and_padding_that_was_trained_with():
             assert_near(embedding, expected, tolerance=0.05)
 
 
+@pytest.mark.parametrize("layer", range(3))
+@pytest.mark.parametrize("pooling", ["mean", "last", "none"])
+def test_padding_has_no_effect_on_a_bidirectional_model(layer, pooling):
+    """It would, without a mask: the bases after the last one are part of its context."""
+    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=70, filter_order=16, bidirectional=True)
+    model = randomise(HyenaDNAModel(config)).eval()
+    sequences = ["ACGTTGCA" * 5, "GGATC", "N"]
+    for sequence, vector in zip(sequences, embed(model, TOKENIZER, sequences, pooling, layer), strict=True):
+        assert_near(vector, pooled(hidden_states(sequence, layer, model), pooling))
+
+
 def test_the_model_is_given_back_between_embeddings():
     model = HyenaDNAForCausalLM(CONFIG).train()
     model.hyena.backbone.layers[0].eval()

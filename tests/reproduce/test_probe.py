@@ -5,13 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNATokenizer
 from hyenadna_hf.errors import InputError
-from hyenadna_hf.reproduce.probe import draw_rows, main, mean_embeddings, plot_embeddings, score
+from hyenadna_hf.reproduce.probe import main, mean_embeddings, plot_embeddings, score
 
 
 @pytest.fixture
@@ -52,18 +50,6 @@ def test_bad_arguments(arguments, message, composition, tmp_path):
     with pytest.raises(InputError, match=message):
         main(["--dataset", str(composition), "--output_dir", str(tmp_path / "out"), *arguments])
     assert not (tmp_path / "out").exists()
-
-
-@given(st.lists(st.integers(0, 3), min_size=8, max_size=40), st.integers(0, 5), st.integers(0, 9))
-def test_draws_have_so_many_of_each_class_and_none_twice(labels, shots, seed):
-    labels = np.array(labels)
-    counts = np.unique(labels, return_counts=True)[1]
-    shots = min(shots, counts.min())
-    draws = list(draw_rows(labels, shots, 3, seed))
-    for rows in draws:
-        assert len(set(rows)) == len(rows)
-        assert (np.unique(labels[rows], return_counts=True)[1] == (shots or counts)).all()
-    assert all((a == b).all() for a, b in zip(draws, draw_rows(labels, shots, 3, seed)))
 
 
 def test_embeddings_of_other_models_do_not_see_their_padding():

@@ -1,0 +1,1 @@
+"""Probes: classifiers on frozen embeddings of any Hugging Face model."""
