@@ -62,6 +62,7 @@ METRIC_TITLES = {
     "mcc": "MCC",
     "f1": "macro F1",
     "auroc": "AUROC",
+    "auprc": "AUPRC",
     "pearson": "Pearson",
     "spearman": "Spearman",
     "r2": "R2",

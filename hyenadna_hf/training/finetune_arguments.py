@@ -298,8 +298,17 @@ def _check_token_arguments(args: DataArguments) -> None:
         if given:
             raise InputError(f"--{given}: it belongs to --task token; add that, or omit it.")
         return
-    for name in ("recipe", "sequence_column", "label_column", "label_groups", "max_length", "split_by_similarity"):
-        if getattr(args, name):
+    names = (
+        "dataset",
+        "recipe",
+        "sequence_column",
+        "label_column",
+        "label_groups",
+        "max_length",
+        "split_by_similarity",
+    )
+    for name in names:
+        if getattr(args, name) != getattr(DataArguments(), name):
             raise InputError(f"--{name} {getattr(args, name)}: it has no effect with --task token; omit it.")
 
 

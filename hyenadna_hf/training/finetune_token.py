@@ -121,7 +121,7 @@ def prepare(model_args: ClassifierArguments, data_args: DataArguments, training_
     if tokenizer("ACGTN", add_special_tokens=False)["input_ids"] != list(NUCLEOTIDE_IDS):
         raise InputError(f"--model {model_args.model}: --task token needs HyenaDNA's tokens, one per nucleotide.")
     limit = longest_input(model.config, tokenizer)
-    window = data_args.window or limit
+    window = limit if data_args.window is None else data_args.window
     if window is None or not 1 <= window <= (limit or window):
         raise InputError(f"--window {window}: give 1 to {limit:,} bases, the limit of {model_args.model}.")
     windows = {split: LabelledWindows(genome, labels, pieces, window) for split, pieces in regions.items()}
