@@ -41,6 +41,7 @@ COMMANDS = {
     "few-shot": ("hyenadna_hf.training.few_shot", "classify with a language model after demonstrations"),
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
     "mutagenesis": ("hyenadna_hf.inference.mutagenesis", "score every single-base change of a region"),
+    "predict": ("hyenadna_hf.inference.predict", "predict sequences, or every base, with a fine-tuned model"),
     "pretrain": ("hyenadna_hf.training.pretrain", "train a language model on genomes, nucleotide by nucleotide"),
     "publish": ("hyenadna_hf.hub.publish", "upload a folder to the Hub, with everything needed to load it"),
     "reproduce": ("hyenadna_hf.reproduce.command", "run the experiments of a published table and compare the figures"),

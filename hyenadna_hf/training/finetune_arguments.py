@@ -298,16 +298,8 @@ def _check_token_arguments(args: DataArguments) -> None:
         if given:
             raise InputError(f"--{given}: it belongs to --task token; add that, or omit it.")
         return
-    names = (
-        "dataset",
-        "recipe",
-        "sequence_column",
-        "label_column",
-        "label_groups",
-        "max_length",
-        "split_by_similarity",
-    )
-    for name in names:
+    of_sequences = ("dataset", "recipe", "sequence_column", "label_column", "label_groups", "max_length")
+    for name in (*of_sequences, "split_by_similarity"):
         if getattr(args, name) != getattr(DataArguments(), name):
             raise InputError(f"--{name} {getattr(args, name)}: it has no effect with --task token; omit it.")
 

@@ -90,7 +90,7 @@ def test_metrics_are_those_of_the_saved_model(genome, several, capsys):
         if name != "background":
             areas[name] = average_precision_score(truth[is_base, number], scores[is_base, number])
             assert found[f"auprc_{name}"] == pytest.approx(areas[name], abs=1e-3)
-    assert found["auprc"] == pytest.approx(np.mean(list(areas.values())), abs=1e-3) and found["auprc"] > 0.4
+    assert found["auprc"] == pytest.approx(np.mean(list(areas.values())), abs=1e-3) and found["auprc"] > 0.3
     assert set(token_metric_names(names, several)) == set(found)
     assert results["test"]["position weights, 41 bases"]["auprc"] > results["test"]["frequencies of train"]["auprc"]
     config = AutoModelForTokenClassification.from_pretrained(folder / "out").config
