@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "export-onnx": ("hyenadna_hf.hub.export_onnx", "export a model to ONNX and compare the outputs"),
     "few-shot": ("hyenadna_hf.training.few_shot", "classify with a language model after demonstrations"),
-    "finetune": ("hyenadna_hf.training.finetune", "fine-tune a sequence classifier and compare it with baselines"),
+    "finetune": ("hyenadna_hf.training.finetune", "fine-tune a classifier or regressor and compare it with baselines"),
     "mutagenesis": ("hyenadna_hf.inference.mutagenesis", "score every single-base change of a region"),
     "predict": ("hyenadna_hf.inference.predict", "predict sequences, or every base, with a fine-tuned model"),
     "pretrain": ("hyenadna_hf.training.pretrain", "train a language model on genomes, nucleotide by nucleotide"),

@@ -58,7 +58,7 @@ class PredictArguments(InferenceArguments):
             f"of classes, or {', '.join((*BEDGRAPH, *BIGWIG))}, one value per base."
         }
     )
-    label: str | None = field(
+    target: str | None = field(
         default=None,
         metadata={"help": "Label whose values a bedGraph or bigWig file contains (default: the only one)."},
     )
@@ -96,7 +96,7 @@ def parser() -> CommandParser:
             "--model my_classifier --input sequences.csv --out predictions.tsv --strands both",
             "--model my_regressor --input peaks.bed --fasta ref.fa --out activity.tsv",
             "--model my_annotator --input ref.fa --out exons.bed",
-            "--model my_annotator --input regions.bed --fasta ref.fa --label exon --out exons.bw",
+            "--model my_annotator --input regions.bed --fasta ref.fa --target exon --out exons.bw",
         ],
     )
 
@@ -128,7 +128,7 @@ def main(argv: list[str]) -> dict[str, Any] | None:
 
 
 def _check_output(args: PredictArguments, out: Path, predictor: Predictor) -> None:
-    """Check that format, label, window and stride fit the model."""
+    """Check that format, target, window and stride fit the model."""
     is_track = out.suffix in (*BEDGRAPH, *BIGWIG)
     if predictor.is_per_base == (out.suffix == ".tsv"):
         suffixes = ", ".join((".bed", *BEDGRAPH, *BIGWIG)) if predictor.is_per_base else ".tsv"
@@ -136,12 +136,12 @@ def _check_output(args: PredictArguments, out: Path, predictor: Predictor) -> No
         raise InputError(f"--out {out}: this model predicts {kind}; give a file that ends in {suffixes}.")
     if out.suffix == ".bed" and predictor.problem_type == "regression":
         raise InputError(f"--out {out}: this model predicts numbers; give a file that ends in {', '.join(BIGWIG)}.")
-    if args.label is not None and (not is_track or args.label not in predictor.names):
+    if args.target is not None and (not is_track or args.target not in predictor.names):
         problem = f"the labels are {', '.join(predictor.names)}" if is_track else "only bedGraph and bigWig need it"
-        raise InputError(f"--label {args.label}: {problem}.")
+        raise InputError(f"--target {args.target}: {problem}.")
     foreground = [name for name in predictor.names if name != BACKGROUND]
-    if is_track and args.label is None and len(foreground) > 1:
-        raise InputError(f"--label: {out.name} contains one of {', '.join(foreground)}; choose it.")
+    if is_track and args.target is None and len(foreground) > 1:
+        raise InputError(f"--target: {out.name} contains one of {', '.join(foreground)}; choose it.")
     if not predictor.is_per_base and (args.window or args.stride):
         raise InputError("--window and --stride: this model reads whole sequences; omit them.")
 
@@ -279,7 +279,7 @@ def _columns(args: PredictArguments, out: Path, predictor: Predictor) -> list[in
     """Return the numbers of the labels that the output needs."""
     if out.suffix == ".bed":
         return list(range(len(predictor.names)))
-    label = args.label or next((name for name in predictor.names if name != BACKGROUND), predictor.names[0])
+    label = args.target or next((name for name in predictor.names if name != BACKGROUND), predictor.names[0])
     return [predictor.names.index(label)]
 
 

@@ -130,7 +130,7 @@ def test_tracks_of_bases(data, strands):
     """Windows are stitched in the middle of their overlap; N has no value."""
     folder, _, contig = data
     model = save(folder / "model", HyenaDNAForTokenClassification)
-    options = ["--label", "intron", "--strands", strands, "--window", 50, "--stride", 30]
+    options = ["--target", "intron", "--strands", strands, "--window", 50, "--stride", 30]
     assert predict(folder, "in.bed", "out.bw", "--fasta", folder / "genome.fa", *options) == 0
     expected = np.full(500, np.nan)
     # Half an overlap around each region: windows of chr1 with the part that is kept.
@@ -160,7 +160,7 @@ def test_intervals_of_classes(data, monkeypatch, problem_type):
     for name, text in (("chr1", contig), ("chr2", f"{contig[:7]}NNNN{contig[7:90]}")):
         starts = [*range(0, len(text) - 60, 60), len(text) - 60]
         values = np.full((len(text), 3), np.nan)
-        for start, following in zip(starts, [*starts[1:], len(text)]):
+        for start in starts:
             # Tiles without overlap, except for the last two, which are stitched in the middle of theirs.
             values[start : start + 60] = call(model, text[start : start + 60], problem_type)
         middle = (starts[-1] + starts[-2] + 60) // 2
@@ -235,7 +235,7 @@ def test_an_adapter(data):
     lora = LoraConfig(task_type="SEQ_CLS", target_modules=["in_proj"], modules_to_save=["score"], r=2)
     tuned = get_peft_model(model, lora).eval()
     with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
+        for parameter in tuned.parameters():
             if parameter.requires_grad:
                 parameter.normal_()
     tuned.save_pretrained(folder / "model")
@@ -260,7 +260,7 @@ BASES_OUT = ["--out", "{folder}/out.bw"]
         ),
         ("sequence", ["--out", "{folder}/out.txt"], "the suffix sets the format"),
         ("sequence", ["--window", "10"], "--window and --stride: this model reads whole sequences"),
-        ("sequence", ["--label", "exon"], "--label exon: only bedGraph and bigWig need it"),
+        ("sequence", ["--target", "exon"], "--target exon: only bedGraph and bigWig need it"),
         ("sequence", ["--problem_type", "ranking"], "problem_type is 'ranking'; give one of"),
         ("sequence", ["--strands", "reverse"], "strands='reverse': choose one of forward, both"),
         ("sequence", ["--input", "{folder}/genome.fa"], "chr1 has 500 bases, but the model reads at most 60"),
@@ -273,12 +273,12 @@ BASES_OUT = ["--out", "{folder}/out.bw"]
         ("sequence", ["--input", "{folder}/absent.csv"], "absent.csv"),
         ("sequence", ["--max_tokens", "0"], "max_tokens=0: give at least 1"),
         ("token", [], "this model predicts every base; give a file that ends in .bed"),
-        ("token", BASES_OUT, "--label: out.bw contains one of exon, intron; choose it"),
-        ("token", [*BASES_OUT, "--label", "x"], "--label x: the labels are background, exon, intron"),
-        ("token", [*BASES_OUT, "--label", "exon"], "this model predicts every base; give FASTA, or BED with --fasta"),
+        ("token", BASES_OUT, "--target: out.bw contains one of exon, intron; choose it"),
+        ("token", [*BASES_OUT, "--target", "x"], "--target x: the labels are background, exon, intron"),
+        ("token", [*BASES_OUT, "--target", "exon"], "this model predicts every base; give FASTA, or BED with --fasta"),
         (
             "token",
-            [*BASES_OUT, "--label", "exon", "--input", "{folder}/genome.fa", "--window", "61"],
+            [*BASES_OUT, "--target", "exon", "--input", "{folder}/genome.fa", "--window", "61"],
             "give a window of 1 to 60 bases",
         ),
         ("language model", [], "HyenaDNAForCausalLM has no head for predictions"),
