@@ -163,7 +163,8 @@ def test_a_result_is_the_same_whatever_kills_there_were(context, folder, tmp_pat
         )
         assert found == files and (whole / out).exists()
         for name in files:
-            assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+            expected = (whole / name).read_bytes().replace(str(whole).encode(), str(killed).encode())  # command lines
+            assert (killed / name).read_bytes() == expected, name
 
     def is_done(folder):  # embed would refuse to write over it
         return (folder / out).is_file() and not (folder / f"{out}.partial").exists()
