@@ -55,7 +55,7 @@ from .loss import WeightedLoss, balanced_weights
 from .metrics import REGRESSION_METRICS, metric_names, metrics_of_scores, regression_metrics
 from .optimizer import optimizer_cls_and_kwargs
 from .recipes import RECIPES, print_recipes, recipe_of
-from .regression import TargetScale, output_layer, prepare_outputs
+from .regression import TargetScale, output_layer, prepare_outputs, trained_loss
 from .runs import averaging_callbacks, check_model_arguments, print_where, train, writing
 
 METRIC_TITLES = {
@@ -210,7 +210,9 @@ def prepare(model_args: ClassifierArguments, data_args: DataArguments, training_
     if is_regression:
         is_sharded = bool(training_args.fsdp or training_args.deepspeed)
         loss, targets = model_args.regression_loss or "mse", targets_of(data["train"])
-        scale = prepare_outputs(model, loss, targets, names, is_new=origin != "pretrained", is_sharded=is_sharded)
+        is_trained = origin == "pretrained" and trained_loss(model_args.model) == loss
+        scale = prepare_outputs(model, loss, targets, names, is_trained, is_sharded)
+        origin = "pretrained; new: output layer" if origin == "pretrained" and not is_trained else origin
     tokenizer.padding_side = data_args.padding_side or tokenizer.padding_side
     max_length = _max_length(data_args, model_args, longest_input(model.config, tokenizer))
     collators = _collators(data_args, model_args, tokenizer)

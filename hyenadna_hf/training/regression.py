@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ..errors import InputError
+from ..loading import has_weights, is_adapter, resolve
 from ..model.configuration_hyenadna import HyenaDNAConfig
+
+INITIAL_STD = 0.02  # of the weights of an output layer
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,21 @@ def start_at_rates(layer: nn.Linear, targets: np.ndarray) -> None:
     layer.bias.copy_(torch.as_tensor(rates, dtype=layer.bias.dtype))
 
 
+def trained_loss(source: str) -> str | None:
+    """Return the loss of the regressor that a checkpoint contains; `None` for sizes, baselines and other models."""
+    if not has_weights(source) or is_adapter(source):
+        return None
+    fields, _ = PretrainedConfig.get_config_dict(resolve(source))
+    return fields.get("regression_loss", "mse") if fields.get("problem_type") == "regression" else None
+
+
 def prepare_outputs(
-    model: PreTrainedModel, loss: str, targets: np.ndarray, names: list[str], is_new: bool, is_sharded: bool = False
+    model: PreTrainedModel,
+    loss: str,
+    targets: np.ndarray,
+    names: list[str],
+    is_trained: bool = False,
+    is_sharded: bool = False,
 ) -> TargetScale:
     """
     Prepare the output layer of a regressor for training.
@@ -99,7 +115,7 @@ def prepare_outputs(
         loss: `"mse"` or `"poisson"`.
         targets: Numbers of the train split, shape `(rows, targets)`.
         names: Names of the targets.
-        is_new: Whether the output layer has random weights.
+        is_trained: Whether the output layer predicts such targets already. Otherwise it starts anew.
         is_sharded: Whether weights are sharded among devices. Targets are then not standardised.
 
     Returns:
@@ -109,6 +125,9 @@ def prepare_outputs(
         InputError: If the model has no Poisson loss, or a count is negative.
     """
     layer = output_layer(model, len(names))
+    if layer is not None and not is_trained:
+        nn.init.normal_(layer.weight, std=INITIAL_STD)
+        nn.init.zeros_(layer.bias)
     if loss == "poisson":
         if model.config.model_type != HyenaDNAConfig.model_type:
             raise InputError(
@@ -118,12 +137,12 @@ def prepare_outputs(
         if (targets < 0).any():
             name = names[int((targets < 0).any(0).argmax())]
             raise InputError(f"--regression_loss poisson: {name} has negative values, but counts cannot be; use mse.")
-        if layer is not None and is_new:
+        if layer is not None and not is_trained:
             start_at_rates(layer, targets)
         return TargetScale.units(len(names))
     if layer is None or is_sharded:  # the scale could not be folded into the weights
         return TargetScale.units(len(names))
     scale = TargetScale.of(targets)
-    if not is_new:
+    if is_trained:
         scale.standardise_outputs(layer)
     return scale

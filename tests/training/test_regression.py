@@ -129,6 +129,18 @@ def test_a_trained_regressor_is_trained_further(levels, untrained, tmp_path, los
     np.testing.assert_allclose(predict(second, sequences), predict(first, sequences), rtol=1e-5)
 
 
+def test_the_output_layer_of_another_loss_starts_anew(levels, untrained, tmp_path):
+    """Exponentials of levels near 1,000 would be infinite."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert finetune(levels, untrained, first, "level", "--no_baselines", "--num_train_epochs", 2) == 0
+    options = ["--regression_loss", "poisson", "--no_baselines", "--max_steps", 1, "--learning_rate", 0]
+    assert finetune(levels, first, second, "reads", *options) == 0
+    results = json.loads((second / "results.json").read_text())
+    assert results["start"] == "pretrained; new: output layer"
+    mean = pd.read_csv(levels / "train.csv")["reads"].mean()
+    assert predict(second, ["ACGTTGCA"] * 2).ravel() == pytest.approx(mean, rel=0.5)
+
+
 def test_a_regressor_becomes_a_classifier(levels, untrained, tmp_path):
     first, out = tmp_path / "first", tmp_path / "second"
     assert finetune(levels, untrained, first, "reads", "--regression_loss", "poisson", "--max_steps", 1) == 0
