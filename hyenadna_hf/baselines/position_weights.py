@@ -21,9 +21,12 @@ class PositionWeights:
 
     def __init__(self, labels: int, flank: int = 20, multi_label: bool = False) -> None:
         self.labels, self.flank, self.multi_label = labels, flank, multi_label
-        # Of bases with and without each label; one more of each letter, and of each label, than was counted.
-        self._letters = np.ones((2, labels, 2 * flank + 1, _LETTERS))
-        self._bases = np.ones((2, labels))
+        self._letters: np.ndarray = np.zeros(
+            (labels, 2 * flank + 1, _LETTERS), np.int64
+        )  # around the bases of each label
+        self._all_letters: np.ndarray = np.zeros((2 * flank + 1, _LETTERS), np.int64)
+        self._bases: np.ndarray = np.zeros(labels, np.int64)
+        self._all_bases = 0
 
     def fit(self, examples: Iterable[tuple[np.ndarray, np.ndarray]]) -> "PositionWeights":
         """
@@ -34,18 +37,18 @@ class PositionWeights:
                 `(length, labels)`; -100 is ignored.
         """
         for ids, labels in examples:
-            if not self.multi_label:
-                one_hot = np.eye(self.labels)[np.where(labels == IGNORED, 0, labels)]
-                labels = np.where((labels == IGNORED)[:, None], IGNORED, one_hot)
-            is_used = labels[:, 0] != IGNORED
-            windows = self._windows(ids)[is_used]
-            for number in range(self.labels):
-                has_label = labels[is_used, number] == 1
-                for side, chosen in enumerate((has_label, ~has_label)):
-                    self._bases[side, number] += chosen.sum()
-                    for offset in range(windows.shape[1]):
-                        letters = np.bincount(windows[chosen, offset], minlength=_LETTERS)
-                        self._letters[side, number, offset] += letters
+            is_used = labels.reshape(len(ids), -1)[:, 0] != IGNORED
+            windows, labels = self._windows(ids)[is_used], labels[is_used]
+            groups = [labels[:, i] == 1 for i in range(self.labels)] if self.multi_label else None
+            self._all_bases += len(labels)
+            self._bases += labels.astype(np.int64).sum(0) if groups else np.bincount(labels, minlength=self.labels)
+            for offset, letters in enumerate(windows.T):
+                self._all_letters[offset] += np.bincount(letters, minlength=_LETTERS)
+                if groups:
+                    counts = np.stack([np.bincount(letters[group], minlength=_LETTERS) for group in groups])
+                else:
+                    counts = np.bincount(labels * _LETTERS + letters, minlength=self.labels * _LETTERS)
+                self._letters[:, offset] += counts.reshape(self.labels, _LETTERS)
         return self
 
     def predict(self, ids: np.ndarray) -> np.ndarray:
@@ -59,11 +62,12 @@ class PositionWeights:
             Scores of shape `(length, labels)`: log-odds of each label, or without `multi_label` the logarithm of its
             joint probability with the letters.
         """
-        letters = np.log(self._letters / self._letters.sum(-1, keepdims=True))
-        bases = np.log(self._bases / self._bases.sum(0 if self.multi_label else 1, keepdims=True))
-        weights, prior = letters[0], bases[0]
+        weights, prior = _log_shares(self._letters), np.log(self._bases + 1)
         if self.multi_label:
-            weights, prior = weights - letters[1], prior - bases[1]
+            weights = weights - _log_shares(self._all_letters - self._letters)
+            prior = prior - np.log(self._all_bases - self._bases + 1)
+        else:
+            prior = prior - np.log(self._all_bases + self.labels)
         windows = self._windows(ids)
         offsets = np.arange(windows.shape[1])
         return np.stack([prior[i] + weights[i][offsets, windows].sum(-1) for i in range(self.labels)], axis=-1)
@@ -72,3 +76,8 @@ class PositionWeights:
         """Return the letters around each base, shape `(length, 2 * flank + 1)`; N beyond the ends."""
         padded = np.pad(np.asarray(ids) - _FIRST, self.flank, constant_values=_LETTERS - 1)
         return np.lib.stride_tricks.sliding_window_view(padded, 2 * self.flank + 1)
+
+
+def _log_shares(counts: np.ndarray) -> np.ndarray:
+    """Return logarithms of the shares of letters, with one more of each letter than was counted."""
+    return np.log((counts + 1) / (counts + 1).sum(-1, keepdims=True))

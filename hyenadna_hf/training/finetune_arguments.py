@@ -276,7 +276,7 @@ def check_arguments(model_args: ClassifierArguments, data_args: DataArguments, a
 def _check_task(model_args: ClassifierArguments, data_args: DataArguments, args: FinetuneArguments) -> None:
     if data_args.task not in TASKS:
         raise InputError(f"--task {data_args.task}: choose one of {', '.join(TASKS)}.")
-    _check_token_arguments(data_args)
+    _check_token_arguments(model_args, data_args)
     if data_args.task != "regression":
         if model_args.regression_loss is not None:
             raise InputError(f"--regression_loss {model_args.regression_loss}: add --task regression, or omit it.")
@@ -291,7 +291,7 @@ def _check_task(model_args: ClassifierArguments, data_args: DataArguments, args:
             raise InputError(f"--{name} {value}: only classes have them; omit it with --task regression.")
 
 
-def _check_token_arguments(args: DataArguments) -> None:
+def _check_token_arguments(model_args: ClassifierArguments, args: DataArguments) -> None:
     names = ("fasta", "annotation", "features", "multi_label", "validation", "test", "window")
     if args.task != "token":
         given = next((name for name in names if getattr(args, name)), None)
@@ -299,9 +299,15 @@ def _check_token_arguments(args: DataArguments) -> None:
             raise InputError(f"--{given}: it belongs to --task token; add that, or omit it.")
         return
     of_sequences = ("dataset", "recipe", "sequence_column", "label_column", "label_groups", "max_length")
-    for name in (*of_sequences, "split_by_similarity"):
-        if getattr(args, name) != getattr(DataArguments(), name):
-            raise InputError(f"--{name} {getattr(args, name)}: it has no effect with --task token; omit it.")
+    values = {name: (getattr(args, name), getattr(DataArguments(), name)) for name in of_sequences}
+    values |= {
+        name: (getattr(model_args, name), getattr(ClassifierArguments(), name))
+        for name in ("kmer", "classifier_pooling", "special_tokens_mode")
+    }
+    values["split_by_similarity"] = args.split_by_similarity, False
+    for name, (value, default) in values.items():
+        if value != default:
+            raise InputError(f"--{name} {value}: it has no effect with --task token; omit it.")
 
 
 def check_metric(args: FinetuneArguments, names: list[str]) -> None:

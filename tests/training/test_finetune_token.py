@@ -113,6 +113,7 @@ def test_metrics_are_those_of_the_saved_model(genome, several, capsys):
         (["--window", "0"], "--window 0: "),
         (["--model", "cnn"], "--model cnn"),
         (["--dataset", "absent"], "--dataset absent: it has no effect with --task token"),
+        (["--kmer", "3"], "--kmer 3: it has no effect with --task token"),
         (["--label_column", "x"], "--label_column x: it has no effect with --task token"),
         (["--regression_loss", "mse"], "--regression_loss mse: add --task regression"),
         (["--metric_for_best_model", "auprc_background"], "choose one of loss, f1, auprc, auprc_at, auprc_gc"),
