@@ -16,6 +16,7 @@ from .fasta import Fasta
 from .intervals import Interval, read_bed
 from .sequence import IGNORED, token_ids
 from .source import ANNOTATION, BED, DAMAGED_GZIP, open_packed, regular_file
+from .track_labels import TrackLabels
 
 BACKGROUND = "background"
 _N = VOCABULARY["N"]
@@ -46,6 +47,7 @@ class BaseLabels:
 
     Attributes:
         names: Names of the labels.
+        problem_type: `"single_label_classification"` or `"multi_label_classification"`.
         contigs: Contigs that have intervals, in the order of the genome.
 
     Raises:
@@ -55,6 +57,7 @@ class BaseLabels:
 
     def __init__(self, path: str | Path, fasta: Fasta, classes: Sequence[str] = (), multi_label: bool = False) -> None:
         self.path, self.multi_label = path, multi_label
+        self.problem_type = f"{'multi' if multi_label else 'single'}_label_classification"
         rows = [row for row in _read(path, fasta) if not classes or row.name in classes]
         present = {row.name for row in rows}
         missing = [name for name in classes if name not in present]
@@ -115,10 +118,17 @@ class LabelledWindows(Dataset):
         regions: Regions to tile.
         window: Bases in a window.
         max_n: Largest fraction of bases other than A, C, G and T in a window.
+        only_whole: Leave out shorter windows.
     """
 
     def __init__(
-        self, fasta: Fasta, labels: BaseLabels, regions: Collection[Interval], window: int, max_n: float = 0.5
+        self,
+        fasta: Fasta,
+        labels: "BaseLabels | TrackLabels",
+        regions: Collection[Interval],
+        window: int,
+        max_n: float = 0.5,
+        only_whole: bool = False,
     ) -> None:
         self.fasta, self.labels = fasta, labels
         tiles = [
@@ -126,6 +136,8 @@ class LabelledWindows(Dataset):
             for region in regions
             for start in range(region.start, region.end, window)
         ]
+        if only_whole:
+            tiles = [tile for tile in tiles if tile.end - tile.start == window]
         self.windows = [tile for tile in tiles if (self._ids(tile) == _N).mean() <= max_n]
 
     def _ids(self, window: Interval) -> np.ndarray:

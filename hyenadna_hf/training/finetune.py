@@ -166,7 +166,7 @@ def finetune(
     Raises:
         InputError: If the data, the model or an argument is invalid.
     """
-    if data_args.task == "token":
+    if data_args.task in ("token", "track"):
         from .finetune_token import finetune_token  # which imports this module
 
         return finetune_token(model_args, data_args, training_args)

@@ -15,7 +15,7 @@ from .recipes import find_recipe, recipe_of
 from .runs import RunArguments, check_run_folder, check_trainer_arguments
 
 RESULTS_FILE = "results.json"
-TASKS = ("classification", "regression", "token")
+TASKS = ("classification", "regression", "token", "track")
 
 
 @dataclass
@@ -63,8 +63,8 @@ class DataArguments:
     task: str = field(
         default="classification",
         metadata={
-            "help": "classification; regression, for labels that are numbers; or token, to classify every base by the "
-            "intervals of --annotation."
+            "help": "classification; regression, for labels that are numbers; token, to classify every base by the "
+            "intervals of --annotation; or track, to predict the values of --bigwig."
         },
     )
     recipe: str | None = field(
@@ -86,7 +86,7 @@ class DataArguments:
         },
     )
     fasta: str | None = field(
-        default=None, metadata={"help": "For --task token: the genome as FASTA, plain, bgzip or gzip."}
+        default=None, metadata={"help": "For --task token or track: the genome as FASTA, plain, bgzip or gzip."}
     )
     annotation: str | None = field(
         default=None,
@@ -102,19 +102,26 @@ class DataArguments:
         default=False,
         metadata={"help": "For --task token: predict each class by itself, so that classes may overlap."},
     )
+    bigwig: list[str] = field(
+        default_factory=list, metadata={"help": "For --task track: bigWig files of counts or coverage, at least 0."}
+    )
+    bin_size: int = field(default=32, metadata={"help": "For --task track: bases over which values are averaged."})
     validation: list[str] = field(
         default_factory=list,
-        metadata={"help": "For --task token: sequences or regions (chr7 chr9:1-5000000) of the validation split."},
+        metadata={"help": "For --task token or track: sequences or regions (chr7 chr9:1-5000000) for validation."},
     )
     test: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "For --task token: sequences or regions of the test split. The other annotated sequences are train."
+            "help": "For --task token or track: sequences or regions for the test. The other sequences with labels are "
+            "train."
         },
     )
     window: int | None = field(
         default=None,
-        metadata={"help": "For --task token: bases that the model reads at once (default: as many as it can)."},
+        metadata={
+            "help": "For --task token or track: bases that the model reads at once (default: as many as it can)."
+        },
     )
     label_groups: str | None = field(
         default=None,
@@ -277,10 +284,12 @@ def _check_task(model_args: ClassifierArguments, data_args: DataArguments, args:
     if data_args.task not in TASKS:
         raise InputError(f"--task {data_args.task}: choose one of {', '.join(TASKS)}.")
     _check_token_arguments(model_args, data_args)
-    if data_args.task != "regression":
+    if data_args.task not in ("regression", "track"):
         if model_args.regression_loss is not None:
             raise InputError(f"--regression_loss {model_args.regression_loss}: add --task regression, or omit it.")
         return
+    if data_args.task == "track" and model_args.regression_loss not in (None, "poisson"):
+        raise InputError(f"--regression_loss {model_args.regression_loss}: tracks have the Poisson loss; omit it.")
     unsuitable = {
         "class_weights": args.class_weights,
         "label_smoothing_factor": args.label_smoothing_factor,
@@ -288,15 +297,17 @@ def _check_task(model_args: ClassifierArguments, data_args: DataArguments, args:
     }
     for name, value in unsuitable.items():
         if value:
-            raise InputError(f"--{name} {value}: only classes have them; omit it with --task regression.")
+            raise InputError(f"--{name} {value}: only classes have them; omit it with --task {data_args.task}.")
 
 
 def _check_token_arguments(model_args: ClassifierArguments, args: DataArguments) -> None:
-    names = ("fasta", "annotation", "features", "multi_label", "validation", "test", "window")
-    if args.task != "token":
+    of_token, of_track = ("annotation", "features", "multi_label"), ("bigwig",)
+    of_genome = ("fasta", "validation", "test", "window")
+    for names, tasks in ((of_token, ["token"]), (of_track, ["track"]), (of_genome, ["token", "track"])):
         given = next((name for name in names if getattr(args, name)), None)
-        if given:
-            raise InputError(f"--{given}: it belongs to --task token; add that, or omit it.")
+        if given and args.task not in tasks:
+            raise InputError(f"--{given}: it belongs to --task {' or '.join(tasks)}; change --task, or omit it.")
+    if args.task not in ("token", "track"):
         return
     of_sequences = ("dataset", "recipe", "sequence_column", "label_column", "label_groups", "max_length")
     values = {name: (getattr(args, name), getattr(DataArguments(), name)) for name in of_sequences}
@@ -307,7 +318,7 @@ def _check_token_arguments(model_args: ClassifierArguments, args: DataArguments)
     values["split_by_similarity"] = args.split_by_similarity, False
     for name, (value, default) in values.items():
         if value != default:
-            raise InputError(f"--{name} {value}: it has no effect with --task token; omit it.")
+            raise InputError(f"--{name} {value}: it has no effect with --task {args.task}; omit it.")
 
 
 def check_metric(args: FinetuneArguments, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""`hyenadna finetune --task token`: train a classifier of every base on the intervals of an annotated genome."""
+"""`hyenadna finetune --task token` and `--task track`: train on the classes or the values of every base of a genome."""
 
 import json
 import time
@@ -20,6 +20,7 @@ from ..data.fasta import Fasta
 from ..data.intervals import Interval, parse_region
 from ..data.pretraining import subtract_intervals
 from ..data.sequence import IGNORED, NUCLEOTIDE_IDS
+from ..data.track_labels import TrackLabels
 from ..errors import InputError
 from ..hub.card import model_card
 from ..jobs import write_text
@@ -34,7 +35,8 @@ from .finetune_arguments import (
     check_metric,
 )
 from .loss import WeightedLoss, weights_of_counts
-from .metrics import token_metric_names, token_metrics
+from .metrics import REGRESSION_METRICS, regression_metrics, token_metric_names, token_metrics
+from .regression import prepare_outputs, trained_loss
 from .runs import check_model_arguments, print_where, train, writing
 
 FLANK = 20  # bases on either side that the position weight matrices read
@@ -43,7 +45,7 @@ FLANK = 20  # bases on either side that the position weight matrices read
 @dataclass
 class TokenRun:
     """
-    A run of `--task token` that is ready to start.
+    A run of `--task token` or `--task track` that is ready to start.
 
     Attributes:
         model_args: Model arguments of the command.
@@ -58,7 +60,7 @@ class TokenRun:
     model_args: ClassifierArguments
     data_args: DataArguments
     console: Console
-    labels: BaseLabels
+    labels: BaseLabels | TrackLabels
     windows: dict[str, LabelledWindows]
     origin: str
     trainer: FinetuneTrainer
@@ -68,7 +70,7 @@ def finetune_token(
     model_args: ClassifierArguments, data_args: DataArguments, training_args: FinetuneArguments
 ) -> dict[str, Any]:
     """
-    Train a classifier of every base, evaluate it on the windows of the test regions, save it and load it back.
+    Train a model of every base, evaluate it on the windows of the test regions, save it and load it back.
 
     Args:
         model_args: Model arguments.
@@ -102,36 +104,47 @@ def prepare(model_args: ClassifierArguments, data_args: DataArguments, training_
     """
     console = Console(quiet=training_args.process_index > 0)
     check_arguments(model_args, data_args, training_args)
-    if data_args.fasta is None or data_args.annotation is None:
-        raise InputError("--task token: give the genome with --fasta and the intervals with --annotation.")
-    genome = Fasta(data_args.fasta)
-    labels = BaseLabels(data_args.annotation, genome, data_args.features, data_args.multi_label)
+    genome, labels = _read_labels(data_args)
     regions = split_regions(genome, labels, data_args.validation, data_args.test)
-    check_metric(training_args, token_metric_names(labels.names, labels.multi_label))
+    check_metric(training_args, _metric_names(labels))
     set_seed(training_args.seed)
-    problem = "multi_label_classification" if labels.multi_label else "single_label_classification"
+    is_track = isinstance(labels, TrackLabels)
+    fields = {"regression_loss": "poisson"} if is_track else {}
     model, tokenizer, origin = load_classifier(
         model_args,
         labels.names,
         auto_class=AutoModelForTokenClassification,
-        problem_type=problem,
-        **model_args.config_fields(),
+        problem_type=labels.problem_type,
+        **{**model_args.config_fields(), **fields},
     )
     check_model_arguments(training_args, model)
     if tokenizer("ACGTN", add_special_tokens=False)["input_ids"] != list(NUCLEOTIDE_IDS):
-        raise InputError(f"--model {model_args.model}: --task token needs HyenaDNA's tokens, one per nucleotide.")
+        raise InputError(
+            f"--model {model_args.model}: --task {data_args.task} needs HyenaDNA's tokens, one per nucleotide."
+        )
     limit = longest_input(model.config, tokenizer)
     window = limit if data_args.window is None else data_args.window
     if window is None or not 1 <= window <= (limit or window):
         raise InputError(f"--window {window}: give 1 to {limit:,} bases, the limit of {model_args.model}.")
-    windows = {split: LabelledWindows(genome, labels, pieces, window) for split, pieces in regions.items()}
+    if isinstance(labels, TrackLabels) and window % labels.bin_size:
+        if data_args.window is not None:
+            raise InputError(f"--window {window}: give a multiple of --bin_size {labels.bin_size}.")
+        window -= window % labels.bin_size
+    windows = {
+        split: LabelledWindows(genome, labels, pieces, window, only_whole=is_track) for split, pieces in regions.items()
+    }
     empty = next((split for split, pieces in windows.items() if not len(pieces)), None)
     if empty:
-        raise InputError(f"{genome.path}: all windows of the {empty} regions are mostly N; choose other regions.")
+        raise InputError(
+            f"{genome.path}: the {empty} regions have no window of {window:,} bases that is not mostly N; change them."
+        )
     counts, bases = count_labels(windows["train"])
     absent = [name for name, count in zip(labels.names, counts) if not count]
     if absent:
-        raise InputError(f"{labels.path}: the train regions have no base of the class {absent[0]}; change --features.")
+        raise InputError(f"{labels.path}: the train regions have no {absent[0]}; omit it, or choose other regions.")
+    if is_track:
+        is_trained = origin == "pretrained" and trained_loss(model_args.model) == "poisson"
+        prepare_outputs(model, "poisson", (counts / bases)[None], labels.names, is_trained)
     tokenizer.padding_side = data_args.padding_side or tokenizer.padding_side
     collators = (
         TokenCollator(tokenizer),
@@ -140,17 +153,21 @@ def prepare(model_args: ClassifierArguments, data_args: DataArguments, training_
     console.print(
         f"[bold]Data[/bold] {escape(str(labels.path))}: "
         + ", ".join(f"{len(pieces):,} {split}" for split, pieces in windows.items())
-        + f" windows of {window:,} bases; bases in train: "
-        + ", ".join(f"{escape(name)} {count / bases:.2%}" for name, count in zip(labels.names, counts))
+        + f" windows of {window:,} bases; in train: "
+        + ", ".join(
+            f"{escape(name)} {count / bases:{'.4g' if is_track else '.2%'}}"
+            for name, count in zip(labels.names, counts)
+        )
     )
     console.print(f"[bold]Model[/bold] {escape(model_args.model)} ({origin}), {model.num_parameters():,} parameters")
     compute_loss = None
     if training_args.class_weights or training_args.label_smoothing_factor:
-        weights = weights_of_counts(counts, bases, labels.multi_label) if training_args.class_weights else None
+        multi_label = labels.problem_type == "multi_label_classification"
+        weights = weights_of_counts(counts, bases, multi_label) if training_args.class_weights else None
         compute_loss = WeightedLoss(weights, training_args.label_smoothing_factor)
 
     def measure(output: EvalPrediction) -> dict[str, float]:
-        return token_metrics(logits_of(output.predictions), output.label_ids, labels.names)
+        return _measure(labels, logits_of(output.predictions), output.label_ids)
 
     trainer = build_trainer(training_args, model, tokenizer, windows, measure, collators, compute_loss)
     return TokenRun(model_args, data_args, console, labels, windows, origin, trainer)
@@ -177,13 +194,13 @@ def report(run: TokenRun, seconds: float, started: float) -> dict[str, Any]:
         "dataset": str(labels.path),
         "model": model_args.model,
         "start": run.origin,
-        "task": "token",
+        "task": run.data_args.task,
         "seed": args.seed,
         "epochs": round(trainer.state.epoch, 2),
         "weights": describe_weights(args),
         "windows": {name: len(pieces) for name, pieces in run.windows.items()},
         "labels": labels.names,
-        "test": {"model": token_metrics(logits_of(output.predictions), output.label_ids, labels.names)},
+        "test": {"model": _measure(labels, logits_of(output.predictions), output.label_ids)},
         "fit_seconds": {"model": round(seconds, 1)},
     }
     if not trainer.is_world_process_zero():
@@ -195,25 +212,59 @@ def report(run: TokenRun, seconds: float, started: float) -> dict[str, Any]:
     output_dir = Path(args.output_dir)
     write_text(output_dir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     if is_hyenadna(trainer.model):
-        note = f"Fine-tuned from {model_args.model} ({run.origin}) to label every base: {', '.join(labels.names)}."
+        outputs = "rates of" if isinstance(labels, TrackLabels) else "classes"
+        note = f"Fine-tuned from {model_args.model} ({run.origin}) to predict {outputs} {', '.join(labels.names)}"
+        note += " at every base."
         write_text(output_dir / "README.md", model_card(output_dir, output_dir.name, note=note, results=results))
+    shown = REGRESSION_METRICS if isinstance(labels, TrackLabels) else ("f1", "auprc")
     title = f"Held-out test regions: {len(test):,} windows"
-    run.console.print(results_table(results, model_args.model, title, ["f1", "auprc"]))
+    run.console.print(results_table(results, model_args.model, title, shown))
     is_exact = trainer.accelerator.mixed_precision == "no" and args.device.type == "cpu"
     _check_checkpoint(run, output_dir, torch.as_tensor(first), tolerance=1e-4 if is_exact else 0.1)
     print_where(run.console, output_dir, "AutoModelForTokenClassification", started)
     return results
 
 
+def _read_labels(args: DataArguments) -> tuple[Fasta, BaseLabels | TrackLabels]:
+    """Open the genome, and read the labels of its bases."""
+    if args.fasta is None or (args.task == "token" and args.annotation is None):
+        raise InputError("--task token: give the genome with --fasta and the intervals with --annotation.")
+    if args.task == "track" and not args.bigwig:
+        raise InputError("--task track: give the bigWig files with --bigwig.")
+    genome = Fasta(args.fasta)
+    if args.task == "track":
+        if args.bin_size < 1:
+            raise InputError(f"--bin_size {args.bin_size}: give at least 1.")
+        return genome, TrackLabels(args.bigwig, genome, args.bin_size)
+    return genome, BaseLabels(str(args.annotation), genome, args.features, args.multi_label)
+
+
+def _metric_names(labels: BaseLabels | TrackLabels) -> list[str]:
+    if isinstance(labels, TrackLabels):
+        return list(REGRESSION_METRICS[:-1])
+    return token_metric_names(labels.names, labels.multi_label)
+
+
+def _measure(labels: BaseLabels | TrackLabels, outputs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Compute the metrics of outputs for windows; those of tracks for the means of bins."""
+    if isinstance(labels, TrackLabels):
+        outputs, truth = (values.reshape(-1, labels.bin_size, len(labels.names)) for values in (outputs, truth))
+        is_used = truth[..., 0] != IGNORED
+        weights = is_used / np.maximum(is_used.sum(1, keepdims=True), 1)
+        predicted, true = (np.einsum("bp,bpt->bt", weights, values)[is_used.any(1)] for values in (outputs, truth))
+        return regression_metrics(predicted, true, labels.names)
+    return token_metrics(outputs, truth, labels.names)
+
+
 def split_regions(
-    genome: Fasta, labels: BaseLabels, validation: Iterable[str], test: Iterable[str]
+    genome: Fasta, labels: BaseLabels | TrackLabels, validation: Iterable[str], test: Iterable[str]
 ) -> dict[str, list[Interval]]:
     """
     Divide the annotated sequences of a genome into splits.
 
     Args:
         genome: Genome.
-        labels: Labels; sequences without intervals are used only if they are in `validation` or `test`.
+        labels: Labels; sequences without labels are used only if they are in `validation` or `test`.
         validation: Sequences or regions of validation.
         test: Sequences or regions of test.
 
@@ -238,16 +289,16 @@ def split_regions(
 
 
 def count_labels(windows: LabelledWindows) -> tuple[np.ndarray, int]:
-    """Count the bases with each label, and all labelled bases."""
+    """Count the bases with each label, or add up the values of each track, and count all labelled bases."""
     names, bases = windows.labels.names, 0
-    counts: np.ndarray = np.zeros(len(names), np.int64)
+    counts: np.ndarray = np.zeros(len(names))
     for _, labels in _examples(windows):
         if labels.ndim == 1:
             labels = labels[labels != IGNORED]
             counts += np.bincount(labels, minlength=len(names))
         else:
             labels = labels[labels[:, 0] != IGNORED]
-            counts += labels.sum(0, dtype=np.int64)
+            counts += labels.sum(0, dtype=np.float64)
         bases += len(labels)
     return counts, bases
 
@@ -256,26 +307,30 @@ def compare(run: TokenRun) -> dict[str, tuple[dict[str, float], float]]:
     """
     Train baselines on the train windows and score them on the test windows.
 
-    The baselines are the label frequencies of train, and position weight matrices over 41 bases around each base.
+    The baselines are, for tracks, the mean of train; for classes, their frequencies in train, and position weight
+    matrices over 41 bases around each base.
 
     Returns:
         The test metrics of each baseline, and its training time in seconds.
     """
-    names, multi_label = run.labels.names, run.labels.multi_label
-    counts, bases = count_labels(run.windows["train"])
-    frequencies = np.log(np.maximum(counts, 1e-9) / np.maximum(bases - counts if multi_label else bases, 1e-9))
-    truth = [labels for _, labels in _examples(run.windows["test"])]
+    labels, (counts, bases) = run.labels, count_labels(run.windows["train"])
+    truth = [numbers for _, numbers in _examples(run.windows["test"])]
     results = {}
 
     def score(name: str, fit: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> None:
         started = time.monotonic()
         predict = fit()
         outputs = [predict(ids) for ids, _ in _examples(run.windows["test"])]
-        metrics = token_metrics(np.concatenate(outputs), np.concatenate(truth), names)
+        metrics = _measure(labels, np.concatenate(outputs), np.concatenate(truth))
         results[name] = metrics, time.monotonic() - started
 
+    if isinstance(labels, TrackLabels):
+        score("mean of train", lambda: lambda ids: np.tile(counts / bases, (len(ids), 1)))
+        return results
+    others = bases - counts if labels.multi_label else np.full(len(counts), bases)
+    frequencies = np.log(np.maximum(counts, 1e-9) / np.maximum(others, 1e-9))
     score("frequencies of train", lambda: lambda ids: np.tile(frequencies, (len(ids), 1)))
-    weights = PositionWeights(len(names), FLANK, multi_label)
+    weights = PositionWeights(len(labels.names), FLANK, labels.multi_label)
     score(f"position weights, {2 * FLANK + 1} bases", lambda: weights.fit(_examples(run.windows["train"])).predict)
     return results
 

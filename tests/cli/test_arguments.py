@@ -132,10 +132,10 @@ MEANINGS = {
     "strands": "^both: the mean of both strands",
     "stride": r"\b[Bb]ases\b",
     "target": "^Label ",
-    "test": "^(Without --bed|For --task token): sequences or regions",
+    "test": "^(Without --bed|For --task token or track): sequences or regions",
     "tokenizer": "tokenizer",
     "trust_remote_code": "Run code that comes with --model",
-    "validation": "^(Without --bed|For --task token): sequences or regions",
+    "validation": "^(Without --bed|For --task token or track): sequences or regions",
     "window": r"\b[Bb]ases\b",
 }
 

@@ -106,7 +106,7 @@ def test_metrics_are_those_of_the_saved_model(genome, several, capsys):
     [
         (["--test", "chr2:1-50"], "--validation and --test: they overlap"),
         (["--test", "chr1", "chr3"], "cover all annotated sequences"),
-        (["--test", "chr3:1-20"], "all windows of the test regions are mostly N"),
+        (["--test", "chr3:1-20"], "the test regions have no window of 120 bases that is not mostly N"),
         (["--test", "chr9"], "there is no sequence 'chr9'"),
         (["--features", "exon"], "there is no interval of the class 'exon'; its classes are at, gc"),
         (["--window", "121"], "--window 121: give 1 to 120 bases"),
@@ -117,7 +117,7 @@ def test_metrics_are_those_of_the_saved_model(genome, several, capsys):
         (["--label_column", "x"], "--label_column x: it has no effect with --task token"),
         (["--regression_loss", "mse"], "--regression_loss mse: add --task regression"),
         (["--metric_for_best_model", "auprc_background"], "choose one of loss, f1, auprc, auprc_at, auprc_gc"),
-        (["--task", "classification"], "--fasta: it belongs to --task token"),
+        (["--task", "classification"], "--annotation: it belongs to --task token"),
     ],
 )
 def test_bad_input(genome, capsys, options, message):
