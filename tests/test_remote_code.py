@@ -210,6 +210,39 @@ def test_every_folder_loads_by_every_auto_class_with_and_without_the_package(mad
             assert value == pytest.approx(expected[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("auto_class", CLASSIFIERS)
+def test_losses_of_every_problem_type_without_the_package(tmp_path, auto_class):
+    """Classes, several labels, squared error and rates, per sequence and per position."""
+    shape = (2, 3) if auto_class == CLASSIFIERS[0] else (2, 8, 3)
+    cases = {
+        "single_label_classification": {},
+        "multi_label_classification": {},
+        "regression": {},
+        "poisson": {"problem_type": "regression", "regression_loss": "poisson"},
+    }
+    expected, inputs = {}, {"input_ids": torch.arange(7, 11).repeat(2, 2), "attention_mask": torch.ones(2, 8).long()}
+    for name, fields in cases.items():
+        fields = {"problem_type": name, **fields}
+        config = HyenaDNAConfig(d_model=12, n_layer=1, filter_order=16, max_seq_len=20, num_labels=3, **fields)
+        model = randomise(AUTO_CLASSES[auto_class](config)).eval()
+        model.save_pretrained(tmp_path / name)
+        labels = torch.ones(shape[:-1]).long() if name.startswith("single") else torch.ones(shape)
+        labels.view(-1)[0] = -100
+        expected[name] = model(**inputs, labels=labels).loss.item()
+    script = f"""
+inputs = {{"input_ids": torch.arange(7, 11).repeat(2, 2), "attention_mask": torch.ones(2, 8).long()}}
+losses = {{}}
+for name in {list(cases)}:
+    labels = torch.ones({shape[:-1]}).long() if name.startswith("single") else torch.ones({shape})
+    labels.view(-1)[0] = -100
+    model = transformers.{auto_class}.from_pretrained(name, trust_remote_code=True).eval()
+    assert type(model).__module__.startswith("transformers_modules.")
+    losses[name] = model(**inputs, labels=labels).loss.item()
+print(json.dumps(losses))
+"""
+    assert run(script, tmp_path / "cache", folder=tmp_path) == pytest.approx(expected, rel=1e-5)
+
+
 def test_trained_soft_prompts_load_without_the_package(made, tmp_path):
     out = tmp_path / "soft prompts"
     options = ["--dataset", str(made / "data.csv"), "--model", "hyenadna-tiny-1k-chr20", "--use_cpu"]

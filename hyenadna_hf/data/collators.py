@@ -47,7 +47,7 @@ class PaddingCollator:
 
     def _pad(self, rows: list[torch.Tensor], value: int) -> torch.Tensor:
         length, multiple = max(map(len, rows)), self.pad_to_multiple_of or 1
-        padded = rows[0].new_full((len(rows), -(-length // multiple) * multiple), value)
+        padded = rows[0].new_full((len(rows), -(-length // multiple) * multiple, *rows[0].shape[1:]), value)
         for target, row in zip(padded, rows):
             first = len(target) - len(row) if self.tokenizer.padding_side == "left" else 0
             target[first : first + len(row)] = row
@@ -76,6 +76,30 @@ class ClassificationCollator(PaddingCollator):
             labels = torch.stack([torch.as_tensor(example[name]) for example in examples])
             batch["labels"] = labels.float() if labels.dim() > 1 or labels.is_floating_point() else labels.long()
         return batch
+
+
+@dataclass
+class TokenCollator(PaddingCollator):
+    """
+    Collate examples with labels of every position.
+
+    Examples have `input_ids`, and `labels` of shape `(length,)` or `(length, labels)`. Batches have `input_ids`,
+    `attention_mask` and `labels`, padded with -100, of shape `(batch, length)` or `(batch, length, labels)`. On the
+    other strand, labels are in reverse order.
+
+    Args:
+        tokenizer: See [`PaddingCollator`].
+        pad_to_multiple_of: See [`PaddingCollator`].
+        reverse_complement: See [`PaddingCollator`].
+    """
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch, flipped = self._inputs(examples)
+        labels = [
+            _flip_labels(example) if flip else torch.as_tensor(example["labels"])
+            for example, flip in zip(examples, flipped)
+        ]
+        return {**batch, "labels": self._pad(labels, IGNORED)}
 
 
 @dataclass

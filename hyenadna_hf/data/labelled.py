@@ -124,7 +124,7 @@ def check_table(
     Returns:
         The columns `sequence` and `label`; for a table of intervals also `region`, `start` and `end`.
     """
-    label_column = _choose_column(where, table, label_column, LABEL_COLUMNS, "label_column")
+    label_column = choose_column(where, table, label_column, LABEL_COLUMNS, "label_column")
     if not len(table):
         raise InputError(f"{where}: the table contains no row of data.")
     is_intervals = sequence_column is None and not set(SEQUENCE_COLUMNS) & set(table.columns)
@@ -133,7 +133,7 @@ def check_table(
         sequences = fetch_intervals(where, table, reference)
         coordinates = {name: list(table[name]) for name in INTERVAL_COLUMNS}
     else:
-        sequence_column = _choose_column(where, table, sequence_column, SEQUENCE_COLUMNS, "sequence_column")
+        sequence_column = choose_column(where, table, sequence_column, SEQUENCE_COLUMNS, "sequence_column")
         sequences = list(table[sequence_column])
     labels = list(table[label_column])
     _check_labels(where, table.index, labels)
@@ -249,9 +249,10 @@ def _read_hub(source: str) -> dict[str, pd.DataFrame]:
         raise InputError(f"{absent}; it is not a bundled data set ({', '.join(BUNDLED)}); and {error}") from error
 
 
-def _choose_column(
+def choose_column(
     where: str | Path, table: pd.DataFrame, requested: str | None, defaults: Iterable[str], argument: str
 ) -> str:
+    """Return the name of a column: the requested one, or the only one of the defaults that the table has."""
     columns = ", ".join(table.columns)
     if requested is not None:
         if column_name(requested) not in table.columns:

@@ -1,6 +1,7 @@
 """Model cards."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def model_card(
     if results is not None:
         evaluations = [
             EvalResult(
-                task_type="text-classification",
+                task_type=pipeline_tag,
                 dataset_type=Path(results["dataset"]).name,
                 dataset_name=Path(results["dataset"]).name,
                 dataset_split="test",
@@ -77,6 +78,7 @@ def model_card(
                 metric_value=round(value, 4),
             )
             for metric, value in results["test"]["model"].items()
+            if math.isfinite(value)
         ]
     data = ModelCardData(
         library_name="transformers",

@@ -150,7 +150,7 @@ def embed_fasta(arguments: EmbedArguments) -> Path:
         model.config, arguments.pooling, arguments.layer, arguments.max_tokens, arguments.window, arguments.stride
     )
     with Fasta(arguments.fasta) as genome:
-        regions = _regions(genome, arguments.bed)
+        regions = list_regions(genome, arguments.bed)
         if options["window"] is None:
             _check_lengths(arguments.bed or arguments.fasta, regions, model.config.max_seq_len)
         metadata = {
@@ -198,8 +198,17 @@ def _write_part(
     save_array(path, np.concatenate(rows))
 
 
-def _regions(genome: Fasta, bed: str | None) -> list[Region]:
-    """List every sequence of the genome, or the intervals of a BED file."""
+def list_regions(genome: Fasta, bed: str | None) -> list[Region]:
+    """
+    List every sequence of a genome, or the intervals of a BED file.
+
+    Args:
+        genome: Genome.
+        bed: BED file, or `None` for whole sequences.
+
+    Raises:
+        InputError: If the BED file is invalid or empty.
+    """
     if bed is None:
         return [Region(name, name, 0, length, "+") for name, length in genome.lengths.items()]
     regions = []

@@ -82,7 +82,7 @@ def main(argv: list[str]) -> dict[str, Any] | None:
         identity = {"window": window, "stride": stride, "strands": args.strands, "regions": regions}
 
         def parts() -> Iterator[list[Piece]]:
-            return chunks_of(_pieces(fasta, regions, window, stride), _kept_bases, PART_BASES)
+            return chunks_of(pieces_of(fasta, regions, window, stride), kept_bases, PART_BASES)
 
         def make(part: list[Piece], path: Path, advance: Callable[[int], None]) -> None:
             _write_part(path, _score_pieces(likelihood, fasta, part, args.strands), advance)
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> dict[str, Any] | None:
             write(path, _read_parts(job, parts()), fasta.lengths)
 
         with Job(out, identity_of(args, model, tokenizer, **identity), state) as job:
-            job.run(parts(), _count_bases, make, "bases", total)
+            job.run(parts(), count_bases, make, "bases", total)
             job.finish(finish)
     if not state.is_main_process:
         return None
@@ -113,9 +113,9 @@ def _read_parts(job: Job, parts: Iterable[list[Piece]]) -> Iterator[tuple[str, i
     """Yield contig, start and values of each piece from the files of the parts."""
     for number, part in enumerate(parts):
         values = np.load(job.part(number))
-        if len(values) != _count_bases(part):
+        if len(values) != count_bases(part):
             raise WorkError(f"{job.part(number)}: the number of bases does not match the regions; delete this part.")
-        for piece, piece_values in zip(part, np.split(values, np.cumsum([*map(_kept_bases, part)])[:-1])):
+        for piece, piece_values in zip(part, np.split(values, np.cumsum([*map(kept_bases, part)])[:-1])):
             yield piece.contig, piece.keep_start, piece_values
 
 
@@ -158,19 +158,29 @@ def likelihood_track(
     likelihood = BaseLikelihood(model, tokenizer, bos, max_tokens)
     window, stride = likelihood.tile_size(window, stride)
     check_strands(strands)
-    return _score_pieces(likelihood, fasta, _pieces(fasta, regions, window, stride), strands)
+    return _score_pieces(likelihood, fasta, pieces_of(fasta, regions, window, stride), strands)
 
 
-def _kept_bases(piece: Piece) -> int:
+def kept_bases(piece: Piece) -> int:
+    """Return the number of bases of a piece whose values are kept."""
     return piece.keep_end - piece.keep_start
 
 
-def _count_bases(part: Iterable[Piece]) -> int:
-    return sum(map(_kept_bases, part))
+def count_bases(part: Iterable[Piece]) -> int:
+    """Return the number of bases of pieces whose values are kept."""
+    return sum(map(kept_bases, part))
 
 
-def _pieces(fasta: Fasta, regions: Iterable[tuple[str, int, int]], window: int, stride: int) -> Iterator[Piece]:
-    """Yield the pieces of regions, in order."""
+def pieces_of(fasta: Fasta, regions: Iterable[tuple[str, int, int]], window: int, stride: int) -> Iterator[Piece]:
+    """
+    Yield the pieces of regions, in order.
+
+    Args:
+        fasta: Genome.
+        regions: Contig, start and end of each region, 0-based, half-open.
+        window: Bases in a window.
+        stride: Bases from one window to the next.
+    """
     flank = (window - stride) // 2
     for contig, start, end in regions:
         first, last = max(0, start - flank), min(fasta.lengths[contig], end + flank)
@@ -275,9 +285,23 @@ def _regions(args: TrackArguments, fasta: Fasta) -> list[tuple[str, int, int]]:
         return [parse_region(args.region, fasta)[:3]]
     if args.bed is None:
         return [(contig, 0, length) for contig, length in fasta.lengths.items()]
+    return merged_regions(args.bed, fasta)
+
+
+def merged_regions(bed: str, fasta: Fasta) -> list[tuple[str, int, int]]:
+    """
+    Read a BED file as regions.
+
+    Args:
+        bed: The file.
+        fasta: Genome of the file.
+
+    Returns:
+        Contig, start and end, in the order of the genome, each base once.
+    """
     order = {contig: number for number, contig in enumerate(fasta.lengths)}
     merged: list[tuple[str, int, int]] = []
-    intervals = sorted(read_bed(args.bed, fasta), key=lambda interval: (order[interval.name], interval))
+    intervals = sorted(read_bed(bed, fasta), key=lambda interval: (order[interval.name], interval))
     for contig, start, end, *_ in intervals:
         if merged and merged[-1][0] == contig and start <= merged[-1][2]:
             merged[-1] = (contig, merged[-1][1], max(end, merged[-1][2]))

@@ -13,6 +13,7 @@ NO_PREFIX_TUNING = (
     "(PromptTuningConfig) or p-tuning (PromptEncoderConfig)."
 )
 CLASSIFIER_POOLINGS = ("mean", "last", "first", "max")
+REGRESSION_LOSSES = ("mse", "poisson")
 MEMORY = ("auto", "low", "fast")
 
 
@@ -60,6 +61,8 @@ class HyenaDNAConfig(PretrainedConfig):
         classifier_bias: Whether the head `score` has a bias. Defaults to `True`, and to `False` in the config of a
             published classifier.
         classifier_dropout: Dropout on the input of a classification head.
+        regression_loss: Loss of a head with `problem_type="regression"`: `"mse"`, the squared error, or `"poisson"` for
+            counts, whose head predicts the rates of Poisson distributions: the exponentials of its linear layer.
         num_prompt_tokens: Number of valid positions at the start of each row that a sequence classifier excludes from
             pooling, for the length of a soft prompt. The model reads them nevertheless.
         compat_padding: Whether to ignore `attention_mask` and read and pool padding like any token, as published
@@ -115,6 +118,7 @@ class HyenaDNAConfig(PretrainedConfig):
         classifier_pooling: str | None = None,
         classifier_bias: bool | None = None,
         classifier_dropout: float = 0.0,
+        regression_loss: str = "mse",
         num_prompt_tokens: int = 0,
         compat_padding: bool = False,
         memory: str = "auto",
@@ -177,6 +181,9 @@ class HyenaDNAConfig(PretrainedConfig):
             classifier_bias = not published_classifier
         self.classifier_bias = _check_boolean("classifier_bias", classifier_bias)
         self.classifier_dropout = _check_probability("classifier_dropout", classifier_dropout)
+        if regression_loss not in REGRESSION_LOSSES:
+            raise ValueError(f"regression_loss={regression_loss!r}: it must be one of {', '.join(REGRESSION_LOSSES)}.")
+        self.regression_loss = regression_loss
         self.num_prompt_tokens = _check_integer("num_prompt_tokens", num_prompt_tokens, least=0)
         self.compat_padding = _check_boolean("compat_padding", compat_padding)
         self.memory = check_memory(memory)

@@ -36,6 +36,7 @@ from .filter_hyenadna import (
 from .generation_hyenadna import HyenaDNAGenerationMixin
 from .in_place_hyenadna import InPlace  # noqa: F401
 from .longconv_hyenadna import LongConvolution  # noqa: F401
+from .loss_hyenadna import align_labels, predict_outputs, prediction_loss
 from .operator_hyenadna import HyenaDNAOperator  # noqa: F401
 from .padding_hyenadna import Rows, check_traced_length, find_rows, find_sequence_starts, mask_prompt, pool_positions
 from .pieces_hyenadna import Pieces  # noqa: F401
@@ -542,7 +543,9 @@ class HyenaDNAForMaskedLM(HyenaDNALanguageModel):
 
 
 class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
-    """Classifier with one prediction per sequence, from pooled hidden states: see `config.classifier_pooling`."""
+    """
+    Classifier or regressor with one prediction per sequence, from hidden states pooled by `config.classifier_pooling`.
+    """
 
     # The loss is a mean over the batch, which the Trainer scales for gradient accumulation.
     accepts_loss_kwargs = False
@@ -554,6 +557,7 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
         self.hyena = HyenaDNAModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.score = nn.Linear(config.d_model, config.num_labels, bias=config.classifier_bias)
+        self.loss_function = prediction_loss
         self.post_init()
 
     @can_return_tuple
@@ -569,17 +573,17 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """
-        Compute logits of each sequence, and the loss if `labels` are given.
+        Compute the prediction for each sequence, and the loss if `labels` are given.
 
         The arguments not listed here are those of [`HyenaDNAModel.forward`].
 
         Args:
             labels: Integers of shape `(batch,)` for single-label classification; floats of shape `(batch, num_labels)`
-                for multi-label classification (0 or 1) and regression (or `(batch,)` with one label). The task is
-                `config.problem_type`; if that is not set, it is inferred from the labels.
+                for multi-label classification (0 or 1) and regression (or `(batch,)` with one label). -100 is ignored.
+                See [`prediction_loss`] for the problem types.
 
         Returns:
-            `logits` of shape `(batch, num_labels)`, and `loss`.
+            `logits` of shape `(batch, num_labels)`, which for regression are the predicted numbers, and `loss`.
         """
         self._check_kwargs(kwargs)
         inputs = input_ids if inputs_embeds is None else inputs_embeds
@@ -606,16 +610,14 @@ class HyenaDNAForSequenceClassification(HyenaDNAPreTrainedModel):
             valid = attention_mask != 0
         valid = mask_prompt(valid, self.config.num_prompt_tokens)
         pooled = self.pool_positions(hidden, valid, self.config.classifier_pooling)
-        logits = self.score(self.dropout(pooled))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        logits = predict_outputs(self.score(self.dropout(pooled)), self.config)
+        loss = None if labels is None else self.loss_function(logits, labels, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
 
 
 class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
     """
-    Classifier with one prediction per position.
+    Classifier or regressor with one prediction per position.
 
     Each prediction depends on its own and all earlier positions; with `bidirectional=True`, on later ones as well.
     """
@@ -626,6 +628,7 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
         self.hyena = HyenaDNAModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.score = nn.Linear(config.d_model, config.num_labels, bias=config.classifier_bias)
+        self.loss_function = prediction_loss
         self.post_init()
 
     @can_return_tuple
@@ -641,17 +644,20 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
         **kwargs: Any,
     ) -> TokenClassifierOutput:
         """
-        Compute logits of each position, and the loss if `labels` are given.
+        Compute the prediction for each position, and the loss if `labels` are given.
 
         The arguments not listed here are those of [`HyenaDNAModel.forward`].
 
         Args:
-            labels: Class of each position, of shape `(batch, length)`. -100 and masked positions are ignored. With
-                `inputs_embeds`, fewer labels apply to the last positions, since PEFT prepends a soft prompt.
+            labels: Integers of shape `(batch, length)` for single-label classification; floats of shape
+                `(batch, length, num_labels)` for multi-label classification (0 or 1) and regression (or `(batch,
+                length)` with one label). -100 and masked positions are ignored. See [`prediction_loss`] for the problem
+                types. With `inputs_embeds`, fewer labels apply to the last positions, since PEFT prepends a soft
+                prompt.
             kwargs: Arguments of the loss: `num_items_in_batch`, as passed by the Trainer.
 
         Returns:
-            `logits` of shape `(batch, length, num_labels)`, and `loss`.
+            `logits` of shape `(batch, length, num_labels)`, which for regression are the predicted numbers, and `loss`.
         """
         self._check_kwargs(kwargs, "num_items_in_batch")
         loss_kwargs = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
@@ -665,13 +671,11 @@ class HyenaDNAForTokenClassification(HyenaDNAPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        logits = self.score(self.dropout(outputs.last_hidden_state))
+        logits = predict_outputs(self.score(self.dropout(outputs.last_hidden_state)), self.config)
         loss = None
         if labels is not None:
-            if inputs_embeds is not None and labels.shape[1] < logits.shape[1]:
-                labels = F.pad(labels, (logits.shape[1] - labels.shape[1], 0), value=-100)
-            if attention_mask is not None and not self.config.compat_padding:
-                labels = labels.masked_fill(attention_mask == 0, -100)
+            length = labels.shape[1] if inputs_embeds is None else logits.shape[1]
+            labels = align_labels(labels, length, None if self.config.compat_padding else attention_mask)
             loss = self.loss_function(logits, labels, self.config, **loss_kwargs)
         return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
 

@@ -71,15 +71,16 @@ class PackedRows(Rows):
         return self._take(packed, self.place, self.mask, fill)
 
     def clear(self, values: Tensor, fill: Any = 0) -> Tensor:
-        return _fill_masked(values, self.mask, fill)
+        return fill_masked(values, self.mask, fill)
 
     @staticmethod
     def _take(values: Tensor, index: Tensor, valid: Tensor | None, fill: Any) -> Tensor:
         taken = values.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, index.shape)
-        return _fill_masked(taken, valid, fill)
+        return fill_masked(taken, valid, fill)
 
 
-def _fill_masked(values: Tensor, valid: Tensor, fill: Any) -> Tensor:
+def fill_masked(values: Tensor, valid: Tensor, fill: Any) -> Tensor:
+    """Write `fill` where the mask `valid` of shape `(batch, length)` is false in `values`, `(batch, length, ...)`."""
     return values.masked_fill(~valid.reshape(*valid.shape, *[1] * (values.dim() - 2)), fill)
 
 

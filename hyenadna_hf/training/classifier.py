@@ -1,4 +1,4 @@
-"""Load sequence classifiers of any architecture for fine-tuning, with their tokenizers."""
+"""Load classifiers of any architecture for fine-tuning, with their tokenizers."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +38,11 @@ class ModelArguments(LoadingArguments):
 
 
 def load_classifier(
-    model_args: ModelArguments, names: list[str], length: int | None = None, **config_fields: Any
+    model_args: ModelArguments,
+    names: list[str],
+    length: int | None = None,
+    auto_class: Any = AutoModelForSequenceClassification,
+    **config_fields: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
     """
     Load the model and tokenizer of `--model`, with one output per class.
@@ -47,6 +51,7 @@ def load_classifier(
         model_args: Arguments that select the model and the tokenizer.
         names: Class names, in the order of the class numbers.
         length: Longest sequence, in tokens, for baselines with a fixed input length.
+        auto_class: Auto class to load with.
         config_fields: Further configuration fields to set (`problem_type`, `embed_dropout`, ...).
 
     Returns:
@@ -58,9 +63,7 @@ def load_classifier(
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     fields = {**labels, "problem_type": "single_label_classification", **config_fields}
     remote = model_args.trust_remote_code
-    model, origin = load_to_train(
-        AutoModelForSequenceClassification, model_args.model, remote, model_args.from_scratch, length, **fields
-    )
+    model, origin = load_to_train(auto_class, model_args.model, remote, model_args.from_scratch, length, **fields)
     tokenizer = load_tokenizer(
         model_args.model, model_args.tokenizer, remote, model.config, model_args.special_tokens_mode
     )

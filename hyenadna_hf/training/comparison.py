@@ -1,22 +1,25 @@
-"""Compare a fine-tuned classifier with baselines trained and tested on the same sequences."""
+"""Compare a fine-tuned model with baselines trained and tested on the same sequences."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from sklearn.naive_bayes import CategoricalNB
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from ..baselines.cnn import CNNForSequenceClassification
-from ..baselines.kmer import kmer_classifier
+from ..baselines.kmer import kmer_classifier, kmer_regressor
 from ..baselines.named import baseline_config, baseline_tokenizer
 from ..data.collators import ClassificationCollator
 from ..data.sequence import token_ids
-from .metrics import metrics_of_scores
+from .metrics import metrics_of_scores, regression_metrics
 from .optimizer import parameter_groups
+from .regression import TargetScale, start_at_rates
 
 K = 6
 CNN_EPOCHS, CNN_BATCH_SIZE, CNN_LEARNING_RATE, CNN_WEIGHT_DECAY = 3, 32, 1e-3, 0.1
@@ -53,10 +56,47 @@ def compare(
         scorers["position weight matrix"] = partial(_matrix_scores, data)
     if max(lengths) <= LONGEST_FOR_CNN:
         scorers[f"CNN, {CNN_EPOCHS} epochs"] = partial(_cnn_scores, data, max(lengths), device, seed)
+    return _score_all(scorers, partial(metrics_of_scores, labels=target, groups=groups))
+
+
+def compare_regressors(
+    data: DatasetDict, names: Sequence[str], loss: str, device: torch.device, seed: int = 0
+) -> dict[str, tuple[dict[str, float], float]]:
+    """
+    Train regressors on the train split and score them on the test split.
+
+    The baselines are the mean of the train split; ridge regression on 6-mer counts, unless all sequences are shorter;
+    and, up to 10,000 bases, the network of [`compare`] on standardised targets, or with the Poisson loss.
+
+    Args:
+        data: Data set with columns `sequence` and `labels`.
+        names: Names of the targets.
+        loss: Loss of the network: `"mse"` or `"poisson"`.
+        device: Device for training the network.
+        seed: Random seed of the network's weights and batches.
+
+    Returns:
+        The test metrics of each baseline, and its training time in seconds.
+    """
+    train, longest = targets_of(data["train"]), max(len(text) for split in data.values() for text in split["sequence"])
+    scorers: dict[str, Callable[[], np.ndarray]] = {
+        "mean of train": lambda: np.tile(train.mean(0), (len(data["test"]), 1))
+    }
+    if max(map(len, data["train"]["sequence"])) >= K:
+        scorers[f"{K}-mer counts, ridge"] = partial(_ridge_predictions, data)
+    if longest <= LONGEST_FOR_CNN:
+        scorers[f"CNN, {CNN_EPOCHS} epochs"] = partial(_cnn_predictions, data, loss, longest, device, seed)
+    return _score_all(scorers, partial(regression_metrics, labels=targets_of(data["test"]), names=names))
+
+
+def _score_all(
+    scorers: Mapping[str, Callable[[], np.ndarray]], measure: Callable[[np.ndarray], dict[str, float]]
+) -> dict[str, tuple[dict[str, float], float]]:
+    """Return the metrics of the test split, and the training time, of each baseline."""
     results = {}
     for name, score_test_split in scorers.items():
         started = time.monotonic()
-        metrics = metrics_of_scores(score_test_split(), target, groups)
+        metrics = measure(score_test_split())
         results[name] = metrics, time.monotonic() - started
     return results
 
@@ -91,40 +131,83 @@ def _matrix_scores(data: DatasetDict) -> np.ndarray:
     return scores
 
 
+def _ridge_predictions(data: DatasetDict) -> np.ndarray:
+    train = targets_of(data["train"])
+    ridge = kmer_regressor(K).fit(list(data["train"]["sequence"]), train)
+    return ridge.predict(list(data["test"]["sequence"])).reshape(-1, train.shape[1])
+
+
 def _cnn_scores(data: DatasetDict, length: int, device: torch.device, seed: int) -> np.ndarray:
+    targets = targets_of(data["train"])
+    problem = "single_label_classification" if targets.ndim == 1 else "multi_label_classification"
+    classes = data["train"].features["label"].num_classes if targets.ndim == 1 else targets.shape[1]
+    with _seeded(device, seed):
+        model = _build_cnn(length, classes, problem, device)
+        _train_cnn(model, data["train"], targets, device)
+        return _cnn_outputs(model, data["test"], device)
+
+
+def _cnn_predictions(data: DatasetDict, loss: str, length: int, device: torch.device, seed: int) -> np.ndarray:
+    targets = targets_of(data["train"])
+    with _seeded(device, seed):
+        model = _build_cnn(length, targets.shape[1], "regression", device)
+        if loss == "poisson":
+            start_at_rates(model.score, targets)
+            _train_cnn(model, data["train"], targets, device, F.poisson_nll_loss)
+            return np.exp(_cnn_outputs(model, data["test"], device))
+        scale = TargetScale.of(targets)
+        _train_cnn(model, data["train"], scale.standardise(targets), device)
+        scale.restore_outputs(model.score)
+        return _cnn_outputs(model, data["test"], device)
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = _train_cnn(data["train"], length, device)
-        with torch.no_grad():
-            return np.concatenate(
-                [model(**_to_device(device, batch)).logits.cpu().numpy() for batch in _loader(data["test"])]
-            )
+        yield
 
 
-def _train_cnn(split: Dataset, length: int, device: torch.device) -> CNNForSequenceClassification:
-    targets = targets_of(split)
-    problem = "single_label_classification" if targets.ndim == 1 else "multi_label_classification"
-    classes = split.features["label"].num_classes if targets.ndim == 1 else targets.shape[1]
-    config = baseline_config("cnn", length, num_labels=classes, problem_type=problem)
-    model = CNNForSequenceClassification(config).to(device).train()
+def _build_cnn(length: int, labels: int, problem: str, device: torch.device) -> CNNForSequenceClassification:
+    config = baseline_config("cnn", length, num_labels=labels, problem_type=problem)
+    return CNNForSequenceClassification(config).to(device)
+
+
+def _train_cnn(
+    model: CNNForSequenceClassification,
+    split: Dataset,
+    targets: np.ndarray,
+    device: torch.device,
+    compute_loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> None:
+    """Train a network with its own loss, or with that of `compute_loss(logits, labels)`."""
+    model.train()
     optimizer = torch.optim.AdamW(parameter_groups(model, CNN_WEIGHT_DECAY), lr=CNN_LEARNING_RATE)
     steps = CNN_EPOCHS * -(-len(split) // CNN_BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
-    loader = _loader(split, shuffle=True)
+    loader = _loader(split, targets, shuffle=True)
     for _ in range(CNN_EPOCHS):
         for batch in loader:
-            model(**_to_device(device, batch)).loss.backward()
+            batch = _to_device(device, batch)
+            outputs = model(**batch)
+            loss = outputs.loss if compute_loss is None else compute_loss(outputs.logits, batch["labels"])
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-    return model.eval()
+    model.eval()
 
 
-def _loader(split: Dataset, shuffle: bool = False) -> DataLoader:
+@torch.no_grad()
+def _cnn_outputs(model: CNNForSequenceClassification, split: Dataset, device: torch.device) -> np.ndarray:
+    loader = _loader(split, targets_of(split))
+    return np.concatenate([model(**_to_device(device, batch)).logits.cpu().numpy() for batch in loader])
+
+
+def _loader(split: Dataset, targets: np.ndarray, shuffle: bool = False) -> DataLoader:
     """Build a loader of batches of token ids, masks and labels."""
     rows = [
-        {"input_ids": token_ids(sequence), "labels": target}
-        for sequence, target in zip(split["sequence"], targets_of(split))
+        {"input_ids": token_ids(sequence), "labels": target} for sequence, target in zip(split["sequence"], targets)
     ]
     collator = ClassificationCollator(baseline_tokenizer("cnn"))
     return DataLoader(rows, CNN_BATCH_SIZE, shuffle=shuffle, collate_fn=collator)

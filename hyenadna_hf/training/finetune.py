@@ -1,10 +1,11 @@
-"""`hyenadna finetune`: train a sequence classifier with the stock Trainer and evaluate it."""
+"""`hyenadna finetune`: train a sequence classifier or regressor with the stock Trainer and evaluate it."""
 
 import inspect
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,15 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
+    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     set_seed,
 )
 
-from ..data.chromatin import CHROMATIN_GROUPS
 from ..data.collators import ClassificationCollator
 from ..data.leakage import leakage_summary, split_by_similarity
-from ..data.multilabel import is_saved_dataset, load_multilabel_sequences
-from ..data.named import load_labelled
 from ..data.sequence import NUCLEOTIDE_IDS
 from ..errors import InputError
 from ..hub.card import model_card
@@ -40,7 +39,7 @@ from ..loading import is_baseline
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
 from .classifier import load_classifier, longest_input, tokenize, words
-from .comparison import compare, targets_of
+from .comparison import compare, compare_regressors, targets_of
 from .finetune_arguments import (
     RESULTS_FILE,
     ClassifierArguments,
@@ -51,13 +50,24 @@ from .finetune_arguments import (
     parse_arguments,
 )
 from .finetune_arguments import parser as parser
+from .finetune_data import label_columns, load_data
 from .loss import WeightedLoss, balanced_weights
-from .metrics import metric_names, metrics_of_scores
+from .metrics import REGRESSION_METRICS, metric_names, metrics_of_scores, regression_metrics
 from .optimizer import optimizer_cls_and_kwargs
 from .recipes import RECIPES, print_recipes, recipe_of
+from .regression import TargetScale, output_layer, prepare_outputs, trained_loss
 from .runs import averaging_callbacks, check_model_arguments, print_where, train, writing
 
-LABEL_GROUPS = {"deepsea": CHROMATIN_GROUPS}
+METRIC_TITLES = {
+    "mcc": "MCC",
+    "f1": "macro F1",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "r2": "R2",
+    "mse": "MSE",
+}
 
 
 class FinetuneTrainer(Trainer):
@@ -98,6 +108,7 @@ class Run:
         data: Sequences and their labels.
         names: Names of the classes or labels.
         groups: Columns of each group of labels.
+        scale: Scale of the targets in training; `None` for classification.
         origin: Phrase that describes the origin of the weights.
         max_length: Longest input, in tokens.
         tokens: Tokenized sequences.
@@ -110,17 +121,35 @@ class Run:
     data: DatasetDict
     names: list[str]
     groups: Mapping[str, Iterable[int]] | None
+    scale: TargetScale | None
     origin: str
     max_length: int | None
     tokens: DatasetDict
     trainer: FinetuneTrainer
+
+    def predict(self, tokens: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Predict sequences: logits, or numbers in the units of the data, and the labels in the same order."""
+        predicted = self.trainer.predict(tokens)
+        outputs, labels = logits_of(predicted.predictions), predicted.label_ids
+        return (outputs, labels) if self.scale is None else (self.scale.restore(outputs), self.scale.restore(labels))
+
+    @contextmanager
+    def in_units_of_data(self) -> Iterator[None]:
+        """Fold the scale of the targets into the output layer, for saving."""
+        layer = None if self.scale is None else output_layer(self.trainer.model, len(self.names))
+        if self.scale is None or layer is None:
+            yield
+            return
+        self.scale.restore_outputs(layer)
+        yield
+        self.scale.standardise_outputs(layer)
 
 
 def finetune(
     model_args: ClassifierArguments, data_args: DataArguments, training_args: FinetuneArguments
 ) -> dict[str, Any]:
     """
-    Train, evaluate on the test split, save, load the checkpoint back and classify one sequence.
+    Train, evaluate on the test split, save, load the checkpoint back and predict one sequence.
 
     `finetune(*parse_arguments(["--dataset", "my_data", "--recipe", "H3"]))` is equivalent to the command. All arguments
     are checked before anything is written. `output_dir` receives the model, the tokenizer, the code to load them
@@ -137,10 +166,14 @@ def finetune(
     Raises:
         InputError: If the data, the model or an argument is invalid.
     """
+    if data_args.task in ("token", "track"):
+        from .finetune_token import finetune_token  # which imports this module
+
+        return finetune_token(model_args, data_args, training_args)
     started = time.monotonic()
     run = prepare(model_args, data_args, training_args)
     with writing(training_args.output_dir, training_args.process_index == 0):
-        seconds = train(run.trainer)
+        seconds = train(run.trainer, run.in_units_of_data())
         return report(run, seconds, started)
 
 
@@ -158,19 +191,28 @@ def prepare(model_args: ClassifierArguments, data_args: DataArguments, training_
     """
     console = Console(quiet=training_args.process_index > 0)
     check_arguments(model_args, data_args, training_args)
-    data, names = _load(data_args, training_args.seed)
+    data, names = load_data(data_args, training_args.seed)
     if data_args.split_by_similarity:
         fractions = (data_args.validation_fraction, data_args.test_fraction)
         data = split_by_similarity(data, *fractions, training_args.seed)
-    multi_label = "labels" in data["train"].column_names
-    groups = _groups(data_args.label_groups, names, multi_label)
-    check_metric(training_args, metric_names(multi_label, groups))
+    is_regression = data_args.task == "regression"
+    multi_label = not is_regression and "labels" in data["train"].column_names
+    groups = label_columns(data_args.label_groups, names, multi_label)
+    check_metric(training_args, list(REGRESSION_METRICS[:-1]) if is_regression else metric_names(multi_label, groups))
     set_seed(training_args.seed)
     fields = model_args.config_fields()
-    problem_type = "multi_label_classification" if multi_label else "single_label_classification"
     length = data_args.max_length or _longest(data, model_args)
-    model, tokenizer, origin = load_classifier(model_args, names, length, problem_type=problem_type, **fields)
+    model, tokenizer, origin = load_classifier(
+        model_args, names, length, **_problem(model_args, is_regression, multi_label), **fields
+    )
     check_model_arguments(training_args, model)
+    scale = None
+    if is_regression:
+        is_sharded = bool(training_args.fsdp or training_args.deepspeed)
+        loss, targets = model_args.regression_loss or "mse", targets_of(data["train"])
+        is_trained = origin == "pretrained" and trained_loss(model_args.model) == loss
+        scale = prepare_outputs(model, loss, targets, names, is_trained, is_sharded)
+        origin = "pretrained; new: output layer" if origin == "pretrained" and not is_trained else origin
     tokenizer.padding_side = data_args.padding_side or tokenizer.padding_side
     max_length = _max_length(data_args, model_args, longest_input(model.config, tokenizer))
     collators = _collators(data_args, model_args, tokenizer)
@@ -178,7 +220,7 @@ def prepare(model_args: ClassifierArguments, data_args: DataArguments, training_
     console.print(
         f"[bold]Data[/bold] {escape(data_args.dataset)}: "
         + ", ".join(f"{len(split):,} {name}" for name, split in data.items())
-        + (f"; {len(names):,} labels" if multi_label else f"; classes {escape(', '.join(names))}")
+        + f"; {_describe(names, is_regression, multi_label)}"
     )
     # Splits by similarity share no sequences.
     if training_args.process_index == 0 and not data_args.split_by_similarity and (leakage := leakage_summary(data)):
@@ -197,11 +239,22 @@ def prepare(model_args: ClassifierArguments, data_args: DataArguments, training_
         console.print(
             f"{full_length:,} sequences fill the {max_length:,} tokens of the model; longer ones are truncated."
         )
-    if multi_label:
+    if scale is not None:
+        tokens = tokens.map(
+            lambda batch: {"labels": scale.standardise(np.asarray(batch["labels"]))}, batched=True, keep_in_memory=True
+        )
+    if multi_label or scale is not None:
         tokens = tokens.cast_column("labels", Sequence(Value("float32")))  # for the loss
-    loss = _loss(training_args, data["train"], len(names))
-    trainer = _trainer(training_args, model, tokenizer, tokens, groups, collators, loss)
-    return Run(model_args, data_args, console, data, names, groups, origin, max_length, tokens, trainer)
+
+    def measure(output: EvalPrediction) -> dict[str, float]:
+        outputs, labels = logits_of(output.predictions), output.label_ids
+        if scale is not None:
+            outputs, labels = scale.restore(outputs), scale.restore(labels)
+        return _measure(outputs, labels, names, groups, is_regression)
+
+    compute_loss = _loss(training_args, data["train"], len(names))
+    trainer = build_trainer(training_args, model, tokenizer, tokens, measure, collators, compute_loss)
+    return Run(model_args, data_args, console, data, names, groups, scale, origin, max_length, tokens, trainer)
 
 
 def report(run: Run, seconds: float, started: float) -> dict[str, Any]:
@@ -219,34 +272,38 @@ def report(run: Run, seconds: float, started: float) -> dict[str, Any]:
     trainer, model_args = run.trainer, run.model_args
     args, model, test_split = trainer.args, trainer.model, run.data["test"]
     trainer.compute_metrics = None  # meaningless for the single row below
-    test = trainer.predict(run.tokens["test"])
-    first = _logits(trainer.predict(run.tokens["test"].select([0])).predictions)[0]
+    outputs, labels = run.predict(run.tokens["test"])
+    first = run.predict(run.tokens["test"].select([0]))[0][0]
     results: dict[str, Any] = {
         "dataset": run.data_args.dataset,
         "model": model_args.model,
         "start": run.origin,
         "recipe": run.data_args.recipe,
+        "task": run.data_args.task,
         "seed": args.seed,
         "epochs": round(trainer.state.epoch, 2),
-        "weights": f"best {args.metric_for_best_model} on validation" if args.load_best_model_at_end else "last epoch",
+        "weights": describe_weights(args),
         "sequences": {name: len(split) for name, split in run.data.items()},
-        "test": {"model": metrics_of_scores(_logits(test.predictions), test.label_ids, run.groups)},
+        "test": {"model": _measure(outputs, labels, run.names, run.groups, run.scale is not None)},
         "fit_seconds": {"model": round(seconds, 1)},
     }
     if not trainer.is_world_process_zero():
         return results
     if run.data_args.baselines:
-        for name, (metrics, fit_seconds) in compare(run.data, args.device, args.seed, run.groups).items():
+        for name, (metrics, fit_seconds) in _compare(run).items():
             results["test"][name], results["fit_seconds"][name] = metrics, round(fit_seconds, 1)
     results["seconds"] = round(time.monotonic() - started, 1)
     output_dir = Path(args.output_dir)
     write_text(output_dir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     if is_hyenadna(model) and not is_baseline(model_args.model):
         names = ", ".join(run.names) if len(run.names) <= 20 else f"{len(run.names):,} labels"
-        note = f"Fine-tuned from {model_args.model} ({run.origin}) to classify {names}."
+        note = f"Fine-tuned from {model_args.model} ({run.origin}) to {_purpose(run, names)}."
         write_text(output_dir / "README.md", model_card(output_dir, output_dir.name, note=note, results=results))
 
-    run.console.print(_results_table(results, model_args.model, len(test_split)))
+    # Metrics of single targets are in results.json.
+    shown = REGRESSION_METRICS if run.scale is not None else None
+    title = f"Held-out test split: {len(test_split):,} sequences"
+    run.console.print(results_table(results, model_args.model, title, shown))
     # Mixed precision and accelerators round; on a CPU in float32, the checkpoint reproduces the logits exactly.
     is_exact = trainer.accelerator.mixed_precision == "no" and args.device.type == "cpu"
     _check_checkpoint(run, output_dir, torch.as_tensor(first), tolerance=1e-4 if is_exact else 0.1)
@@ -254,39 +311,56 @@ def report(run: Run, seconds: float, started: float) -> dict[str, Any]:
     return results
 
 
+def describe_weights(args: FinetuneArguments) -> str:
+    """Describe the weights that are evaluated and saved."""
+    return f"best {args.metric_for_best_model} on validation" if args.load_best_model_at_end else "last epoch"
+
+
 def is_hyenadna(model: PreTrainedModel) -> bool:
     """Return whether a model is HyenaDNA, and not another model of transformers."""
     return model.config.model_type == HyenaDNAConfig.model_type
 
 
-def _load(args: DataArguments, seed: int) -> tuple[DatasetDict, list[str]]:
-    """Load the data set, with a column `label` or `labels`, and the names of the classes or labels."""
-    fractions = (args.validation_fraction, args.test_fraction, seed)
-    columns = (args.label_column or "").split(",")
-    if len(columns) > 1 or is_saved_dataset(args.dataset):
-        return load_multilabel_sequences(args.dataset, columns, args.sequence_column, *fractions)
-    data = load_labelled(args.dataset, args.sequence_column, args.label_column, *fractions)
-    return data, data["train"].features["label"].names
+def _problem(model_args: ClassifierArguments, is_regression: bool, multi_label: bool) -> dict[str, str]:
+    """Return the configuration fields of a problem, except those that were set."""
+    if is_regression:
+        loss = {} if model_args.regression_loss else {"regression_loss": "mse"}
+        return {"problem_type": "regression", **loss}
+    return {"problem_type": "multi_label_classification" if multi_label else "single_label_classification"}
 
 
-def _groups(source: str | None, names: list[str], multi_label: bool) -> Mapping[str, Iterable[int]] | None:
-    """Return the columns of each group of labels, or `None` without `--label_groups`."""
-    if source is None:
-        return None
-    if not multi_label:
-        raise InputError(f"--label_groups {source}: these sequences have one class each; omit it.")
-    if source in LABEL_GROUPS:
-        deepsea_groups = LABEL_GROUPS[source]
-        if len(names) != sum(map(len, deepsea_groups.values())):
-            raise InputError(f"--label_groups {source}: this data set has {len(names):,} labels, not those of DeepSEA.")
-        return deepsea_groups
-    try:
-        label_groups = json.loads(Path(source).read_text(encoding="utf-8"))
-        return {group: [names.index(label) for label in labels] for group, labels in label_groups.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:  # missing file, not JSON, or unknown label
-        raise InputError(
-            f'--label_groups {source}: give a JSON file {{"group": ["label", ...]}} of the labels ({error}).'
-        ) from error
+def _measure(
+    outputs: np.ndarray,
+    labels: np.ndarray,
+    names: list[str],
+    groups: Mapping[str, Iterable[int]] | None,
+    is_regression: bool,
+) -> dict[str, float]:
+    if is_regression:
+        return regression_metrics(outputs, labels, names)
+    return metrics_of_scores(outputs, labels, groups)
+
+
+def _compare(run: Run) -> dict[str, tuple[dict[str, float], float]]:
+    """Train and test the baselines."""
+    args = run.trainer.args
+    if run.scale is not None:
+        loss = run.model_args.regression_loss or "mse"
+        return compare_regressors(run.data, run.names, loss, args.device, args.seed)
+    return compare(run.data, args.device, args.seed, run.groups)
+
+
+def _describe(names: list[str], is_regression: bool, multi_label: bool) -> str:
+    if is_regression:
+        return f"targets {escape(', '.join(names))}" if len(names) <= 20 else f"{len(names):,} targets"
+    return f"{len(names):,} labels" if multi_label else f"classes {escape(', '.join(names))}"
+
+
+def _purpose(run: Run, names: str) -> str:
+    if run.scale is None:
+        return f"classify {names}"
+    outputs = "rates" if run.model_args.regression_loss == "poisson" else "numbers"
+    return f"predict {names}; its outputs are {outputs} in the units of the data"
 
 
 def _longest(data: DatasetDict, model_args: ClassifierArguments) -> int:
@@ -328,12 +402,12 @@ def _loss(args: FinetuneArguments, train: Dataset, labels: int) -> WeightedLoss 
     return WeightedLoss(weights, args.label_smoothing_factor)
 
 
-def _trainer(
+def build_trainer(
     args: FinetuneArguments,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    tokens: DatasetDict,
-    groups: Mapping[str, Iterable[int]] | None,
+    tokens: Mapping[str, Any],
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]],
     collators: tuple[Any, Any],
     loss: WeightedLoss | None,
 ) -> FinetuneTrainer:
@@ -349,7 +423,7 @@ def _trainer(
         processing_class=tokenizer,
         data_collator=collator,
         train_collator=train_collator,
-        compute_metrics=lambda output: metrics_of_scores(_logits(output.predictions), output.label_ids, groups),
+        compute_metrics=compute_metrics,
         compute_loss_func=loss,
         callbacks=callbacks,
         optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(
@@ -358,17 +432,26 @@ def _trainer(
     )
 
 
-def _logits(predictions: Any) -> np.ndarray:
+def logits_of(predictions: Any) -> np.ndarray:
     # Some architectures return further outputs after the logits.
     return predictions[0] if isinstance(predictions, tuple) else predictions
 
 
-def _results_table(results: dict[str, Any], model: str, size: int) -> Table:
-    table = Table(title=f"Held-out test split: {size:,} sequences")
+def results_table(results: dict[str, Any], model: str, title: str, metrics: Iterable[str] | None = None) -> Table:
+    """
+    Build the table of the test metrics of all models.
+
+    Args:
+        results: Content of `results.json`.
+        model: Name of the fine-tuned model.
+        title: Title of the table.
+        metrics: Metrics to show; the first one sorts the rows. Defaults to all.
+    """
+    table = Table(title=title)
     table.add_column("")
-    metrics = [metric for metric, value in results["test"]["model"].items() if isinstance(value, float)]
+    metrics = list(metrics or (name for name, value in results["test"]["model"].items() if isinstance(value, float)))
     for metric in metrics:
-        table.add_column({"mcc": "MCC", "f1": "macro F1", "auroc": "AUROC"}.get(metric, metric), justify="right")
+        table.add_column(METRIC_TITLES.get(metric, metric), justify="right")
     table.add_column("trained in", justify="right")
     for name, scores in sorted(results["test"].items(), key=lambda item: -item[1][metrics[0]]):
         label = f"{Path(model).name}, {results['start'].partition(';')[0]}" if name == "model" else name
@@ -378,7 +461,7 @@ def _results_table(results: dict[str, Any], model: str, size: int) -> Table:
 
 
 def _check_checkpoint(run: Run, folder: Path, expected_logits: torch.Tensor, tolerance: float) -> None:
-    """Load the checkpoint as a user would, classify one test sequence, and check that the logits are unchanged."""
+    """Load the checkpoint as a user would, predict one test sequence, and check that the outputs are unchanged."""
     example, remote = run.data["test"][0], {"trust_remote_code": run.model_args.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
     model = AutoModelForSequenceClassification.from_pretrained(folder, **remote).eval()
@@ -396,15 +479,22 @@ def _check_checkpoint(run: Run, folder: Path, expected_logits: torch.Tensor, tol
         raise RuntimeError(
             f"The logits of the checkpoint in {folder} differ from those of the trained model by {difference:.3g}."
         )
-    names = model.config.id2label
+    run.console.print(
+        f"Loaded back by AutoModelForSequenceClassification: {example['sequence'][:24]}... is "
+        f"{_describe_prediction(run, logits, example, model.config.id2label)}; its logits differ from the trained "
+        f"model's by {difference:.1e}."
+    )
+
+
+def _describe_prediction(run: Run, outputs: torch.Tensor, example: dict[str, Any], names: Mapping[int, str]) -> str:
+    if run.scale is not None:
+        name, number, truth = names[0], float(outputs[0]), example["labels"][0]
+        return f"[bold]{escape(name)} {number:.4g}[/bold] (truth: {truth:.4g})"
     if "labels" in example:
-        probability, predicted = logits.sigmoid().max(-1)
+        probability, predicted = outputs.sigmoid().max(-1)
         truth = ", ".join(names[number] for number, label in enumerate(example["labels"]) if label) or "none"
     else:
-        probability, predicted = logits.softmax(-1).max(-1)
+        probability, predicted = outputs.softmax(-1).max(-1)
         truth = names[example["label"]]
-    run.console.print(
-        f"Loaded back by AutoModelForSequenceClassification: {example['sequence'][:24]}... is [bold]"
-        f"{escape(names[int(predicted)])}[/bold] with probability {probability:.3f} (truth: {escape(truth)}); "
-        f"its logits differ from the trained model's by {difference:.1e}."
-    )
+    name = names[int(predicted)]
+    return f"[bold]{escape(name)}[/bold] with probability {probability:.3f} (truth: {escape(truth)})"

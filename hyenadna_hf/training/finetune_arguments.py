@@ -15,6 +15,7 @@ from .recipes import find_recipe, recipe_of
 from .runs import RunArguments, check_run_folder, check_trainer_arguments
 
 RESULTS_FILE = "results.json"
+TASKS = ("classification", "regression", "token", "track")
 
 
 @dataclass
@@ -33,10 +34,17 @@ class ClassifierArguments(ModelArguments):
     resid_dropout: float | None = field(
         default=None, metadata={"help": "Dropout on the output of each mixer and MLP, 0 to 1 (default: the model's)."}
     )
+    regression_loss: str | None = field(
+        default=None,
+        metadata={
+            "help": "Loss of --task regression: mse, or poisson for counts, for HyenaDNA models only (default: mse)."
+        },
+    )
 
     def config_fields(self) -> dict[str, Any]:
         """Return the configuration fields that were set."""
-        fields = {name: getattr(self, name) for name in ("classifier_pooling", "embed_dropout", "resid_dropout")}
+        names = ("classifier_pooling", "embed_dropout", "resid_dropout", "regression_loss")
+        fields = {name: getattr(self, name) for name in names}
         return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -52,6 +60,13 @@ class DataArguments:
             "headers >name|label. For several labels per sequence, see --label_column."
         },
     )
+    task: str = field(
+        default="classification",
+        metadata={
+            "help": "classification; regression, for labels that are numbers; token, to classify every base by the "
+            "intervals of --annotation; or track, to predict the values of --bigwig."
+        },
+    )
     recipe: str | None = field(
         default=None,
         metadata={
@@ -65,8 +80,47 @@ class DataArguments:
     label_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column with the classes (default: label, class or target). For several labels per sequence, each "
-            "0 or 1, their columns separated by commas (CTCF,DNase); not needed for a save_to_disk folder with labels."
+            "help": "Column with the classes or numbers (default: label, class or target). For several labels per "
+            "sequence, each 0 or 1, or several numbers, their columns separated by commas (CTCF,DNase); not needed for "
+            "a save_to_disk folder with labels."
+        },
+    )
+    fasta: str | None = field(
+        default=None, metadata={"help": "For --task token or track: the genome as FASTA, plain, bgzip or gzip."}
+    )
+    annotation: str | None = field(
+        default=None,
+        metadata={
+            "help": "For --task token: intervals of classes; BED, whose fourth column is the class, or GTF or GFF3, "
+            "whose third column is. Other bases are background. Strands are ignored."
+        },
+    )
+    features: list[str] = field(
+        default_factory=list, metadata={"help": "For --task token: classes to use, such as exon (default: all)."}
+    )
+    multi_label: bool = field(
+        default=False,
+        metadata={"help": "For --task token: predict each class by itself, so that classes may overlap."},
+    )
+    bigwig: list[str] = field(
+        default_factory=list, metadata={"help": "For --task track: bigWig files of counts or coverage, at least 0."}
+    )
+    bin_size: int = field(default=32, metadata={"help": "For --task track: bases over which values are averaged."})
+    validation: list[str] = field(
+        default_factory=list,
+        metadata={"help": "For --task token or track: sequences or regions (chr7 chr9:1-5000000) for validation."},
+    )
+    test: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "For --task token or track: sequences or regions for the test. The other sequences with labels are "
+            "train."
+        },
+    )
+    window: int | None = field(
+        default=None,
+        metadata={
+            "help": "For --task token or track: bases that the model reads at once (default: as many as it can)."
         },
     )
     label_groups: str | None = field(
@@ -100,8 +154,8 @@ class DataArguments:
     baselines: bool = field(
         default=True,
         metadata={
-            "help": "Compare with the majority class, a linear model on 6-mer counts, a position weight matrix "
-            "and the CNN of GenomicBenchmarks."
+            "help": "Compare with the majority class or the mean, a linear model on 6-mer counts, a position weight "
+            "matrix and the CNN of GenomicBenchmarks."
         },
     )
 
@@ -153,12 +207,14 @@ def parser() -> CommandParser:
     return CommandParser(
         "finetune",
         [ClassifierArguments, DataArguments, FinetuneArguments],
-        "Fine-tune a sequence classifier and compare it with simple baselines on held-out sequences.",
+        "Fine-tune a sequence classifier or regressor and compare it with simple baselines on held-out sequences.",
         "[--dataset DATA] [--model MODEL] [--recipe NAME] [--output_dir FOLDER] [ARGUMENT ...]",
         [
             "",
             "--dataset my_data/ --num_train_epochs 10 --output_dir my_model",
             "--dataset my_data/ --model hyenadna-tiny-1k-seqlen --bf16",
+            "--dataset mpra.tsv --task regression --label_column HepG2,K562",
+            "--task token --fasta hg38.fa --annotation genes.gtf.gz --features exon --validation chr8 --test chr9",
             "--recipe list",
         ],
     )
@@ -219,8 +275,50 @@ def check_arguments(model_args: ClassifierArguments, data_args: DataArguments, a
         raise InputError(f"--class_weights {args.class_weights}: give balanced or omit it.")
     if args.early_stopping_patience is not None and args.early_stopping_patience < 1:
         raise InputError(f"--early_stopping_patience {args.early_stopping_patience}: give at least 1.")
+    _check_task(model_args, data_args, args)
     check_trainer_arguments(args)
     check_run_folder(args, RESULTS_FILE)
+
+
+def _check_task(model_args: ClassifierArguments, data_args: DataArguments, args: FinetuneArguments) -> None:
+    if data_args.task not in TASKS:
+        raise InputError(f"--task {data_args.task}: choose one of {', '.join(TASKS)}.")
+    _check_token_arguments(model_args, data_args)
+    if data_args.task not in ("regression", "track"):
+        if model_args.regression_loss is not None:
+            raise InputError(f"--regression_loss {model_args.regression_loss}: add --task regression, or omit it.")
+        return
+    if data_args.task == "track" and model_args.regression_loss not in (None, "poisson"):
+        raise InputError(f"--regression_loss {model_args.regression_loss}: tracks have the Poisson loss; omit it.")
+    unsuitable = {
+        "class_weights": args.class_weights,
+        "label_smoothing_factor": args.label_smoothing_factor,
+        "label_groups": data_args.label_groups,
+    }
+    for name, value in unsuitable.items():
+        if value:
+            raise InputError(f"--{name} {value}: only classes have them; omit it with --task {data_args.task}.")
+
+
+def _check_token_arguments(model_args: ClassifierArguments, args: DataArguments) -> None:
+    of_token, of_track = ("annotation", "features", "multi_label"), ("bigwig",)
+    of_genome = ("fasta", "validation", "test", "window")
+    for names, tasks in ((of_token, ["token"]), (of_track, ["track"]), (of_genome, ["token", "track"])):
+        given = next((name for name in names if getattr(args, name)), None)
+        if given and args.task not in tasks:
+            raise InputError(f"--{given}: it belongs to --task {' or '.join(tasks)}; change --task, or omit it.")
+    if args.task not in ("token", "track"):
+        return
+    of_sequences = ("dataset", "recipe", "sequence_column", "label_column", "label_groups", "max_length")
+    values = {name: (getattr(args, name), getattr(DataArguments(), name)) for name in of_sequences}
+    values |= {
+        name: (getattr(model_args, name), getattr(ClassifierArguments(), name))
+        for name in ("kmer", "classifier_pooling", "special_tokens_mode")
+    }
+    values["split_by_similarity"] = args.split_by_similarity, False
+    for name, (value, default) in values.items():
+        if value != default:
+            raise InputError(f"--{name} {value}: it has no effect with --task {args.task}; omit it.")
 
 
 def check_metric(args: FinetuneArguments, names: list[str]) -> None:

@@ -24,11 +24,21 @@ def balanced_weights(labels: np.ndarray, classes: int | None = None) -> torch.Te
     """
     labels = np.asarray(labels)
     if labels.ndim == 1:
-        counts = np.bincount(labels, minlength=classes or 0)
-        weights = len(labels) / (len(counts) * np.maximum(counts, 1))
-    else:
-        counts = labels.sum(0, dtype=np.int64)
-        weights = (len(labels) - counts) / np.maximum(counts, 1)
+        return weights_of_counts(np.bincount(labels, minlength=classes or 0), len(labels), multi_label=False)
+    return weights_of_counts(labels.sum(0, dtype=np.int64), len(labels), multi_label=True)
+
+
+def weights_of_counts(counts: np.ndarray, rows: int, multi_label: bool) -> torch.Tensor:
+    """
+    Compute the weights of [`balanced_weights`] from counts.
+
+    Args:
+        counts: Number of rows with each class or label, shape `(labels,)`.
+        rows: Number of rows.
+        multi_label: Whether a row may have several labels.
+    """
+    at_least_one = np.maximum(counts, 1)
+    weights = (rows - counts) / at_least_one if multi_label else rows / (len(counts) * at_least_one)
     return torch.tensor(np.where(counts == 0, 1.0, weights), dtype=torch.float32)
 
 
@@ -37,9 +47,10 @@ class WeightedLoss:
     """
     Cross-entropy with class weights, or binary cross-entropy with a weight for the positives of each label.
 
-    The sum of the weighted losses is divided by the number of labels, not the sum of the weights, so that accumulated
-    and distributed gradients equal those of the whole batch. For use as `compute_loss_func` of the Trainer, which then
-    does not apply its own label smoothing.
+    Labels are those of sequences or of positions, with -100 where there is none. The sum of the weighted losses is
+    divided by the number of labels, not the sum of the weights, so that accumulated and distributed gradients equal
+    those of the whole batch. For use as `compute_loss_func` of the Trainer, which then does not apply its own label
+    smoothing.
 
     Args:
         weights: Result of [`balanced_weights`]. Defaults to 1 for all.
@@ -59,12 +70,15 @@ class WeightedLoss:
     ) -> torch.Tensor:
         logits = outputs["logits"].float()
         weights = None if self.weights is None else self.weights.to(logits.device)
-        if labels.dim() == 1:
-            loss = F.cross_entropy(logits, labels, weights, reduction="sum", label_smoothing=self.label_smoothing)
+        is_ignored = labels == IGNORED
+        if labels.shape == logits.shape[:-1]:
+            smoothing, logits = self.label_smoothing, logits.flatten(0, -2)
+            loss = F.cross_entropy(logits, labels.flatten(), weights, reduction="sum", label_smoothing=smoothing)
         else:
             targets = torch.lerp(labels.float(), logits.new_tensor(0.5), self.label_smoothing)
-            loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum", pos_weight=weights)
-        return loss / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+            losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=weights)
+            loss = losses.masked_fill(is_ignored, 0.0).sum()
+        return loss / ((~is_ignored).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 @dataclass

@@ -1,9 +1,23 @@
-"""Classification metrics."""
+"""Metrics of classification and regression."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, roc_auc_score
+from scipy.special import softmax
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    matthews_corrcoef,
+    mean_squared_error,
+    r2_score,
+    roc_auc_score,
+)
+
+from ..data.sequence import IGNORED
+
+REGRESSION_METRICS = ("pearson", "spearman", "r2", "mse")
 
 
 def classification_metrics(
@@ -47,6 +61,89 @@ def multilabel_metrics(
         "f1": float(f1_score(labels, np.asarray(scores) > 0, average="macro", zero_division=0)),
         **(auroc_by_group(scores, labels, groups) if groups else {}),
     }
+
+
+def regression_metrics(predictions: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """
+    Compute metrics of regression over a whole split.
+
+    Args:
+        predictions: Predicted numbers, shape `(rows, targets)`.
+        labels: True numbers, shape `(rows, targets)`.
+        names: Names of the targets.
+
+    Returns:
+        `pearson` and `spearman`, the correlations; `r2`, the coefficient of determination; and `mse`, the mean squared
+        error: with several targets, their means over the targets, and each as `METRIC_NAME`. A correlation is 0 if all
+        predictions are equal, like the Matthews coefficient, and NaN, like R2, if all labels are equal.
+    """
+    predictions, labels = np.asarray(predictions, float), np.asarray(labels, float)
+    by_target = [_target_metrics(predictions[:, i], labels[:, i]) for i in range(len(names))]
+    metrics = {metric: float(np.mean([target[metric] for target in by_target])) for metric in REGRESSION_METRICS}
+    if len(names) > 1:
+        metrics |= {
+            f"{metric}_{name}": target[metric]
+            for metric in REGRESSION_METRICS
+            for name, target in zip(names, by_target)
+        }
+    return metrics
+
+
+def _target_metrics(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    has_labels = np.ptp(labels) > 0
+    correlation = 0.0 if has_labels else float("nan")
+    is_varied = has_labels and np.ptp(predictions) > 0
+    return {
+        "pearson": float(pearsonr(predictions, labels)[0]) if is_varied else correlation,
+        "spearman": float(spearmanr(predictions, labels)[0]) if is_varied else correlation,
+        "r2": float(r2_score(labels, predictions)) if has_labels else float("nan"),
+        "mse": float(mean_squared_error(labels, predictions)),
+    }
+
+
+def token_metrics(scores: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """
+    Compute metrics of the classification of positions over a whole split.
+
+    Args:
+        scores: Logits, shape `(..., labels)`.
+        labels: Class numbers of shape `(...)`, or zeros and ones of shape `(..., labels)`; -100 is ignored.
+        names: Names of the labels.
+
+    Returns:
+        Macro-averaged `f1` of the class with the highest score, or of each label at a logit threshold of 0; `auprc`,
+        the mean area under the precision-recall curve (average precision) over the labels; and `auprc_NAME` for each
+        label. The first class, the background, has none. Areas of labels that never occur are NaN and do not enter
+        the mean.
+    """
+    multi_label = labels.shape == scores.shape
+    scores = scores.reshape(-1, len(names))
+    is_used = labels.reshape(len(scores), -1)[:, 0] != IGNORED
+    scores = scores[is_used]
+    if multi_label:
+        labels = labels.reshape(-1, len(names))[is_used]
+        truth, f1 = labels, f1_score(labels, scores > 0, average="macro", zero_division=0)
+        columns = range(len(names))
+    else:
+        labels = labels.reshape(-1)[is_used]
+        truth, columns = labels[:, None] == np.arange(len(names)), range(1, len(names))
+        f1 = f1_score(labels, scores.argmax(-1), labels=np.arange(len(names)), average="macro", zero_division=0)
+        scores = softmax(scores.astype(float), axis=-1)
+    areas = {
+        names[i]: float(average_precision_score(truth[:, i], scores[:, i])) if truth[:, i].any() else float("nan")
+        for i in columns
+    }
+    known = [area for area in areas.values() if not np.isnan(area)]
+    return {
+        "f1": float(f1),
+        "auprc": float(np.mean(known)) if known else float("nan"),
+        **{f"auprc_{name}": area for name, area in areas.items()},
+    }
+
+
+def token_metric_names(names: Sequence[str], multi_label: bool) -> list[str]:
+    """List the metrics of [`token_metrics`] for which higher is better."""
+    return ["f1", "auprc", *(f"auprc_{name}" for name in (names if multi_label else names[1:]))]
 
 
 def metrics_of_scores(

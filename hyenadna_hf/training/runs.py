@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,12 +200,13 @@ def writing(folder: str | Path, first: bool = True) -> Iterator[None]:
             raise
 
 
-def train(trainer: Trainer) -> float:
+def train(trainer: Trainer, saving: AbstractContextManager[None] | None = None) -> float:
     """
     Train from the start or from the checkpoint to resume from, and save the model.
 
     Args:
         trainer: Trainer of the run.
+        saving: Context to save the trained model in.
 
     Returns:
         The training time in seconds.
@@ -214,7 +215,8 @@ def train(trainer: Trainer) -> float:
     if checkpoint is not None and 0 < max_steps <= _load_state(checkpoint).get("global_step", 0):
         trainer.get_train_dataloader = list  # no batches, otherwise the Trainer makes one more step
     result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
+    with saving or nullcontext():
+        trainer.save_model()
     return result.metrics["train_runtime"]
 
 

@@ -134,8 +134,11 @@ MEANINGS = {
     "special_tokens_mode": "^Special tokens",
     "strands": "^both: the mean of both strands",
     "stride": r"\b[Bb]ases\b",
+    "target": "^Label ",
+    "test": "^(Without --bed|For --task token or track): sequences or regions",
     "tokenizer": "tokenizer",
     "trust_remote_code": "Run code that comes with --model",
+    "validation": "^(Without --bed|For --task token or track): sequences or regions",
     "window": r"\b[Bb]ases\b",
 }
 

@@ -13,7 +13,13 @@ import pytest
 from transformers import set_seed
 
 from hyenadna_cli import COMMANDS, main
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf import (
+    HyenaDNAConfig,
+    HyenaDNAForCausalLM,
+    HyenaDNAForSequenceClassification,
+    HyenaDNAForTokenClassification,
+    HyenaDNATokenizer,
+)
 from hyenadna_hf.jobs import locked
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489")
@@ -64,6 +70,7 @@ CALLS = {
     "few-shot": Call(PROMPTS + " --tuning_samples 0", "table.csv", "made"),
     "finetune": Call("--dataset {source} --model {model} --no_baselines " + TRAINING, "table.csv", "made"),
     "mutagenesis": Call("--region one:21-30 --fasta {source} " + SCORES, "genome.fa", "scores.tsv"),
+    "predict": Call("--input {source} --model {classifier} --out {output} --use_cpu", "table.csv", "out.tsv"),
     "pretrain": Call("--fasta {source} --model {model} --validation two --window 32 " + TRAINING, "genome.fa", "made"),
     "probe": Call(
         "--dataset {source} --model {model} --out {output} --classifiers ridge --poolings mean --limit 20 --use_cpu",
@@ -87,6 +94,10 @@ FORMATS = {  # besides those above
     "embed, npy": Call(CALLS["embed"].words, "genome.fa", "out.npy", replaces=False),
     "embed, h5ad": Call(CALLS["embed"].words, "genome.fa", "out.h5ad", replaces=False),
     "mutagenesis, plot": Call(CALLS["mutagenesis"].words + " --plot {output}.png", "genome.fa", "scores.tsv"),
+    "predict, bed": Call("--input {source} --model {annotator} --out {output} --use_cpu", "genome.fa", "out.bed"),
+    "predict, bigwig": Call(
+        "--input {source} --model {annotator} --target LABEL_1 --out {output} --use_cpu", "genome.fa", "out.bw"
+    ),
     "score-variants, vcf": Call(CALLS["score-variants"].words, "variants.vcf", "out.vcf"),
     "score-variants, vcf.gz": Call(CALLS["score-variants"].words, "variants.vcf", "out.vcf.gz"),
     "track, bedgraph": Call(CALLS["track"].words, "genome.fa", "out.bedgraph"),
@@ -110,10 +121,13 @@ def good(tmp_path_factory):
     """A folder with good inputs of all kinds, small and real."""
     folder, rng = tmp_path_factory.mktemp("good"), random.Random(0)
     set_seed(0)
-    HyenaDNAForCausalLM(HyenaDNAConfig(d_model=8, n_layer=1, filter_order=8, max_seq_len=64)).save_pretrained(
-        folder / "model"
-    )
-    HyenaDNATokenizer(model_max_length=64).save_pretrained(folder / "model")
+    sizes = {"d_model": 8, "n_layer": 1, "filter_order": 8, "max_seq_len": 64}
+    HyenaDNAForCausalLM(HyenaDNAConfig(**sizes)).save_pretrained(folder / "model")
+    config = HyenaDNAConfig(**sizes, num_labels=2, problem_type="single_label_classification")
+    HyenaDNAForSequenceClassification(config).save_pretrained(folder / "classifier")
+    HyenaDNAForTokenClassification(config).save_pretrained(folder / "annotator")
+    for name in ("model", "classifier", "annotator"):
+        HyenaDNATokenizer(model_max_length=64).save_pretrained(folder / name)
     (folder / "model.safetensors").write_bytes((folder / "model" / "model.safetensors").read_bytes())
     contigs = {name: "".join(rng.choices("ACGT", k=300)) for name in ("one", "two")}
     (folder / "genome.fa").write_text("".join(f">{name}\n{bases}\n" for name, bases in contigs.items()))
@@ -141,7 +155,8 @@ def snapshot(folder):
 
 def argv(name, good, source, output):
     """The command line with paths; they have no blanks."""
-    paths = {"model": good / "model", "genome": good / "genome.fa", "source": source, "output": output}
+    models = {name: good / name for name in ("model", "classifier", "annotator")}
+    paths = {**models, "genome": good / "genome.fa", "source": source, "output": output}
     return [name.split(",")[0], *{**CALLS, **FORMATS}[name].words.format(**paths).split()]
 
 

@@ -1,7 +1,6 @@
 """Commands that are killed at random moments and started again, against runs that nothing has interrupted."""
 
 import multiprocessing
-import os
 import random
 import shutil
 import signal
@@ -14,14 +13,20 @@ import torch
 from reference import randomise
 from safetensors.torch import load_file
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf import (
+    HyenaDNAConfig,
+    HyenaDNAForCausalLM,
+    HyenaDNAForSequenceClassification,
+    HyenaDNAForTokenClassification,
+    HyenaDNATokenizer,
+)
 from hyenadna_hf.training.runs import last_whole_checkpoint
 
 KILLS = 20
 # Modules that are loaded once, in the process that all others are forked from.
 MODULES = (
-    *("inference.dependency_map", "inference.embed_fasta", "inference.evaluate_variants", "inference.mutagenesis"),
-    *("inference.score_variants", "inference.tracks"),
+    *("inference.attribute", "inference.dependency_map", "inference.embed_fasta", "inference.evaluate_variants"),
+    *("inference.mutagenesis", "inference.predict", "inference.score_variants", "inference.tracks"),
     "training.pretrain",
 )
 
@@ -44,7 +49,11 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     config = HyenaDNAConfig(d_model=16, n_layer=2, max_seq_len=130, filter_order=16, embed_dropout=0.0)
     randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / "model")
-    HyenaDNATokenizer().save_pretrained(folder / "model")
+    config.num_labels, config.problem_type = 2, "single_label_classification"
+    randomise(HyenaDNAForSequenceClassification(config)).save_pretrained(folder / "classifier")
+    randomise(HyenaDNAForTokenClassification(config)).save_pretrained(folder / "annotator")
+    for name in ("model", "classifier", "annotator"):
+        HyenaDNATokenizer().save_pretrained(folder / name)
     rng = random.Random(0)
     contig = "".join(rng.choices("ACGT", k=20_000))
     (folder / "genome.fa").write_text(f">chr1\n{contig}\n>chr2\n{contig[:5000][::-1]}\n")
@@ -57,6 +66,12 @@ def folder(tmp_path_factory):
     (folder / "in.vcf").write_text(header + "".join(lines))
     intervals = (rng.randrange(19_900) for _ in range(2000))
     (folder / "in.bed").write_text("".join(f"chr1\t{start}\t{start + 100}\n" for start in intervals))
+    (folder / "regions.bed").write_text("".join(f"chr1\t{at}\t{at + 50}\n" for at in range(100, 4100, 100)))
+    rows = [f"{contig[at : at + 100]},{at}\n" for at in range(0, 19_900, 10)]
+    (folder / "in.csv").write_text("sequence,number\n" + "".join(rows))
+    rows = [line.split("\t")[:5] for line in lines[:200]]
+    rows = [f"{name},{at},{ref},{alt},{number % 2}\n" for number, (name, at, _, ref, alt) in enumerate(rows)]
+    (folder / "variants.csv").write_text("chrom,pos,ref,alt,label\n" + "".join(rows))
     return folder
 
 
@@ -100,19 +115,29 @@ def check_with_kills(start, whole, killed, compare, is_done=lambda folder: False
             results += 1
 
 
+# Module, file or folder to write, and options, in which the files of `folder` stand for their paths.
+GENOME = ["--fasta", "genome.fa", "--model", "model"]
+EVALUATE = ["--table", "variants.csv", "--label_column", "label", "--bootstrap", "20", "--window", "100"]
 INFERENCE = {
-    "score-variants, TSV": ("score_variants", "out.tsv", ["--vcf", "in.vcf", "--window", "100"]),
-    "score-variants, VCF": ("score_variants", "out.vcf.gz", ["--vcf", "in.vcf", "--window", "100"]),
-    "mutagenesis": ("mutagenesis", "out.tsv", ["--region", "chr1:1001-1200", "--window", "100"]),
-    "dependency-map": ("dependency_map", "out.npz", ["--region", "chr1:1001-1100", "--window", "120"]),
-    "track, bedGraph": ("tracks", "out.bg", ["--window", "100"]),
-    "track, bigWig": ("tracks", "out.bw", ["--window", "100"]),
-    "embed, Parquet": ("embed_fasta", "out.parquet", ["--bed", "in.bed"]),
-    "embed, NumPy": ("embed_fasta", "out.npy", ["--bed", "in.bed"]),
+    "attribute": ("attribute", "out.bw", [*GENOME, "--bed", "regions.bed", "--method", "input_x_gradient"]),
+    "dependency-map": ("dependency_map", "out.npz", [*GENOME, "--region", "chr1:1001-1100", "--window", "120"]),
+    "embed, NumPy": ("embed_fasta", "out.npy", [*GENOME, "--bed", "in.bed"]),
+    "embed, Parquet": ("embed_fasta", "out.parquet", [*GENOME, "--bed", "in.bed"]),
+    "evaluate-variants": ("evaluate_variants", "made", [*GENOME, *EVALUATE]),
+    "mutagenesis": ("mutagenesis", "out.tsv", [*GENOME, "--region", "chr1:1001-1200", "--window", "100"]),
+    "predict, BED": ("predict", "out.bed", ["--input", "genome.fa", "--model", "annotator"]),
+    "predict, bigWig": ("predict", "out.bw", ["--input", "genome.fa", "--model", "annotator", "--target", "LABEL_1"]),
+    "predict, TSV": ("predict", "out.tsv", ["--input", "in.csv", "--model", "classifier"]),
+    "score-variants, TSV": ("score_variants", "out.tsv", [*GENOME, "--vcf", "in.vcf", "--window", "100"]),
+    "score-variants, VCF": ("score_variants", "out.vcf.gz", [*GENOME, "--vcf", "in.vcf", "--window", "100"]),
+    "track, bedGraph": ("tracks", "out.bg", [*GENOME, "--window", "100"]),
+    "track, bigWig": ("tracks", "out.bw", [*GENOME, "--window", "100"]),
 }
 SMALL_PARTS = {
     "dependency_map.PART_TOKENS": 3000,
     "embed_fasta.PART_BASES": 5000,
+    "evaluate_variants.PART_BASES": 2000,
+    "predict.PART_BASES": 2000,
     "score_table.PART_BASES": 2000,
     "tracks.PART_BASES": 1000,
 }
@@ -122,24 +147,27 @@ SMALL_PARTS = {
 @pytest.mark.parametrize("command", INFERENCE)
 def test_a_result_is_the_same_whatever_kills_there_were(context, folder, tmp_path, command):
     module, out, options = INFERENCE[command]
-    options = [str(folder / word) if word.startswith("in.") else word for word in options]
-    common = ["--fasta", str(folder / "genome.fa"), "--model", str(folder / "model"), "--use_cpu", "true", *options]
+    options = [str(folder / word) if (folder / word).exists() else word for word in options]
 
     def start(folder):
         folder.mkdir(exist_ok=True)
-        argv = [*common, "--out", str(folder / out)]
+        argv = [*options, "--use_cpu", "true", "--out", str(folder / out)]
         process = context.Process(target=run, args=(f"inference.{module}", SMALL_PARTS, argv))
         process.start()
         return process
 
     def compare(whole, killed):
-        files = sorted(os.listdir(whole))
-        assert sorted(os.listdir(killed)) == files and out in files
+        files, found = (
+            sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+            for folder in (whole, killed)
+        )
+        assert found == files and (whole / out).exists()
         for name in files:
-            assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+            expected = (whole / name).read_bytes().replace(str(whole).encode(), str(killed).encode())  # command lines
+            assert (killed / name).read_bytes() == expected, name
 
     def is_done(folder):  # embed would refuse to write over it
-        return (folder / out).exists() and not (folder / f"{out}.partial").exists()
+        return (folder / out).is_file() and not (folder / f"{out}.partial").exists()
 
     check_with_kills(start, tmp_path / "whole", tmp_path / "killed", compare, is_done)
 

@@ -6,7 +6,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyenadna_hf.data.multilabel import is_saved_dataset, load_multilabel_sequences
+from hyenadna_hf.data.multilabel import is_saved_dataset, load_multilabel_sequences, load_regression_sequences
 from hyenadna_hf.errors import InputError
 
 TABLE = pd.DataFrame(
@@ -96,3 +96,23 @@ def test_labels_that_are_called_like_columns_that_readers_look_for(tmp_path):
     data, names = load_multilabel_sequences(tmp_path, ["Class", "Target"])
     assert names == ["Class", "Target"] and data["test"]["sequence"][:] == TABLE["seq"].tolist()
     assert data["test"]["labels"][:] == [[1, 1], [0, 1], [0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("columns, names", [([], ["label"]), (["b", "a"], ["b", "a"])])
+def test_numbers_to_predict(tmp_path, columns, names):
+    table = TABLE.assign(label=[0.5, -1e3, 7, 2], a=[1, 2, 3, 4], b=["1e-3", "2", "3", "4"])
+    for split in ("train", "dev", "test"):
+        table.to_csv(tmp_path / f"{split}.csv", index=False)
+    data, found = load_regression_sequences(tmp_path, columns)
+    assert found == names
+    assert data["test"]["labels"][:] == table[names].astype(float).to_numpy().tolist()
+    data.save_to_disk(tmp_path / "saved")
+    saved, numbers = load_regression_sequences(tmp_path / "saved")
+    assert saved["test"]["labels"][:] == data["test"]["labels"][:] and numbers == list("01"[: len(names)])
+
+
+@pytest.mark.parametrize("value", ["", "x", "inf", "nan"])
+def test_targets_that_are_no_numbers(tmp_path, value):
+    TABLE.assign(label=["1", "2", value, "3"]).to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(InputError, match=f"row 3: label is '{value}'; targets of a regression must be finite numbers"):
+        load_regression_sequences(tmp_path)

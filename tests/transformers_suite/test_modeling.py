@@ -1,10 +1,13 @@
 import shutil
 import unittest
+import warnings
 from pathlib import Path
 from unittest.mock import patch
 
+import torch
 import transformers
 from transformers.models.auto import modeling_auto
+from transformers.testing_utils import torch_device
 from transformers_suite.stand_ins import PIPELINE_TESTS, GenerationTesterMixin
 from transformers_tests import test_pipeline_mixin
 from transformers_tests.test_configuration_common import ConfigTester
@@ -77,6 +80,24 @@ class HyenaDNAModelTest(ModelTesterMixin, GenerationTesterMixin, PipelineTesterM
 
     def test_config(self):
         ConfigTester(self, config_class=HyenaDNAConfig, d_model=16).run_common_tests()
+
+    def test_problem_types_of_positions(self):
+        """transformers tests those of sequences; here, in the same way, those of positions."""
+        for problem_type, dtype, num_labels in (
+            ("multi_label_classification", torch.float, 2),
+            ("single_label_classification", torch.long, 2),
+            ("regression", torch.float, 1),
+        ):
+            config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+            config.problem_type, config.num_labels = problem_type, num_labels
+            model = HyenaDNAForTokenClassification(config).to(torch_device).train()
+            shape = inputs["input_ids"].shape
+            labels = torch.ones(shape if dtype == torch.long else (*shape, num_labels), dtype=dtype)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # such as one on broadcast labels
+                loss = model(**{**inputs, "labels": labels.to(torch_device)}).loss
+            loss.backward()
+            self.assertTrue(torch.isfinite(loss))
 
     def _prepare_config_and_inputs_for_retain_grad_hidden_states_attentions(self):
         # With a mask, hidden states are copies with the positions put back.

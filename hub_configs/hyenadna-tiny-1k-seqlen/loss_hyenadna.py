@@ -1,0 +1,1 @@
+../../hyenadna_hf/model/loss_hyenadna.py
