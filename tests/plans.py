@@ -1,6 +1,5 @@
 """Plans for tests: every path, in pieces small enough for short inputs to have several."""
 
-
 from hyenadna_hf.model.plan_hyenadna import Plan
 from hyenadna_hf.model.tuning_hyenadna import TUNING
 
