@@ -118,7 +118,7 @@ def find(folder: str | Path, name: str) -> str:
         path for path in (sorted(folder.iterdir()) if folder.is_dir() else ()) if _stem(path) in (name, f"test_{name}")
     ]
     if len(single) != 1:
-        raise InputError(f"--data {folder}: there is no folder {name}, nor files {name}_train and {name}_test in it.")
+        raise InputError(f"--data {folder}: the folder contains neither {name} nor {name}_train and {name}_test.")
     return str(single[0])
 
 
@@ -238,7 +238,7 @@ def _limit(name: str, split: str, rows: Dataset, limit: int) -> Dataset:
     try:
         return rows.train_test_split(train_size=limit, seed=SPLIT_SEED, stratify_by_column="label")["train"]
     except ValueError as error:
-        raise InputError(f"--limit {limit}: too few for {split} of {name} ({error}).") from error
+        raise InputError(f"--limit {limit}: this is too small for {split} of {name} ({error}).") from error
 
 
 def _sizes(data: Mapping[str, Dataset]) -> dict[str, int]:

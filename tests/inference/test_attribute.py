@@ -139,18 +139,18 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
 @pytest.mark.parametrize(
     "options, message",
     [
-        ([], "--region and --bed: give one of them."),
-        (["--region", "20:1-9", "--bed", "x.bed"], "--region and --bed: give one of them."),
+        ([], "--region and --bed: give exactly one of them."),
+        (["--region", "20:1-9", "--bed", "x.bed"], "--region and --bed: give exactly one of them."),
         (["--region", "20:1-41"], "20:1-41: chr20:1-41 has 41 bases; this model reads 2 to 40."),
         (
             ["--region", "20:1-9", "--target", "acceptor"],
-            "target='acceptor': the targets of this model are other, donor",
+            "target='acceptor': unknown target; choose one of other, donor",
         ),
-        (["--region", "20:1-9", "--method", "lime"], "method='lime': it is one of"),
+        (["--region", "20:1-9", "--method", "lime"], "method='lime': choose one of"),
         (["--region", "20:1-9", "--out", "out.npz"], "--out out.npz: the suffix sets the format"),
         (["--region", "20:1-9", "--strands", "reverse"], "strands='reverse': choose one of forward, both"),
         (["--region", "20:1-9", "--max_tokens", "0"], "--max_tokens 0: give 1 or more."),
-        (["--bed", "overlap"], "two intervals overlap at chr20:30; a track has one value a base."),
+        (["--bed", "overlap"], "two intervals overlap at chr20:30, but a track has one value per base; merge them."),
         (["--region", "20:1-9", "--steps", "0"], "references=2, steps=0: give 1 or more of each."),
     ],
 )

@@ -144,7 +144,7 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
 
 def test_parts_that_are_damaged_are_not_installed(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "save_array", lambda path, array, save=command.save_array: save(path, array[1:]))
-    with pytest.raises(WorkError, match="its parts have other rows than the region; delete it"):
+    with pytest.raises(WorkError, match="the parts do not match the region; delete this folder"):
         main(arguments(folder, "chr20:31-60", tmp_path / "map.npz"))
     assert not (tmp_path / "map.npz").exists()
 
@@ -162,7 +162,7 @@ def test_parts_cover_a_region_once(length, monkeypatch):
     [
         ("chr20:0-5", [], "'chr20:0-5' is outside chr20"),
         ("chr1:1-5", [], "there is no sequence 'chr1'"),
-        ("chr20:1-31", [], "--window 30: the region has 31 bases; give a smaller one or a larger window."),
+        ("chr20:1-31", [], "--window 30: the region has 31 bases; give a larger window or a smaller region."),
         ("chr20:1-5", ["--window", "41"], "it has 41 bases, but the model reads 40 at once"),
         ("chr20:1-5", ["--out", "map.csv"], "--out map.csv: the suffix sets the format"),
         ("chr20:1-5", ["--plot", "map.bmp"], "--plot map.bmp: the suffix sets the format"),

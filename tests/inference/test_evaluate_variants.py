@@ -284,25 +284,25 @@ def test_a_published_table_that_the_hub_does_not_give(folder, tmp_path, monkeypa
 @pytest.mark.parametrize(
     "options, message",
     [
-        ([], "table.csv: there is no column label, class, target; name one by --label_column"),
-        (["--label_column", "species"], "--label_column species: there is no column 'species' in the table; its"),
-        (["--label_column", "kind"], "--label_column kind: name the positive labels by --positive, of a, b, c."),
-        (["--label_column", "kind", "--positive", "z"], "--positive z: column kind has no such label; there are a, b"),
+        ([], "table.csv: there is no column label, class, target; set --label_column"),
+        (["--label_column", "species"], "--label_column species: the table has no column 'species'; its"),
+        (["--label_column", "kind"], "--label_column kind: the labels are a, b, c; set --positive to"),
+        (["--label_column", "kind", "--positive", "z"], "--positive z: column kind has no such label; choose"),
         (["--label_column", "kind", "--positive", "a", "b", "c"], "--label_column kind: all variants are positive"),
-        (["--target_column", "kind"], "--target_column kind: row 1 holds "),
-        (["--target_column", "effect", "--positive", "a"], "--positive a: it needs --label_column."),
-        ([*LABELS, "--baselines", "group"], "--baselines group: row 1 holds "),
-        ([*LABELS, "--group_column", "exon"], "--group_column exon: there is no column 'exon'"),
-        ([*LABELS, "--score", "lr"], "--score lr: it is one of llr, abs_llr, jsd, embedding_distance."),
+        (["--target_column", "kind"], "--target_column kind: row 1 contains "),
+        (["--target_column", "effect", "--positive", "a"], "--positive a: this requires --label_column"),
+        ([*LABELS, "--baselines", "group"], "--baselines group: row 1 contains "),
+        ([*LABELS, "--group_column", "exon"], "--group_column exon: the table has no column 'exon'"),
+        ([*LABELS, "--score", "lr"], "--score lr: choose one of llr, abs_llr, jsd, embedding_distance."),
         ([*LABELS, "--score", "llr", "llr"], "--score llr: it is given twice"),
         ([*LABELS, "--bootstrap", "-1"], "--bootstrap -1: give a number of samples"),
         ([*LABELS, "--window", "67"], "window=67: give 2 to 66 bases"),
         ([*LABELS, "--model", "./absent"], "--model ./absent: cannot be loaded"),
         ([*LABELS, "--model", "hyenadna-tiny-1k-remag"], "--model hyenadna-tiny-1k-remag: lm_head.weight and"),
         ([*LABELS, "--table", "absent.csv"], "absent.csv: there is no such file"),
-        ([*LABELS, "--table", "text.csv"], "text.csv: there is no column 'chrom' in the table; its columns are"),
-        ([*LABELS, "--table", "empty.csv"], "empty.csv: there is not one variant in it."),
-        ([*LABELS, "--table", "zero.csv"], "zero.csv, row 2: the position '0' is no whole number from 1."),
+        ([*LABELS, "--table", "text.csv"], "text.csv: the table has no column 'chrom'; its columns are"),
+        ([*LABELS, "--table", "empty.csv"], "empty.csv: the table contains no variant."),
+        ([*LABELS, "--table", "zero.csv"], "zero.csv, row 2: the position '0' is invalid; it must be"),
         ([*LABELS, "--table", "broken.vcf"], "broken.vcf: "),
         ([*LABELS, "--fasta", "absent.fa"], "absent.fa: there is no such file"),
         ([*LABELS, "--out", "text.csv"], "--out text.csv: this is a file; name a folder."),
@@ -324,7 +324,7 @@ def test_bad_input_leaves_nothing(folder, tmp_path, monkeypatch, options, messag
 def test_columns_in_any_case():
     table = pd.DataFrame({"Kind": [], "kind": [], "POS": []})
     assert find_column("t", table, "kind") == "kind" and find_column("t", table, "pos") == "POS"
-    with pytest.raises(InputError, match="--label_column KIND: there are 2 columns 'KIND'"):
+    with pytest.raises(InputError, match="--label_column KIND: the table has 2 columns 'KIND'"):
         find_column("t", table, "KIND", "label_column")
 
 

@@ -131,7 +131,7 @@ def test_local_table(untrained, tmp_path, monkeypatch, capsys):
     result["metrics"]["accuracy"] = 0.125
     done.write_text(json.dumps(result))
     more = ["--models", f"small={untrained}", "no/such-model", "gpt-pretrained", "--seeds", "1"]
-    with pytest.raises(WorkError, match="5 cells have no result; .*/table.md has the reasons") as failed:
+    with pytest.raises(WorkError, match="5 cells have no result; .*/table.md lists the reasons") as failed:
         main([*arguments[:3], f"absent={tmp_path / 'absent'}", *arguments[3:], *more])
     assert failed.value.result == {"table": "local", "output_dir": str(out), "missing": 5}
     lines = {(line["row"], line["model"]): line for line in read_table(out)}

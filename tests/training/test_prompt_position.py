@@ -425,12 +425,12 @@ def test_what_cannot_be_placed_is_refused(make_model, config):
         with pytest.raises(ValueError, match=message):
             PlacedPromptConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, **options)
     model = with_prompt(make_model(HyenaDNAForCausalLM, config))
-    with pytest.raises(ValueError, match="position_ids: a soft prompt has one place in a row"):
+    with pytest.raises(ValueError, match="position_ids: soft prompts do not support sequences that share a row"):
         model(input_ids=torch.tensor([[7, 8, 9, 7]]), position_ids=torch.tensor([[0, 1, 0, 1]]))
     gpt = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=16, n_positions=32))
     with pytest.raises(ValueError, match="this is a gpt2 model.*use PromptTuningConfig"):
         with_prompt(gpt)
     config.num_prompt_tokens = PROMPT
-    with pytest.raises(ValueError, match="num_prompt_tokens=5 leaves the first positions out"):
+    with pytest.raises(ValueError, match="num_prompt_tokens=5: this excludes the first positions from pooling"):
         with_prompt(make_model(HyenaDNAForSequenceClassification, config), "after", "SEQ_CLS")
     with_prompt(make_model(HyenaDNAForSequenceClassification, config), "before", "SEQ_CLS")
