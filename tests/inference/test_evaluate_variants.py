@@ -1,10 +1,6 @@
 import gzip
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
-from reference import randomise
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -28,20 +23,16 @@ from hyenadna_hf.inference.variant_effects import SCORES, score_variant_effects
 from hyenadna_hf.inference.variant_tables import PublishedTable, find_column, read_variants
 from hyenadna_hf.inference.variants import Variant
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
 FILES = ["metrics.csv", "metrics.png", "scores.parquet", "table.md"]
 WINDOW = 40
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_model):
     """Two models, a reference, and a table of variants in every format."""
     folder = tmp_path_factory.mktemp("evaluate")
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=66, filter_order=16, embed_dropout=0.0)
-    for name in ("model", "other"):
-        randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / name)
-        HyenaDNATokenizer(model_max_length=66).save_pretrained(folder / name)
+    for seed, name in enumerate(("model", "other")):
+        save_model(folder / name, max_seq_len=66, seed=seed)
     rng = random.Random(0)
     contig = "".join(rng.choices("ACGTacgt", k=400))
     (folder / "reference.fa").write_text(f">chr20\n{contig}\n")
@@ -186,28 +177,15 @@ def test_json(folder, tmp_path, capfd):
     assert found.keys() == {"variants", "scored", "metrics"} and len(found["metrics"]) == 2
 
 
-KILLED = """
-import os, signal
-from hyenadna_hf.inference import evaluate_variants
-evaluate_variants.PART_BASES = 400
-number = 0
-def kill_at_last(*args, write=evaluate_variants._write_part):
-    global number
-    number += 1
-    if number == {parts}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(*args)
-evaluate_variants._write_part = kill_at_last
-evaluate_variants.main({arguments!r})
-"""
+WRITE = "evaluate_variants._write_part"
+SMALL_PARTS = {"evaluate_variants.PART_BASES": 400}
 
 
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch, run_until_killed):
     monkeypatch.setattr("hyenadna_hf.inference.evaluate_variants.PART_BASES", 400)
     expected = main([*arguments(folder, tmp_path / "whole"), *LABELS])
     words = [*arguments(folder, tmp_path / "out"), *LABELS]
-    script = KILLED.format(parts=14, arguments=words)  # of 18: 10 variants each, and a control
-    assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT).returncode == -signal.SIGKILL
+    run_until_killed("evaluate_variants", words, WRITE, 14, SMALL_PARTS)  # of 18: 10 variants each, and a control
     parts = list((tmp_path / "out" / "scores.parquet.partial").glob("0*"))
     assert len(parts) == 13 and not (tmp_path / "out" / "metrics.csv").exists()
     before = {path: path.stat().st_mtime_ns for path in parts}
@@ -221,26 +199,19 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 
 
-def test_two_processes(folder, whole, tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom hyenadna_hf.inference import evaluate_variants\nevaluate_variants.PART_BASES = 400\n"
-        "evaluate_variants.main(sys.argv[1:])\n"
-    )
+def test_two_processes(folder, whole, tmp_path, run_in_two_processes):
     words = [*arguments(folder, tmp_path / "out", models=("model", "other")), *LABELS]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    result = subprocess.run([*launch, *words], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    result = run_in_two_processes("evaluate_variants", words, SMALL_PARTS)
     assert result.stdout.count("of 90 variants have scores") == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
     found, expected = (pd.read_parquet(path / "scores.parquet") for path in (tmp_path / "out", whole[1]))
     pd.testing.assert_frame_equal(found, expected, atol=1e-5)
 
 
-def test_another_question_resumes_and_another_model_does_not(folder, tmp_path, monkeypatch):
+def test_another_question_resumes_and_another_model_does_not(folder, tmp_path, monkeypatch, run_until_killed):
     """Parts hold scores alone, so that labels may change."""
-    script = KILLED.format(parts=3, arguments=[*arguments(folder, tmp_path / "out"), *LABELS])
-    assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT).returncode == -signal.SIGKILL
+    words = [*arguments(folder, tmp_path / "out"), *LABELS]
+    run_until_killed("evaluate_variants", words, WRITE, 3, SMALL_PARTS)
     with pytest.raises(InputError, match="an unfinished run that differs in models;"):
         main([*arguments(folder, tmp_path / "out", models=("other",)), *LABELS])
     with pytest.raises(InputError, match="an unfinished run that differs in scores, window;"):
