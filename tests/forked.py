@@ -2,11 +2,12 @@
 Python scripts in fresh processes that start at once.
 
 A process needs seconds to import torch and transformers. Those of this module are forked from a server that has
-imported them, but nothing of this package. The server is offline and reads its environment once, so tests of imports,
-of launchers, of the command itself and of Hubs (`HF_ENDPOINT`) need `subprocess`.
+imported them, but nothing of this package. Its only Hub is that of `hub_server`, which is empty outside of `serve()`.
+Tests of imports, of launchers and of the command itself need `subprocess`.
 """
 
 import atexit
+import json
 import multiprocessing
 import os
 import runpy
@@ -19,11 +20,15 @@ from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from unittest.mock import patch
 
+from hub_server import environment as environment_of_hub
+
 IMPORTS = ["torch", "transformers", "transformers.trainer", "transformers.models.auto.modeling_auto", "accelerate"]
 IMPORTS += ["datasets", "peft", "pandas", "scipy.stats", "sklearn.metrics", "matplotlib.figure", "rich.progress"]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(IMPORTS)
 HOME = tempfile.mkdtemp()
+# The command `hyenadna`.
+COMMAND = "import sys\nfrom hyenadna_cli import main\nsys.exit(main(sys.argv[1:]))\n"
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 
@@ -36,7 +41,7 @@ class Script:
         arguments: Words of `sys.argv`.
         stdin: File to read from standard input.
         folder: Working directory. Defaults to that of this process.
-        environment: Variables to add to those of this process.
+        environment: Variables to add to those of this process and of its Hub.
         timeout: Seconds after which the process is killed.
     """
 
@@ -49,13 +54,13 @@ class Script:
             args=(
                 isinstance(script, Path),
                 self.args,
-                {**os.environ, **dict(environment)},
+                {**environment_of_hub(HOME), **dict(environment)},
                 str(folder or os.getcwd()),
                 str(stdin),
                 self.outputs,
             ),
         )
-        with patch.dict(os.environ, HF_HOME=HOME, HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1"):
+        with patch.dict(os.environ, {**environment_of_hub(HOME), "OMP_NUM_THREADS": "1"}, clear=True):
             ensure_running()
         self.process.start()
 
@@ -74,6 +79,13 @@ class Script:
 def run_script(script, *arguments, **options):
     """Run a [`Script`] to its end, and return a `subprocess.CompletedProcess` with text."""
     return Script(script, *arguments, **options).wait()
+
+
+def result_of(script, *arguments, **options):
+    """Run a [`Script`] that succeeds, and return the JSON of its last line."""
+    result = run_script(script, *arguments, **options)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def run_ranks(script, *arguments, processes=2, **options):
@@ -106,6 +118,7 @@ def _run(is_file, arguments, variables, folder, stdin, outputs):
 
     torch.set_num_threads(1)  # as in workers of a DataLoader: threads do not survive a fork
     dynamic_module_utils.HF_MODULES_CACHE = str(outputs / "modules")  # which was read on import
+    sys.path[:] = [path for path in sys.path if not Path(path, "transformers_modules").is_dir()]  # of the parent
     for number, path in enumerate((stdin, outputs / "stdout", outputs / "stderr")):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT if number else os.O_RDONLY), number)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115

@@ -2,14 +2,12 @@
 
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 import warnings
 
 import pandas as pd
 import pytest
+from forked import result_of
 from hub_server import serve
 
 from hyenadna_hf.data.genomic_benchmarks import GENOMIC_BENCHMARKS, load_genomic_benchmark
@@ -215,7 +213,7 @@ except InputError as error:
 """
 
 
-def test_from_a_hub(tmp_path):
+def test_from_a_hub():
     def parquet(rows, columns):
         file = io.BytesIO()
         pd.DataFrame(rows, columns=columns).to_parquet(file)
@@ -232,20 +230,14 @@ def test_from_a_hub(tmp_path):
     for split in ("train", "dev", "test"):
         card["configs"][0]["data_files"].append({"split": split, "path": f"human_tf_0/{split}.csv"})
     nt = parquet(tasks, ["sequence", "name", "label", "task"])
-    with serve() as (hub, url):
+    with serve() as (hub, _):
         hub.repositories = {
             "katarinagresova/Genomic_Benchmarks_demo_human_or_worm": {"main": parts},
             "katarinagresova/Genomic_Benchmarks_human_enhancers_cohn": {"main": parts},
             "InstaDeepAI/nucleotide_transformer_downstream_tasks": {"main": {"train.parquet": nt, "test.parquet": nt}},
             "leannmlindsey/GUE": {"main": {**gue, "README.md": f"---\n{json.dumps(card)}\n---\n".encode()}},
         }
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        environment |= {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-        environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-        command = [sys.executable, "-c", HUB_SCRIPT]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
-    (worm, h3, tf, cohn), message = json.loads(result.stdout.splitlines()[-1])
+        (worm, h3, tf, cohn), message = result_of(HUB_SCRIPT)
     assert worm["test"] == sorted([["ACGT", "human"], ["TTGA", "worm"]] * 10)
     assert cohn["test"] == sorted([["ACGT", "negative"], ["TTGA", "positive"]] * 10)
     assert h3["test"] == tf["test"] == tf["validation"] == sorted([["ACGT", "0"], ["TTGA", "1"]] * 10)

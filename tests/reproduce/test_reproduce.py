@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from forked import COMMAND, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,7 +99,20 @@ def test_each_cell_is_run_by_one_rank(numbers, world_size):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_local_table(untrained, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def steps_are_forked(monkeypatch):
+    """Runs each step in a process that need not import everything; tests/reproduce/test_bits.py runs them unchanged."""
+
+    def run(words, stdin, stdout, stderr, env):
+        assert words[:3] == [sys.executable, "-m", "hyenadna_hf"]
+        result = run_script(COMMAND, *words[3:], environment=env)
+        stdout.write(result.stdout + result.stderr)
+        return result
+
+    monkeypatch.setattr(cells.subprocess, "run", run)
+
+
+def test_local_table(untrained, tmp_path, monkeypatch, capsys, steps_are_forked):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     composition(tmp_path / "mine")
     out = tmp_path / "out"
