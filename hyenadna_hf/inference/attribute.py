@@ -179,7 +179,7 @@ def _regions(args: AttributeArguments, fasta: Fasta) -> list[tuple[str, int, int
 
 def draw(path: Path, values: np.ndarray, sequence: str, contig: str, start: int) -> None:
     """
-    Draw a sequence logo with letters as high as the contributions.
+    Draw a sequence logo with the contributions as heights of the letters.
 
     Args:
         path: Picture to write; its suffix sets the format.

@@ -129,7 +129,7 @@ def _divide(length: int) -> Iterator[tuple[int, int]]:
 
 def write(path: Path, dependencies: np.ndarray, sequence: str, contig: str, start: int) -> None:
     """
-    Write a map, and read it back.
+    Write a map to a file, and check it by reading it back.
 
     Args:
         path: `.npz` with the arrays `dependencies`, `sequence`, `contig` and `start` (0-based), or `.parquet` with the

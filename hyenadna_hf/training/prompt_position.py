@@ -52,7 +52,7 @@ class PlacedPromptConfig(PromptTuningConfig):
         if self.prompt_position not in POSITIONS:
             raise ValueError(f"prompt_position={self.prompt_position!r}: choose one of {', '.join(POSITIONS)}.")
         if not 0 <= self.prompt_dropout < 1:
-            raise ValueError(f"prompt_dropout={self.prompt_dropout}: give at least 0 and less than 1.")
+            raise ValueError(f"prompt_dropout={self.prompt_dropout}: give a probability of at least 0 and below 1.")
 
 
 def inputs_before(position: str, prompt_tokens: int, lengths: torch.Tensor) -> torch.Tensor:

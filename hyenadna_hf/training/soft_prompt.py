@@ -332,7 +332,7 @@ def prompted(model: Any, prompt_tokens: int, dropout: float = 0.0, position: str
         model: Language model, which is modified.
         prompt_tokens: Length of the prompt. It is initialised like the embeddings of an untrained model.
         dropout: Dropout on the prompt in training.
-        position: Position of the prompt; `"before"` is PEFT's own prompt tuning, and other values are those of
+        position: Position of the prompt: `"before"` for PEFT's own prompt tuning, or another position of
             [`~hyenadna_hf.training.prompt_position.PlacedPromptConfig`].
 
     Returns:

@@ -404,7 +404,7 @@ def test_two_processes_have_the_gradient_of_one(make_model, config, tmp_path):
 def test_what_cannot_be_placed_is_refused(make_model, config):
     for options, message in (
         ({"prompt_position": "middle"}, "prompt_position='middle': choose one of before, after"),
-        ({"prompt_dropout": 1.0}, "prompt_dropout=1.0: give at least 0"),
+        ({"prompt_dropout": 1.0}, "prompt_dropout=1.0: give a probability of at least 0"),
     ):
         with pytest.raises(ValueError, match=message):
             PlacedPromptConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, **options)
