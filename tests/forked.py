@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing.forkserver import ensure_running
+from contextlib import contextmanager
+from multiprocessing.forkserver import _forkserver, ensure_running
 from pathlib import Path
 from unittest.mock import patch
 
@@ -109,6 +110,19 @@ def run_ranks(script, *arguments, processes=2, **options):
     status = next((rank.returncode for rank in ended if rank.returncode), 0)
     texts = ("".join(getattr(rank, name) for rank in ended) for name in ("stdout", "stderr"))
     return subprocess.CompletedProcess(ended[0].args, status, *texts)
+
+
+@contextmanager
+def server_with(modules):
+    """Replace the server by one that has imported these modules; gives a context for its processes."""
+    # `_stop` is there for tests; a process has one server only.
+    _forkserver._stop()
+    CONTEXT.set_forkserver_preload(modules)
+    try:
+        yield CONTEXT
+    finally:
+        _forkserver._stop()
+        CONTEXT.set_forkserver_preload(IMPORTS)
 
 
 def _run(is_file, arguments, variables, folder, stdin, outputs):
