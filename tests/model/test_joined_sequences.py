@@ -277,7 +277,7 @@ class TestRefusals:
         for edges in ([0, 3], [1, 4], [0, 3, 2, 4], [0, 5]):
             with pytest.raises(ValueError, match="it must increase from 0 to the length of the only row"):
                 model(ids[:1], cu_seq_lens_q=torch.tensor(edges, dtype=torch.int32))
-        with pytest.raises(ValueError, match="the one row"):
+        with pytest.raises(ValueError, match="the only row"):
             model(ids, cu_seq_lens_q=torch.tensor([0, 4, 8], dtype=torch.int32))
 
     def test_each_sequence_counts_towards_max_seq_len(self):
