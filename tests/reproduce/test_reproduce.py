@@ -332,7 +332,7 @@ def test_mean_and_spread_over_seeds():
     ("arguments", "message"),
     [
         (["nonsense"], "table nonsense: there is no such table"),
-        (["local"], "--datasets: the table local has none"),
+        (["local"], "--datasets: the table local has no data sets of its own"),
         (["species", "--datasets", "2k"], "--datasets 2k: the table species has 1k"),
         (["genomic-benchmarks", "--limit", "0"], "--limit 0: it must be greater than 0"),
         (["genomic-benchmarks", "--num_train_epochs", "-1"], "--num_train_epochs -1.0: it must be greater than 0"),
