@@ -278,7 +278,7 @@ def test_where_data_are_found(tmp_path):
     assert find(folder, "one") == str(tmp_path / "folder" / "one")
     assert find(folder, "two") == str(tmp_path / "folder" / "two")
     assert find(folder, "three") == str(tmp_path / "folder" / "test_three.csv")
-    with pytest.raises(InputError, match="there is no folder four"):
+    with pytest.raises(InputError, match="the folder contains neither four nor four_train"):
         find(folder, "four")
 
 
