@@ -39,7 +39,7 @@ TEST = [
 
 setup(
     name="hyenadna_hf",
-    version="0.1.0",
+    version="0.2.0",
     description="HyenaDNA for Hugging Face transformers",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

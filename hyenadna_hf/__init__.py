@@ -27,7 +27,7 @@ from .model.modeling_hyenadna import (
 )
 from .model.tokenization_hyenadna import HyenaDNATokenizer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # exist_ok: another package may have claimed the model type.
 AutoConfig.register("hyenadna", HyenaDNAConfig, exist_ok=True)

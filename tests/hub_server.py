@@ -7,9 +7,11 @@ Models and data sets share one list of names.
 import base64
 import hashlib
 import json
+import os
 import re
 import threading
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -32,7 +34,7 @@ class Hub:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    hub: Hub
+    hub = Hub()
 
     def log_message(self, *args):
         pass
@@ -183,16 +185,27 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
 
+@cache
+def address():
+    """The address of the Hub of this process, on a free local port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.url
+
+
 @contextmanager
 def serve():
-    """Run a [`Hub`] on a free local port; gives it and its address."""
-    handler = type("HubHandler", (Handler,), {"hub": Hub()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    """Start with a new [`Hub`], and leave an empty one behind; gives it and its address."""
+    Handler.hub = Hub()
     try:
-        yield handler.hub, server.url
+        yield Handler.hub, address()
     finally:
-        server.shutdown()
-        server.server_close()
+        Handler.hub = Hub()
+
+
+def environment(home):
+    """Variables by which huggingface_hub uses the Hub of this process, and keeps its files in a folder."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    own |= {"HF_ENDPOINT": address(), "HF_TOKEN": "hf_test", "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    return own | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from forked import Script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -223,19 +224,16 @@ while done < 60:
 
 
 def test_runs_of_one_job_that_start_while_another_ends(tmp_path):
-    runs = [subprocess.Popen([sys.executable, "-c", JOBS, str(tmp_path)], env=ENVIRONMENT) for _ in range(3)]
-    assert all(run.wait() == 0 for run in runs)
+    runs = [run.wait() for run in [Script(JOBS, tmp_path) for _ in range(3)]]
+    assert all(run.returncode == 0 for run in runs), runs
     assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out").read_text() == "ab"
 
 
 def test_only_one_process_has_a_lock_at_a_time(tmp_path):
     (tmp_path / "counter").write_text("0")
-    runs = [
-        subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path)], env=ENVIRONMENT, stdout=subprocess.PIPE)
-        for _ in range(3)
-    ]
-    times = sum(run.communicate()[0].count(b"1") for run in runs)
-    assert all(run.returncode == 0 for run in runs)
+    runs = [run.wait() for run in [Script(RACE, tmp_path) for _ in range(3)]]
+    times = sum(run.stdout.count("1") for run in runs)
+    assert all(run.returncode == 0 for run in runs), runs
     assert int((tmp_path / "counter").read_text()) == times >= 200
     assert not list(tmp_path.glob("folder/*"))  # the folder stays if its maker was not the last to leave it
 

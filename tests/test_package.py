@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from forked import run_script
 
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 
@@ -47,20 +48,26 @@ def test_versions_agree():
 
 
 def test_the_command_and_the_module_are_the_same():
-    def run(*command):
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-    for arguments, status in ((["--help"], 0), (["--version"], 0), (["fly"], 2), ([], 0)):
-        by_module = run(sys.executable, "-m", "hyenadna_hf", *arguments)
+    by_interpreter = subprocess.run(
+        [sys.executable, "-m", "hyenadna_hf", "fly"], capture_output=True, text=True, timeout=120
+    )
+    module = "import runpy\nrunpy.run_module('hyenadna_hf', run_name='__main__', alter_sys=True)\n"
+    function = "import sys\nfrom hyenadna_hf.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    for arguments, status in ((["--help"], 0), (["--version"], 0), ([], 0), (["fly"], 2)):
+        by_module = run_script(module, *arguments)
         assert by_module.returncode == status
-        script = "import sys; from hyenadna_hf.cli import main; sys.exit(main(sys.argv[1:]))"
-        by_function = run(sys.executable, "-c", script, *arguments)
+        by_function = run_script(function, *arguments)
         assert (by_function.returncode, by_function.stdout, by_function.stderr) == (
             by_module.returncode,
             by_module.stdout,
             by_module.stderr,
         )
-    assert "no command 'fly'; there are finetune" in by_function.stderr or "finetune" in by_function.stdout
+    assert (by_interpreter.returncode, by_interpreter.stdout, by_interpreter.stderr) == (
+        by_module.returncode,
+        by_module.stdout,
+        by_module.stderr,
+    )
+    assert "no command 'fly'; there are " in by_function.stderr and "finetune" in by_function.stderr
 
 
 def test_a_missing_extra_is_named():
@@ -70,7 +77,7 @@ sys.modules["datasets"] = None
 from hyenadna_hf.cli import main
 sys.exit(main(["finetune"]))
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    result = run_script(script)
     assert result.returncode == 2
     assert "the package datasets is missing; pip install 'hyenadna_hf[all]'" in result.stderr
 

@@ -3,9 +3,6 @@
 import copy
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 import warnings
 
 import peft
@@ -13,6 +10,7 @@ import pytest
 import torch
 import transformers
 from datasets import Dataset
+from forked import result_of
 from hub_server import serve
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -177,21 +175,6 @@ def test_saved_and_loaded_by_the_auto_classes(make_model, config, tmp_path, meth
     torch.testing.assert_close(again.eval()(**inputs).logits, expected, rtol=0, atol=1e-5)
 
 
-def run(script, folder, environment, *arguments):
-    """What a script prints as JSON in a process of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    result = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env={**kept, **environment},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 WITHOUT_PACKAGE = """
 import json, sys
 sys.modules["hyenadna_hf"] = None  # importing it now fails
@@ -221,7 +204,7 @@ def test_adapters_on_the_remote_code_model(make_model, config, tmp_path):
         model.save_pretrained(tmp_path / method)
         expected[method] = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     folders = [tmp_path / name for name in ("base", *expected)]
-    found = run(WITHOUT_PACKAGE, tmp_path, {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}, *folders)
+    found = result_of(WITHOUT_PACKAGE, *folders)
     for method, value in expected.items():
         torch.testing.assert_close(torch.tensor(found[str(tmp_path / method)]), value, rtol=0, atol=1e-5)
     assert found["prefix"].startswith("Prefix tuning trains keys and values")
@@ -247,10 +230,8 @@ def test_pushed_to_the_hub_and_loaded_from_there(make_model, config, tmp_path, m
     base = HyenaDNAForSequenceClassification.from_pretrained(tmp_path / "base")
     model = with_method(base, method, "SEQ_CLS")
     model.save_pretrained(tmp_path / "adapter")
-    with serve() as (hub, url):
-        environment = {"HF_ENDPOINT": url, "HF_TOKEN": "hf_test", "HF_HOME": str(tmp_path / "home")}
-        environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-        logits = run(PUSH_AND_LOAD, tmp_path, environment, tmp_path / "base", tmp_path / "adapter")
+    with serve() as (hub, _):
+        logits = result_of(PUSH_AND_LOAD, tmp_path / "base", tmp_path / "adapter")
         assert {"adapter_config.json", "adapter_model.safetensors"} <= hub.repositories["tester/adapter"]["main"].keys()
     ids = torch.arange(7, 11)[None]
     expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits

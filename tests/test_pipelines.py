@@ -1,12 +1,11 @@
 """The pipelines of transformers on saved folders, compared with the model called by hand on each sequence alone."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from forked import result_of
 from reference import randomise
 from transformers import pipeline, set_seed
 
@@ -158,13 +157,9 @@ print(json.dumps(found, default=float))
 """
 
 
-def test_where_the_package_is_not_installed(make, folders, tmp_path, monkeypatch):
+def test_where_the_package_is_not_installed(make, folders):
     options = {task: GENERATION if task == "text-generation" else {} for task in TASKS}
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    command = [sys.executable, "-c", STRANGER, str(folders), json.dumps(SEQUENCES), json.dumps(options)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout.splitlines()[-1])
+    found = result_of(STRANGER, folders, json.dumps(SEQUENCES), json.dumps(options))
     for task, calls in options.items():
         here = json.dumps(make(task)(SEQUENCES, batch_size=3, **calls), default=float)
         assert_same(found[task], json.loads(here))

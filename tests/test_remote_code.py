@@ -1,15 +1,13 @@
 """Saved folders load by the Auto classes, with and without this package."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import transformers
+from forked import result_of
 from reference import randomise
 
 from hyenadna_hf import (
@@ -49,24 +47,9 @@ import torch, transformers, hyenadna_hf, hyenadna_hf.baselines.named
 """
 
 
-def run(script, cache, *arguments, before=WITHOUT_PACKAGE, folder=None):
+def run(script, *arguments, folder, before=WITHOUT_PACKAGE):
     """Run a script in a fresh process, which cannot import the package by default; return what it prints as JSON."""
-    environment = {
-        **os.environ,
-        "HF_HOME": str(cache),
-        "HF_MODULES_CACHE": str(cache / "modules"),
-        "HF_HUB_OFFLINE": "1",
-    }
-    result = subprocess.run(
-        [sys.executable, "-I", "-c", before + script, *map(str, arguments)],
-        env=environment,
-        cwd=folder or cache,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+    return result_of(before + script, *arguments, folder=folder)
 
 
 @pytest.mark.parametrize("saved", AUTO_CLASSES)
@@ -93,7 +76,7 @@ for name in auto_classes:
         assert torch.equal(twice(**inputs)[0], model(**inputs)[0])
 print(json.dumps(report))
 """
-    report = run(script, tmp_path, folder, ",".join(AUTO_CLASSES))
+    report = run(script, folder, ",".join(AUTO_CLASSES), folder=tmp_path)
     assert report["config"].startswith("transformers_modules.")
     inputs = HyenaDNATokenizer()(["ACGTacgtN", "GGC"], padding=True, return_tensors="pt")
     assert report["ids"] == inputs["input_ids"].tolist()
@@ -114,7 +97,7 @@ for folder in sys.argv[1:]:
     report[folder] = [type(model).__module__, list(hidden.shape), tokenizer.model_max_length]
 print(json.dumps(report))
 """
-    report = run(script, tmp_path, *(HUB_CONFIGS / name for name in SIZE_NAMES))
+    report = run(script, *(HUB_CONFIGS / name for name in SIZE_NAMES), folder=tmp_path)
     for name in SIZE_NAMES:
         stored = json.loads((HUB_CONFIGS / name / "config.json").read_text())
         module, shape, longest = report[str(HUB_CONFIGS / name)]
@@ -196,11 +179,11 @@ def made(tmp_path_factory):
     return root
 
 
-def test_every_folder_loads_by_every_auto_class_with_and_without_the_package(made, tmp_path):
+def test_every_folder_loads_by_every_auto_class_with_and_without_the_package(made):
     """Those that are absolute paths, and relative ones as a user types them."""
     folders = {str(made / name) if i % 2 else f"./{name}/": names for i, (name, names) in enumerate(FOLDERS.items())}
-    with_package = run(LOAD, tmp_path, json.dumps(folders), "[true, false]", before=WITH_PACKAGE, folder=made)
-    without = run(LOAD, tmp_path, json.dumps(folders), "[true]", folder=made)
+    with_package = run(LOAD, json.dumps(folders), "[true, false]", before=WITH_PACKAGE, folder=made)
+    without = run(LOAD, json.dumps(folders), "[true]", folder=made)
     assert with_package.keys() == without.keys() == folders.keys()
     for folder, (expected, *others) in with_package.items():
         # Where code is trusted, transformers 4 takes that of the folder, although the package is there.
@@ -257,7 +240,7 @@ with torch.no_grad():
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 print(json.dumps([type(model.get_base_model()).__module__, list(logits.shape)]))
 """
-    module, shape = run(script, tmp_path, folder=out)
+    module, shape = run(script, folder=out)
     assert module.startswith("transformers_modules.") and shape == [1, 6, 16]
 
 
@@ -266,7 +249,9 @@ print(json.dumps([type(model.get_base_model()).__module__, list(logits.shape)]))
 )
 def test_a_stock_fine_tuning_script_starts_from_a_bundled_folder(tmp_path, name, before):
     script = (Path(__file__).parent / "stock_finetuning.py").read_text()
-    module, loss = run(script, tmp_path, BUNDLED_CHECKPOINTS[f"hyenadna-tiny-1k-{name}"], "out put", before=before)
+    module, loss = run(
+        script, BUNDLED_CHECKPOINTS[f"hyenadna-tiny-1k-{name}"], "out put", folder=tmp_path, before=before
+    )
     assert module.startswith("transformers_modules." if before is WITHOUT_PACKAGE else "hyenadna_hf.")
     assert loss < 0.3  # two repeats, easy to tell apart
     assert (tmp_path / "out put" / "modeling_hyenadna.py").is_file()

@@ -162,7 +162,7 @@ print(json.dumps(found))
 def test_label_smoothing_where_the_package_is_not_installed(make_model, config, tmp_path, kind):
     LANGUAGE_MODELS[kind](make_model, config).save_pretrained(tmp_path / "model")
     layers = LINEAR_LAYERS if kind == "plain" else ["c_attn"]
-    for own, hardly, smooth, expected in run(REMOTE, tmp_path, tmp_path / "model", ",".join(layers)):
+    for own, hardly, smooth, expected in run(REMOTE, tmp_path / "model", ",".join(layers), folder=tmp_path):
         assert hardly == pytest.approx(own, abs=1e-4) and smooth == pytest.approx(expected, abs=1e-5)
         assert abs(smooth - own) > 1e-3
 

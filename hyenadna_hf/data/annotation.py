@@ -47,17 +47,17 @@ def features_in(path: str | Path, fasta: Fasta, contig: str, start: int, end: in
     Raises:
         InputError: If the file is missing or damaged, or a row is malformed.
     """
-    read = _of_annotation if _is_annotation(path) else _of_bed
-    found = [feature for feature in read(path, fasta, contig) if feature.start < end and feature.end > start]
-    kinds = list(dict.fromkeys(feature.kind for feature in found))
-    return sorted(set(found), key=lambda feature: (kinds.index(feature.kind), feature[1:]))
+    read = _annotation_features if _is_annotation(path) else _bed_features
+    features = [feature for feature in read(path, fasta, contig) if feature.start < end and feature.end > start]
+    kinds = list(dict.fromkeys(feature.kind for feature in features))
+    return sorted(set(features), key=lambda feature: (kinds.index(feature.kind), feature[1:]))
 
 
 def _is_annotation(path: str | Path) -> bool:
     for _, line in _rows(path, f"{BED}, or {ANNOTATION}"):
         columns = line.rstrip("\r\n").split("\t")
         return len(columns) >= 8 and columns[3].isdecimal() and columns[4].isdecimal()
-    raise InputError(f"{path}: there is no interval in it.")
+    raise InputError(f"{path}: the file contains no interval.")
 
 
 def _rows(path: str | Path, wanted: str) -> Iterator[tuple[int, str]]:
@@ -73,7 +73,7 @@ def _rows(path: str | Path, wanted: str) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: this is not readable as {wanted} ({error}).") from error
 
 
-def _of_annotation(path: str | Path, fasta: Fasta, contig: str) -> Iterator[Feature]:
+def _annotation_features(path: str | Path, fasta: Fasta, contig: str) -> Iterator[Feature]:
     for number, line in _rows(path, ANNOTATION):
         columns, attributes, _ = parse_annotation_row(f"{path}, line {number:,}", line)
         if bare_name(columns[0]) == bare_name(contig):
@@ -82,7 +82,7 @@ def _of_annotation(path: str | Path, fasta: Fasta, contig: str) -> Iterator[Feat
             yield Feature(columns[2], int(columns[3]) - 1, int(columns[4]), strand, name)
 
 
-def _of_bed(path: str | Path, fasta: Fasta, contig: str) -> Iterator[Feature]:
+def _bed_features(path: str | Path, fasta: Fasta, contig: str) -> Iterator[Feature]:
     kind = Path(path).name.split(".")[0]
     for name, start, end, rest in read_bed(path, fasta):
         if name == contig:

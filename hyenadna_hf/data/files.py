@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -17,6 +17,7 @@ from .fasta import ENDINGS, Fasta
 from .sequence import reverse_complement
 from .source import STANDARD_INPUT, TABLE, open_packed, regular_file
 
+Entry = TypeVar("Entry")
 SEQUENCE_COLUMNS = ("sequence", "seq", "dna")
 LABEL_COLUMNS = ("label", "class", "target")
 INTERVAL_COLUMNS = ("region", "start", "end")
@@ -125,6 +126,11 @@ def read_file(path: Path, wanted: str = TABLE) -> pd.DataFrame:
         return _as_text(read(file))
     except Exception as error:  # the parsers raise many types, which all mean the same to the user
         raise InputError(f"{path}: this is not a readable {kind} file ({_reason(error)}).") from error
+
+
+def find_published(source: str | Path, published: Mapping[str, Entry]) -> Entry | None:
+    """Return the entry of `published` with this name, or `None` if there is none or a path with this name exists."""
+    return None if Path(source).expanduser().exists() else published.get(str(source))
 
 
 def read_hub(repository: str, configuration: str | None = None) -> dict[str, pd.DataFrame]:

@@ -14,10 +14,11 @@ from rich.table import Table
 from ..arguments import CommandParser
 from ..errors import InputError
 from .benchmarks import load_benchmark
+from .files import find_published
 from .genomic_benchmarks import GENOMIC_BENCHMARKS
 from .labelled import BUNDLED, load_labelled_sequences
 from .leakage import CONTAINMENT, KINDS, DistinctSequences, K
-from .named import BENCHMARKS, find_benchmark
+from .named import BENCHMARKS
 from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS, REVISED_NUCLEOTIDE_TRANSFORMER_TASKS
 
 BARS = " ▏▎▍▌▋▊▉█"
@@ -110,7 +111,7 @@ def describe(data: DatasetDict) -> dict[str, Any]:
 
 
 def _load(name: str, arguments: DataInfoArguments) -> DatasetDict:
-    benchmark = BENCHMARKS.get(name) if arguments.source else find_benchmark(name)
+    benchmark = BENCHMARKS.get(name) if arguments.source else find_published(name, BENCHMARKS)
     if benchmark is not None:
         return load_benchmark(name, benchmark, arguments.source, arguments.fasta)
     if arguments.source:

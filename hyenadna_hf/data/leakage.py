@@ -292,17 +292,17 @@ def _candidates(
     query = np.asarray(np.searchsorted(queries, kmers & SEQUENCE))
     needed = _needed_kmers(np.bincount(query, minlength=len(queries)))
     start = np.asarray(np.searchsorted(index, kmers & ~SEQUENCE))
-    own = is_indexed[query]
-    is_known = index.take(start + own, mode="clip") >> np.uint64(32) == kmers >> np.uint64(32)  # in another sequence
+    offset = is_indexed[query]
+    is_known = index.take(start + offset, mode="clip") >> np.uint64(32) == kmers >> np.uint64(32)  # in another sequence
     query, start = query[is_known], start[is_known]
     count = np.asarray(np.searchsorted(index, kmers[is_known] | SEQUENCE, side="right") - start)
 
     order = np.lexsort((count, query))
     query, start, count = query[order], start[order], count[order]
-    known = np.bincount(query, minlength=len(queries))
+    totals = np.bincount(query, minlength=len(queries))
     hits: np.ndarray = 1 + needed // 4
-    rank = np.arange(len(query)) - np.repeat(np.cumsum(known) - known, known)
-    is_rare = rank < np.where(known >= needed, known - needed + hits, 0)[query]
+    rank = np.arange(len(query)) - np.repeat(np.cumsum(totals) - totals, totals)
+    is_rare = rank < np.where(totals >= needed, totals - needed + hits, 0)[query]
     query, start, count = query[is_rare], start[is_rare], count[is_rare]
 
     pair_counts = np.bincount(query, count, len(queries)).astype(int)  # of each query

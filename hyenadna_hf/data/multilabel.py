@@ -70,7 +70,7 @@ def load_multilabel_sequences(
         names = list(label_columns)
         if not names:
             raise InputError(
-                f"{source}: this is not a saved data set with labels; give the column of each label (label_column)."
+                f"{source}: this is not a save_to_disk folder; set label_column to the column of each label."
             )
         _check_names(names)
         data = {

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from .benchmarks import Benchmark, load_benchmark
+from .benchmarks import load_benchmark
+from .files import find_published
 from .genomic_benchmarks import GENOMIC_BENCHMARKS
 from .labelled import load_labelled_sequences
 from .nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS, REVISED_NUCLEOTIDE_TRANSFORMER_TASKS
@@ -15,13 +16,6 @@ BENCHMARKS = {
     **REVISED_NUCLEOTIDE_TRANSFORMER_TASKS,
     **GUE_TASKS,
 }
-
-
-def find_benchmark(source: str | Path) -> Benchmark | None:
-    """
-    Return the published data set with this name, or `None` if it is unknown or a file or folder with this name exists.
-    """
-    return None if Path(source).expanduser().exists() else BENCHMARKS.get(str(source))
 
 
 def load_labelled(
@@ -46,7 +40,7 @@ def load_labelled(
     Returns:
         A `DatasetDict` with splits `train`, `validation` and `test`, and columns `sequence` and `label`.
     """
-    benchmark = find_benchmark(source)
+    benchmark = find_published(source, BENCHMARKS)
     if benchmark is not None:
         return load_benchmark(str(source), benchmark, None, None, validation_fraction, seed)
     return load_labelled_sequences(source, sequence_column, label_column, validation_fraction, test_fraction, seed)

@@ -146,11 +146,11 @@ class ShardedRows:
 
         Masked positions get the value `empty`, of shape `(size,)`, which defaults to zeros.
         """
-        whole = self.group.gather(values).movedim(0, 1).flatten(1, 2)[:, : self.length]
+        gathered = self.group.gather(values).movedim(0, 1).flatten(1, 2)[:, : self.length]
         if self.rows.valid is None:
-            return whole
-        whole = self.rows.unpack(whole)
-        return whole if empty is None else torch.where(self.attention_mask[..., None] != 0, whole, empty)
+            return gathered
+        gathered = self.rows.unpack(gathered)
+        return gathered if empty is None else torch.where(self.attention_mask[..., None] != 0, gathered, empty)
 
     def pool_positions(self, hidden_states: torch.Tensor, valid: torch.Tensor, pooling: str) -> torch.Tensor:
         """Pool like [`pool_positions`] over all shards; the whole mask replaces `valid`."""

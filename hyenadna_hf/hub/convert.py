@@ -242,7 +242,7 @@ def _weights_file(source: Path) -> Path:
         if others
         else "no file with weights"
     )
-    raise InputError(f"{source}: the folder has {problem}; name the file.")
+    raise InputError(f"{source}: the folder has {problem}; give the file.")
 
 
 def _read_config(config: str | Path | None, file: Path, stored: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -330,10 +330,10 @@ def _describe_head(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> 
         return f"token classifier of {model.config.num_labels} classes"
     if not isinstance(model, HyenaDNALanguageModel):
         return "none"
-    same = torch.equal(tensors["lm_head.weight"], tensors["hyena.backbone.embeddings.word_embeddings.weight"])
+    are_equal = torch.equal(tensors["lm_head.weight"], tensors["hyena.backbone.embeddings.word_embeddings.weight"])
     tied = "tied" if model.config.tie_word_embeddings else "untied"
     kind = "masked language model" if model.config.bidirectional else "language model"
-    return f"{kind}, {tied}{', with the same values as the embedding' if same else ''}"
+    return f"{kind}, {tied}{', with the same values as the embedding' if are_equal else ''}"
 
 
 def _check_supported_by_published(model: torch.nn.Module) -> None:

@@ -111,7 +111,7 @@ def export_onnx(model: nn.Module, path: str | Path, max_length: int, batch_size:
         difference = _relative_difference(model, temporary, inputs)
         if not difference <= TOLERANCE:
             raise InputError(
-                f"{path}: not written; the graph differs from the model by {difference:.1g} of the largest."
+                f"{path}: not written; the graph differs from the model by {difference:.1g} of the largest output."
             )
         differences.append(difference)
 

@@ -204,8 +204,8 @@ def module_tensors(module: Any, prefix: str = "") -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or "_parameters" not in state:
         return {}
     transient = state.get("_non_persistent_buffers_set", ())
-    own = {**state["_parameters"], **{k: v for k, v in state.get("_buffers", {}).items() if k not in transient}}
-    tensors = {f"{prefix}{name}": value for name, value in own.items() if isinstance(value, torch.Tensor)}
+    persistent = {**state["_parameters"], **{k: v for k, v in state.get("_buffers", {}).items() if k not in transient}}
+    tensors = {f"{prefix}{name}": value for name, value in persistent.items() if isinstance(value, torch.Tensor)}
     for name, child in state.get("_modules", {}).items():
         tensors.update(module_tensors(child, f"{prefix}{name}."))
     return tensors

@@ -109,7 +109,7 @@ def main(argv: list[str]) -> dict[str, Any] | None:
                 values = np.load(job.part(number))
                 if len(values) != end - start:
                     raise WorkError(
-                        f"{job.part(number)}: a part has another number of bases than its region; delete it."
+                        f"{job.part(number)}: the number of bases does not match the region; delete this part."
                     )
                 yield contig, start, values
 
@@ -144,36 +144,42 @@ def _checked_plot(args: AttributeArguments) -> Path | None:
     if find_spec("logomaker") is None:
         raise InputError(f"--plot {plot}: the package logomaker is missing; pip install 'hyenadna_hf[attribution]'.")
     if args.region is None:
-        raise InputError(f"--plot {plot}: a logo is that of one region; give --region.")
+        raise InputError(f"--plot {plot}: a logo shows one region; give --region.")
     return plot
 
 
 def _regions(args: AttributeArguments, fasta: Fasta) -> list[tuple[str, int, int]]:
     """List the requested regions, as `(contig, start, end)`, in the order of the genome."""
     if (args.region is None) == (args.bed is None):
-        raise InputError("--region and --bed: give one of them.")
+        raise InputError("--region and --bed: give exactly one of them.")
     if args.region is not None:
         regions = [parse_region(args.region, fasta)[:3]]
         length = regions[0][2] - regions[0][1]
         if args.plot is not None and length > LONGEST_LOGO:
-            raise InputError(f"--plot {args.plot}: a logo has room for {LONGEST_LOGO} bases, not for {length:,}.")
+            raise InputError(
+                f"--plot {args.plot}: the region has {length:,} bases, but a logo shows at most {LONGEST_LOGO}; give a "
+                "shorter region."
+            )
         return regions
     assert args.bed is not None
     order = {contig: number for number, contig in enumerate(fasta.lengths)}
-    regions = sorted((interval[:3] for interval in read_bed(args.bed, fasta)), key=lambda it: (order[it[0]], it[1:]))
+    regions = sorted(
+        (interval[:3] for interval in read_bed(args.bed, fasta)), key=lambda region: (order[region[0]], region[1:])
+    )
     if not regions:
-        raise InputError(f"{args.bed}: there is no interval in it.")
+        raise InputError(f"{args.bed}: the file contains no interval.")
     for (contig, _, end), (following, start, _) in pairwise(regions):
         if contig == following and start < end:
             raise InputError(
-                f"{args.bed}: two intervals overlap at {contig}:{start + 1:,}; a track has one value a base."
+                f"{args.bed}: two intervals overlap at {contig}:{start + 1:,}, but a track has one value per base; "
+                "merge them."
             )
     return regions
 
 
 def draw(path: Path, values: np.ndarray, sequence: str, contig: str, start: int) -> None:
     """
-    Draw a sequence logo with letters as high as the contributions.
+    Draw a sequence logo with the contributions as heights of the letters.
 
     Args:
         path: Picture to write; its suffix sets the format.

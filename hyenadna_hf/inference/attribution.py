@@ -66,12 +66,12 @@ class OneHotModel(torch.nn.Module):
         else:
             name = type(model).__name__
             raise InputError(f"model: {name} is neither HyenaDNAForSequenceClassification nor HyenaDNAForCausalLM.")
-        around = [] if self.is_language_model else tokenizer("A")["input_ids"]
-        at = around.index(tokenizer.convert_tokens_to_ids("A")) if around else 0
-        self._before, self._after = around[:at], around[at + 1 :]
+        template = [] if self.is_language_model else tokenizer("A")["input_ids"]
+        position = template.index(tokenizer.convert_tokens_to_ids("A")) if template else 0
+        self._before, self._after = template[:position], template[position + 1 :]
         self._bases = tokenizer.convert_tokens_to_ids([*BASES])
         self._unknown = tokenizer.convert_tokens_to_ids("N")
-        self.longest = model.config.max_seq_len - len(around) + bool(around)
+        self.longest = model.config.max_seq_len - len(template) + bool(template)
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:  # noqa: N803
         """
@@ -88,8 +88,7 @@ class OneHotModel(torch.nn.Module):
         shares = X.transpose(1, 2).to(weight.dtype)  # [B, L, 4]
         unknown = 1 - shares.sum(-1, keepdim=True)
         embeds = shares @ weight[self._bases] + unknown * weight[self._unknown]
-        special = (weight[tokens].expand(len(X), -1, -1) for tokens in (self._before, self._after))
-        before, after = special
+        before, after = (weight[tokens].expand(len(X), -1, -1) for tokens in (self._before, self._after))
         logits = self.model(inputs_embeds=torch.cat([before, embeds, after], dim=1)).logits
         if not self.is_language_model:
             return logits
@@ -140,8 +139,8 @@ def attribute(
     check_arguments(predict, method, target, references, steps)
     wrong = NOT_A_NUCLEOTIDE.search(sequence)
     if wrong or not 2 <= len(sequence) <= predict.longest:
-        found = f"{wrong[0]!r} at base {wrong.start() + 1:,}" if wrong else f"{len(sequence):,} bases"
-        raise InputError(f"sequence: it has {found}; give 2 to {predict.longest:,} IUPAC nucleotide codes.")
+        problem = f"contains {wrong[0]!r} at base {wrong.start() + 1:,}" if wrong else f"has {len(sequence):,} bases"
+        raise InputError(f"sequence: it {problem}; give 2 to {predict.longest:,} IUPAC nucleotide codes.")
     X = one_hot([sequence], model.device)  # noqa: N806
     rng = random.Random(seed)
     shuffles = [dinucleotide_shuffle(normalise(sequence), rng) for _ in range(references)]
@@ -170,10 +169,10 @@ def attribute(
 def check_arguments(predict: OneHotModel, method: str, target: str | int | None, references: int, steps: int) -> None:
     """Raise an `InputError` if arguments of [`attribute`] are invalid for a [`OneHotModel`]."""
     if method not in METHODS:
-        raise InputError(f"method={method!r}: it is one of {', '.join(METHODS)}.")
-    known = target in predict.targets if isinstance(target, str) else target in (None, *range(len(predict.targets)))
-    if not known:
-        raise InputError(f"target={target!r}: the targets of this model are {', '.join(predict.targets)}.")
+        raise InputError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
+    is_target = target in predict.targets if isinstance(target, str) else target in (None, *range(len(predict.targets)))
+    if not is_target:
+        raise InputError(f"target={target!r}: unknown target; choose one of {', '.join(predict.targets)}.")
     if references < 1 or steps < 1:
         raise InputError(f"references={references}, steps={steps}: give 1 or more of each.")
     if method == "deep_lift":
@@ -208,9 +207,9 @@ def integrated_gradients(
     shares = (torch.arange(steps, device=X.device) + 0.5) / steps
     points = torch.cartesian_prod(torch.arange(len(references), device=X.device), torch.arange(steps, device=X.device))
     total = torch.zeros_like(X[0])
-    for some in points.split(rows):
-        start = references[some[:, 0]]
-        gradients = _gradients(predict, start + shares[some[:, 1], None, None] * (X - start), target)
+    for batch in points.split(rows):
+        start = references[batch[:, 0]]
+        gradients = _gradients(predict, start + shares[batch[:, 1], None, None] * (X - start), target)
         total += (gradients * (X - start)).sum(0)
     return total / len(points)
 

@@ -60,16 +60,19 @@ def dependency_map(
     end = len(sequence) if end is None else end
     check_part(likelihood, sequence, start, end)
     forward = dependencies_on_a_strand(likelihood, sequence[:end], start, start, end)
-    other = reverse_complement(sequence[start:])
+    reverse = reverse_complement(sequence[start:])
     first = len(sequence) - end
-    return stitched(forward, dependencies_on_a_strand(likelihood, other, first, first, len(other)))
+    return stitched(forward, dependencies_on_a_strand(likelihood, reverse, first, first, len(reverse)))
 
 
 def check_part(likelihood: BaseLikelihood, sequence: str, start: int, end: int) -> None:
     """Raise an `InputError` if [`dependency_map`] cannot read a region."""
     base_model_of(likelihood.model)  # rejects soft prompts
     if not 0 <= start < end <= len(sequence):
-        raise InputError(f"start={start}, end={end}: this is no part of a sequence of {len(sequence):,} bases.")
+        raise InputError(
+            f"start={start}, end={end}: this is not a region of a sequence of {len(sequence):,} bases; give 0 <= start "
+            "< end <= length."
+        )
     if len(sequence) > likelihood.longest:
         raise InputError(
             f"sequence: it has {len(sequence):,} bases, but the model reads {likelihood.longest:,} at once; shorten it."
@@ -108,7 +111,7 @@ def dependencies_on_a_strand(
     Returns:
         A float32 array of shape `(last - first, bases of the region)`, NaN where j <= i.
     """
-    found: np.ndarray = np.full((last - first, len(sequence) - start), np.nan, np.float32)
+    dependencies: np.ndarray = np.full((last - first, len(sequence) - start), np.nan, np.float32)
     changed = [first + offset for offset, base in enumerate(normalise(sequence[first:last])) if base in BASES]
     ids = likelihood.tokens([sequence])
     bases = likelihood.base_ids.to(ids.device)
@@ -117,26 +120,28 @@ def dependencies_on_a_strand(
     substitutions = [(i - first, token) for i in changed for token in bases if token != ids[0, i - first]]
     # The sequence itself is a row of each batch.
     rows = min(likelihood.max_tokens // length, CACHED * likelihood.max_tokens // (prefix.shape[1] + length))
-    at_once = max(1, (rows - 1) // 3) * 3
+    batch_size = max(1, (rows - 1) // 3) * 3
     with inference_of(likelihood.model) as model:
         cache = None
         if prefix.shape[1]:
             cache = HyenaDNACache(model.config, expected_length=prefix.shape[1] + length)
             model(prefix, past_key_values=cache)
-        for begin in range(0, len(substitutions), at_once):
-            batch = substitutions[begin : begin + at_once]
+        for begin in range(0, len(substitutions), batch_size):
+            batch = substitutions[begin : begin + batch_size]
             inputs = ids.repeat(1 + len(batch), 1)
             for row, (offset, token) in enumerate(batch, start=1):
                 inputs[row, offset] = token
-            copied = copy.deepcopy(cache)
-            if copied is not None:
-                copied.batch_repeat_interleave(len(inputs))
-            odds = _log2_odds(model(inputs, past_key_values=copied).logits[..., bases])
-            moved = (odds[1:] - odds[:1]).abs().amax(-1)  # [substitutions, length]: at t, of base t + 1
+            batch_cache = copy.deepcopy(cache)
+            if batch_cache is not None:
+                batch_cache.batch_repeat_interleave(len(inputs))
+            odds = _log2_odds(model(inputs, past_key_values=batch_cache).logits[..., bases])
+            changes = (odds[1:] - odds[:1]).abs().amax(-1)  # [substitutions, length]: at t, of base t + 1
             for offset in dict.fromkeys(offset for offset, _ in batch):
-                of_base = [row for row, (changed_here, _) in enumerate(batch) if changed_here == offset]
-                found[offset, first - start + offset + 1 :] = moved[of_base].amax(0)[offset:-1].cpu().numpy()
-    return found
+                batch_rows = [row for row, (position, _) in enumerate(batch) if position == offset]
+                dependencies[offset, first - start + offset + 1 :] = (
+                    changes[batch_rows].amax(0)[offset:-1].cpu().numpy()
+                )
+    return dependencies
 
 
 def _log2_odds(logits: torch.Tensor) -> torch.Tensor:

@@ -75,7 +75,8 @@ def main(argv: list[str]) -> dict[str, Any] | None:
         tracks = [features_in(path, fasta, contig, start, end) for path in args.tracks]
         if not end - start <= args.window:
             raise InputError(
-                f"--window {args.window}: the region has {end - start:,} bases; give a smaller one or a larger window."
+                f"--window {args.window}: the region has {end - start:,} bases; give a larger window or a smaller "
+                "region."
             )
         model, tokenizer = load_language_model(args)
         likelihood = BaseLikelihood(model, tokenizer, args.bos, args.max_tokens)
@@ -95,10 +96,10 @@ def main(argv: list[str]) -> dict[str, Any] | None:
             advance(last - first)
 
         def finish(path: Path) -> np.ndarray:
-            found = [np.load(job.part(number)) for number in range(len(parts))]
-            strands = np.split(np.concatenate(found), [length]) if sum(map(len, found)) == 2 * length else []
+            arrays = [np.load(job.part(number)) for number in range(len(parts))]
+            strands = np.split(np.concatenate(arrays), [length]) if sum(map(len, arrays)) == 2 * length else []
             if len(strands) != 2 or strands[0].shape != strands[1].shape:
-                raise WorkError(f"{job.folder}: its parts have other rows than the region; delete it.")
+                raise WorkError(f"{job.folder}: the parts do not match the region; delete this folder.")
             dependencies = stitched(*strands)
             write(path, dependencies, normalise(sequence[start - left : end - left]), contig, start)
             return dependencies
@@ -128,7 +129,7 @@ def _divide(length: int) -> Iterator[tuple[int, int]]:
 
 def write(path: Path, dependencies: np.ndarray, sequence: str, contig: str, start: int) -> None:
     """
-    Write a map, and read it back.
+    Write a map to a file, and check it by reading it back.
 
     Args:
         path: `.npz` with the arrays `dependencies`, `sequence`, `contig` and `start` (0-based), or `.parquet` with the
@@ -147,7 +148,9 @@ def write(path: Path, dependencies: np.ndarray, sequence: str, contig: str, star
     else:
         _table(dependencies, sequence, contig, start).to_parquet(path, index=False)
     if not np.array_equal(read_map(path, len(sequence), start), dependencies, equal_nan=True):
-        raise WorkError(f"{path.name}: it differs from what was written when it is read back; is the disk full?")
+        raise WorkError(
+            f"{path.name}: the file that was read back differs from what was written; check the free disk space."
+        )
 
 
 def _table(dependencies: np.ndarray, sequence: str, contig: str, start: int) -> Any:
@@ -212,7 +215,7 @@ def draw(
     limit = np.nanpercentile(dependencies, BRIGHTEST) if np.isfinite(dependencies).any() else 1
     extent = (start + 0.5, start + length + 0.5, start + length + 0.5, start + 0.5)
     axes.set_facecolor("lightgrey")
-    picture = axes.imshow(
+    image = axes.imshow(
         dependencies,
         cmap="magma_r",
         vmin=0,
@@ -233,8 +236,8 @@ def draw(
         for feature in features:
             color = {"+": "C0", "-": "C3"}.get(feature.strand, "grey")
             lane.barh(0, feature.end - feature.start, left=feature.start + 0.5, height=0.7, color=color, alpha=0.5)
-            shown = (max(feature.start, start) + min(feature.end, start + length)) / 2 + 0.5
-            lane.text(shown, 0, feature.name, ha="center", va="center", size=6, clip_on=True)
+            centre = (max(feature.start, start) + min(feature.end, start + length)) / 2 + 0.5
+            lane.text(centre, 0, feature.name, ha="center", va="center", size=6, clip_on=True)
         lane.set_yticks([0], [kind], size=7)
         lane.tick_params(axis="y", length=0)
         lane.set_ylim(-0.5, 0.5)
@@ -243,5 +246,5 @@ def draw(
     last.set_xlabel(f"predicted base, on {contig}")
     last.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     last.xaxis.set_major_formatter("{x:,.0f}")
-    figure.colorbar(picture, ax=axes, extend="max", label="largest change of log2 odds", pad=0.01)
+    figure.colorbar(image, ax=axes, extend="max", label="largest change of log2 odds", pad=0.01)
     figure.savefig(path, dpi=150)

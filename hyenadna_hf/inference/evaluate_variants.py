@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from ..arguments import CommandParser
 from ..controls import with_controls
 from ..data.fasta import Fasta
-from ..data.files import LABEL_COLUMNS
+from ..data.files import LABEL_COLUMNS, find_published
 from ..data.labelled import MISSING
 from ..data.source import FASTA, regular_file
 from ..errors import InputError, WorkError
@@ -29,7 +29,7 @@ from .score_table import PART_BASES
 from .variant_effects import SCORES, VariantEffect, score_variant_effects
 from .variant_metrics import metrics_of_variants
 from .variant_report import ALL, draw, figure_of, markdown
-from .variant_tables import COLUMNS, PUBLISHED, find_column, numbers_of, published_table, read_variants
+from .variant_tables import COLUMNS, PUBLISHED, find_column, numbers_of, read_variants
 from .variants import WINDOW, Variant
 
 # Factor of each score, so that a higher value means that a variant is more likely positive.
@@ -155,10 +155,10 @@ def evaluate_variants(
     models = _models(args)
     with Fasta(args.fasta) as fasta:
 
-        def score(model: Any, tokenizer: Any, some: Iterable[Variant]) -> Iterable[VariantEffect]:
+        def score(model: Any, tokenizer: Any, variants: Iterable[Variant]) -> Iterable[VariantEffect]:
             model.to(state.device)
             return score_variant_effects(
-                model, tokenizer, some, fasta, args.score, args.window, args.bos, args.max_tokens
+                model, tokenizer, variants, fasta, args.score, args.window, args.bos, args.max_tokens
             )
 
         for model, tokenizer in models.values():
@@ -179,11 +179,11 @@ def evaluate_variants(
             _write_part(path, score(*models[name], variants[start : start + size]), args.score, advance)
 
         def finish(path: Path) -> dict[str, Any]:
-            scores = _of_parts(job, parts, size, number, args.score)
+            scores = _read_parts(job, parts, size, number, args.score)
             return _write(path, args, table, questions, scores, command)
 
-        whole = locked(out, f"--out {out}") if state.is_main_process else nullcontext()
-        with errors_naming(out), whole, Job(out / "scores.parquet", identity, state) as job:
+        lock = locked(out, f"--out {out}") if state.is_main_process else nullcontext()
+        with errors_naming(out), lock, Job(out / "scores.parquet", identity, state) as job:
             job.run(
                 parts, lambda part: min(size, len(variants) - part[1]), make, "variants", len(variants) * len(models)
             )
@@ -195,19 +195,19 @@ def evaluate_variants(
 
 def _check_choices(args: EvaluateVariantsArguments) -> None:
     for name, values in (("model", args.model), ("score", args.score), ("baselines", args.baselines)):
-        twice = [value for value, number in Counter(values).items() if number > 1]
-        if twice:
-            raise InputError(f"--{name} {twice[0]}: it is given twice; name it once.")
+        duplicates = [value for value, number in Counter(values).items() if number > 1]
+        if duplicates:
+            raise InputError(f"--{name} {duplicates[0]}: it is given twice; give it once.")
     wrong = [name for name in args.score if name not in SCORES]
     if wrong:
-        raise InputError(f"--score {wrong[0]}: it is one of {', '.join(SCORES)}.")
+        raise InputError(f"--score {wrong[0]}: choose one of {', '.join(SCORES)}.")
     if args.bootstrap < 0:
         raise InputError(f"--bootstrap {args.bootstrap}: give a number of samples, or 0 for no intervals.")
 
 
 def _questions(args: EvaluateVariantsArguments, table: pd.DataFrame) -> Questions:
     """Select labels, groups and baselines from a table."""
-    published = published_table(args.table)
+    published = find_published(args.table, PUBLISHED)
     label, target = args.label_column, args.target_column
     if label is None and published is not None:
         label = published.label_column
@@ -216,8 +216,8 @@ def _questions(args: EvaluateVariantsArguments, table: pd.DataFrame) -> Question
         label = next((name for name in LABEL_COLUMNS if name in table.columns), None)
         if label is None:
             raise InputError(
-                f"{args.table}: there is no column {', '.join(LABEL_COLUMNS)}; name one by --label_column, or a column "
-                f"of numbers by --target_column, of {', '.join(table.columns)}."
+                f"{args.table}: there is no column {', '.join(LABEL_COLUMNS)}; set --label_column or, for numbers, "
+                f"--target_column to one of its columns: {', '.join(table.columns)}."
             )
     columns = pd.DataFrame(index=table.index)
     labels: dict[str, Any] = {}
@@ -227,7 +227,7 @@ def _questions(args: EvaluateVariantsArguments, table: pd.DataFrame) -> Question
         labels["auroc"] = labels["auprc"] = _is_positive(label, values, positive)
         columns["label"] = values
     elif args.positive:
-        raise InputError(f"--positive {' '.join(args.positive)}: it needs --label_column.")
+        raise InputError(f"--positive {' '.join(args.positive)}: this requires --label_column; set it too.")
     if target is not None:
         labels["spearman"] = columns["target"] = numbers_of(args.table, table, target, "target_column")
     groups: dict[str, np.ndarray] = {ALL: np.ones(len(table), bool)}
@@ -236,7 +236,10 @@ def _questions(args: EvaluateVariantsArguments, table: pd.DataFrame) -> Question
         columns["group"] = values
         names = values[~values.isin(MISSING)].unique()
         if ALL in names:
-            raise InputError(f"--group_column {args.group_column}: a group is called {ALL!r}; give it another name.")
+            raise InputError(
+                f"--group_column {args.group_column}: a group has the name {ALL!r}, which stands for all variants; "
+                "rename it."
+            )
         groups |= {name: (values == name).to_numpy() for name in names}
     baselines = {name: numbers_of(args.table, table, name, "baselines") for name in args.baselines}
     return Questions(labels, groups, baselines, columns)
@@ -249,13 +252,15 @@ def _is_positive(column: str, values: pd.Series, positive: list[str] | None) -> 
     if positive is None:
         positive = [name for name in names if name.lower() in TRUE]
         if any(name.lower() not in (*TRUE, *FALSE) for name in names):
-            raise InputError(f"--label_column {column}: name the positive labels by --positive, of {_some(names)}.")
+            raise InputError(
+                f"--label_column {column}: the labels are {_some(names)}; set --positive to the positive ones."
+            )
     absent = [name for name in positive if name not in names]
     if absent:
-        raise InputError(f"--positive {absent[0]}: column {column} has no such label; there are {_some(names)}.")
+        raise InputError(f"--positive {absent[0]}: column {column} has no such label; choose from {_some(names)}.")
     if not positive or len(positive) == len(names):
         kind = "positive" if positive else "negative"
-        raise InputError(f"--label_column {column}: all variants are {kind}; there is nothing to tell apart.")
+        raise InputError(f"--label_column {column}: all variants are {kind}; give positive and negative ones.")
     return np.where(known, values.isin(positive), np.nan)
 
 
@@ -284,7 +289,7 @@ def _write_part(
     replace_file(path, lambda temporary: frame.to_parquet(temporary, index=False))
 
 
-def _of_parts(
+def _read_parts(
     job: Job, parts: list[tuple[str, int]], size: int, number: int, scores: list[str]
 ) -> dict[str, pd.DataFrame]:
     """Read the scores of each model from the files of the parts."""
@@ -292,9 +297,9 @@ def _of_parts(
     for index, (name, start) in enumerate(parts):
         frame = pd.read_parquet(job.part(index))
         if list(frame.columns) != [*scores, "reason"] or len(frame) != min(size, number - start):
-            raise WorkError(f"{job.part(index)}: a part has other rows than its variants; delete it.")
+            raise WorkError(f"{job.part(index)}: the rows do not match the variants; delete this part.")
         frames.setdefault(name, []).append(frame)
-    return {name: pd.concat(some, ignore_index=True) for name, some in frames.items()}
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
 
 
 def _write(
@@ -320,14 +325,14 @@ def _write(
     rows = []
     with progress("groups", len(questions.groups)) as advance:
         for group, members in questions.groups.items():
-            found = metrics_of_variants(
+            metrics = metrics_of_variants(
                 {key: values[members] for key, values in oriented.items()},
                 {metric: values[members] for metric, values in questions.labels.items()},
                 clusters[members],
                 args.bootstrap,
                 args.seed,
             )
-            rows += [{"group": group, **row} for row in found]
+            rows += [{"group": group, **row} for row in metrics]
             advance(1)
     folder = path.parent
     pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)
@@ -340,7 +345,7 @@ def _write(
     (folder / "table.md").write_text(text, encoding="utf-8")
     draw(folder / "metrics.png", rows)
     if len(pd.read_parquet(path, columns=["row"])) != len(table) * len(scores):
-        raise WorkError(f"{path.name}: it has another number of rows when it is read back; is the disk full?")
+        raise WorkError(f"{path.name}: the number of rows that were read back is wrong; check the free disk space.")
     return {"variants": len(table), "scored": scored, "metrics": rows}
 
 

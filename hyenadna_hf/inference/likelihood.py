@@ -206,7 +206,7 @@ class BaseLikelihood:
         if position != "before":
             raise InputError(
                 f"model: its soft prompt has the position {position!r}, which changes the context of the bases; give a "
-                "model whose prompt precedes the input, or none."
+                "model with the prompt before the input, or without one."
             )
         if max_tokens < 1:
             raise InputError(f"max_tokens={max_tokens}: give at least 1.")

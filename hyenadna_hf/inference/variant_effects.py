@@ -137,15 +137,15 @@ class HaplotypeReader(BaseLikelihood):
 
 def _effects(locus: Locus, strands: list[list[tuple[str, Reading]]], names: Sequence[str]) -> Iterator[VariantEffect]:
     """Yield the scores of each variant of a locus, from the readings of the haplotypes on each strand."""
-    alternates = zip(*(others for _, *others in strands))
+    alternates = zip(*(readings for _, *readings in strands))
     for variant, reason in zip(locus.variants, locus.reasons):
         if reason is not None:
             yield VariantEffect(variant, reason=reason)
             continue
-        pairs = [(reference, other) for (reference, *_), other in zip(strands, next(alternates))]
+        pairs = [(reference, alternate) for (reference, *_), alternate in zip(strands, next(alternates))]
         scores = {name: _score(name, variant, pairs, locus.offsets) for name in names}
-        nothing = all(score is None for score in scores.values())
-        yield VariantEffect(variant, scores, "nothing_to_compare" if nothing else None)
+        has_no_score = all(score is None for score in scores.values())
+        yield VariantEffect(variant, scores, "nothing_to_compare" if has_no_score else None)
 
 
 def _score(name: str, variant: Variant, pairs: list[Any], offsets: Sequence[int]) -> float | None:
@@ -153,23 +153,23 @@ def _score(name: str, variant: Variant, pairs: list[Any], offsets: Sequence[int]
     if name == "abs_llr":
         ratio = _score("llr", variant, pairs, offsets)
         return None if ratio is None else abs(ratio)
-    of_strands = []
+    strand_scores = []
     for (reference, alternate), offset in zip(pairs, offsets):
         if name == "llr":
             haplotypes = ((haplotype, reading.log_likelihoods) for haplotype, reading in (reference, alternate))
-            of_strands.append(log_ratio(*haplotypes))
+            strand_scores.append(log_ratio(*haplotypes))
         elif name == "jsd":
             alleles: tuple[Any, ...] = (variant.reference, variant.alternate)
             downstream = [
                 (haplotype[offset + len(allele) :], reading.log_probabilities[offset + len(allele) :])
                 for (haplotype, reading), allele in zip((reference, alternate), alleles)
             ]
-            of_strands.append(_mean_divergence(*downstream))
+            strand_scores.append(_mean_divergence(*downstream))
         else:
             difference = np.float64(alternate[1].embedding) - reference[1].embedding
-            of_strands.append(float(np.linalg.norm(difference)))
-    there = [score for score in of_strands if score is not None]
-    return sum(there) / len(there) if there else None
+            strand_scores.append(float(np.linalg.norm(difference)))
+    scores = [score for score in strand_scores if score is not None]
+    return sum(scores) / len(scores) if scores else None
 
 
 def _mean_divergence(reference: tuple[str, np.ndarray], alternate: tuple[str, np.ndarray]) -> float | None:

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 LEVEL = 95  # percent
-DRAWN_AT_ONCE = 1 << 22  # weights in memory
+BATCH_WEIGHTS = 1 << 22  # weights in memory
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -54,8 +54,8 @@ def weighted_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
 def weighted_auprc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Compute [`auprc`] for many samples with replacement, as [`weighted_auroc`] does."""
     positives, negatives = (_sums(-scores, weights * chosen)[0] for chosen in (positive, ~positive))
-    found, seen = positives.cumsum(1), (positives + negatives).cumsum(1)
-    precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
+    true_positives, predicted = positives.cumsum(1), (positives + negatives).cumsum(1)
+    precision = np.divide(true_positives, predicted, out=np.zeros_like(true_positives), where=predicted > 0)
     with np.errstate(invalid="ignore"):
         area = (positives * precision).sum(1) / positives.sum(1)
     return np.where(negatives.sum(1) > 0, area, np.nan)
@@ -104,20 +104,20 @@ def metrics_of_variants(
     rows = []
     for (score, model), values in scores.items():
         for metric, label in labels.items():
-            known = ~np.isnan(values) & ~np.isnan(label)
-            of_known = values[known], label[known] if metric == "spearman" else label[known] == 1
+            has_both = ~np.isnan(values) & ~np.isnan(label)
+            arrays = values[has_both], label[has_both] if metric == "spearman" else label[has_both] == 1
             value_of, weighted = METRICS[metric]
-            drawn = [weighted(*of_known, weights[:, known]) for weights in samples] if known.any() else []
-            low, high = _interval(np.concatenate(drawn)) if drawn else (np.nan, np.nan)
+            resampled = [weighted(*arrays, weights[:, has_both]) for weights in samples] if has_both.any() else []
+            low, high = _interval(np.concatenate(resampled)) if resampled else (np.nan, np.nan)
             rows.append(
                 {
                     "score": score,
                     "model": model,
                     "metric": metric,
-                    "value": value_of(*of_known),
+                    "value": value_of(*arrays),
                     "low": low,
                     "high": high,
-                    "n": int(known.sum()),
+                    "n": int(has_both.sum()),
                 }
             )
     return rows
@@ -132,10 +132,10 @@ class _Samples:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         random = np.random.default_rng(self.seed)
-        at_once = max(1, DRAWN_AT_ONCE // max(1, len(self.codes)))
-        for start in range(0, self.number, at_once):
-            drawn = random.integers(self.clusters, size=(min(at_once, self.number - start), self.clusters))
-            counts = np.stack([np.bincount(row, minlength=self.clusters) for row in drawn])
+        batch_size = max(1, BATCH_WEIGHTS // max(1, len(self.codes)))
+        for start in range(0, self.number, batch_size):
+            clusters = random.integers(self.clusters, size=(min(batch_size, self.number - start), self.clusters))
+            counts = np.stack([np.bincount(row, minlength=self.clusters) for row in clusters])
             yield counts[:, self.codes].astype(np.float64)
 
 

@@ -12,9 +12,9 @@ ALL = "all"  # the group of all variants
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "spearman": "Spearman's correlation"}
 CHANCE = {"auroc": 0.5, "spearman": 0.0}  # of a random score; that of AUPRC is the fraction of positives
 NOTE = """\
-Scores are oriented so that a higher value means "more likely positive": minus `llr` (an alternate that the model finds
-less likely), and `abs_llr`, `jsd`, `embedding_distance` and columns of the table as they are. Spearman's correlation is
-that of the same values with the target as it stands."""
+Scores are oriented so that higher values mean "more likely positive": `llr` is negated, so that alternates that the
+model finds less likely have higher values. `abs_llr`, `jsd`, `embedding_distance` and columns of the table are not
+changed. Spearman's correlation compares the oriented scores with the unchanged target."""
 
 
 def figure_of(row: dict[str, Any]) -> str:
@@ -53,11 +53,11 @@ def markdown(
         lines.append(f"In brackets: intervals of 95 % from {bootstrap:,} samples of positions.")
     groups = list(dict.fromkeys(row["group"] for row in rows))
     for metric in dict.fromkeys(row["metric"] for row in rows):
-        of_metric = [row for row in rows if row["metric"] == metric]
-        numbers = {group: max(row["n"] for row in of_metric if row["group"] == group) for group in groups}
-        cells = {(row["model"], row["score"], row["group"]): figure_of(row) for row in of_metric}
-        of_group = {} if metric == "spearman" else {group: f", {n:,} positive" for group, n in positives.items()}
-        sizes = (f"{group} ({number:,}{of_group.get(group, '')})" for group, number in numbers.items())
+        metric_rows = [row for row in rows if row["metric"] == metric]
+        numbers = {group: max(row["n"] for row in metric_rows if row["group"] == group) for group in groups}
+        cells = {(row["model"], row["score"], row["group"]): figure_of(row) for row in metric_rows}
+        positive_counts = {} if metric == "spearman" else {group: f", {n:,} positive" for group, n in positives.items()}
+        sizes = (f"{group} ({number:,}{positive_counts.get(group, '')})" for group, number in numbers.items())
         head = ["model", "score", *sizes]
         keys = dict.fromkeys(key[:2] for key in cells)
         body = [[*key, *(cells[*key, group] for group in groups)] for key in keys]
@@ -84,10 +84,10 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     panels: Any = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics):
         for number, (model, score) in enumerate(series):
-            shown = [row for row in rows if (row["metric"], row["model"], row["score"]) == (metric, model, score)]
-            values = np.array([[row[key] for row in shown] for key in ("value", "low", "high")])
+            series_rows = [row for row in rows if (row["metric"], row["model"], row["score"]) == (metric, model, score)]
+            values = np.array([[row[key] for row in series_rows] for key in ("value", "low", "high")])
             offset = step * (number - (len(series) - 1) / 2)
-            heights = [groups.index(row["group"]) + offset for row in shown]
+            heights = [groups.index(row["group"]) + offset for row in series_rows]
             axes.errorbar(
                 values[0],
                 heights,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.files import read_file, read_hub, row_name
+from ..data.files import find_published, read_file, read_hub, row_name
 from ..data.labelled import MISSING
 from ..data.source import open_packed, regular_file
 from ..errors import InputError
@@ -50,11 +50,6 @@ PUBLISHED = {
 }
 
 
-def published_table(source: str | Path) -> PublishedTable | None:
-    """Return the published table with a name, or `None` if there is none or the name is that of a file."""
-    return None if Path(source).expanduser().exists() else PUBLISHED.get(str(source))
-
-
 def read_variants(source: str | Path) -> tuple[list[Variant], pd.DataFrame]:
     """
     Read a table of variants.
@@ -70,7 +65,7 @@ def read_variants(source: str | Path) -> tuple[list[Variant], pd.DataFrame]:
     Raises:
         InputError: If the table cannot be read, lacks a column, has no rows, or contains an invalid position.
     """
-    published = published_table(source)
+    published = find_published(source, PUBLISHED)
     if published is not None:
         table = pd.concat(read_hub(published.repository, published.configuration).values(), ignore_index=True)
     elif _is_vcf(source):
@@ -80,11 +75,12 @@ def read_variants(source: str | Path) -> tuple[list[Variant], pd.DataFrame]:
     table = table.rename(columns={name: name.lstrip("#") for name in table.columns})
     table = table.rename(columns={find_column(source, table, name): name for name in COLUMNS})
     if not len(table):
-        raise InputError(f"{source}: there is not one variant in it.")
+        raise InputError(f"{source}: the table contains no variant.")
     wrong = [row for row, position in table["pos"].items() if not re.fullmatch(r"0*[1-9]\d{0,17}", position)]
     if wrong:
         raise InputError(
-            f"{source}, {row_name(wrong[0])}: the position {table['pos'][wrong[0]]!r} is no whole number from 1."
+            f"{source}, {row_name(wrong[0])}: the position {table['pos'][wrong[0]]!r} is invalid; it must be a whole "
+            "number of at least 1."
         )
     rows = zip(*(table[name] for name in COLUMNS))
     return [Variant(chrom, int(pos) - 1, ref, alt or None) for chrom, pos, ref, alt in rows], table
@@ -105,12 +101,12 @@ def find_column(source: str | Path, table: pd.DataFrame, name: str, option: str 
     """
     if name in table.columns:
         return name
-    same = [column for column in table.columns if column.lower() == name.lower()]
-    if len(same) != 1:
+    matches = [column for column in table.columns if column.lower() == name.lower()]
+    if len(matches) != 1:
         where = f"--{option} {name}" if option else source
-        found = f"there are {len(same)} columns" if same else "there is no column"
-        raise InputError(f"{where}: {found} {name!r} in the table; its columns are {', '.join(table.columns)}.")
-    return same[0]
+        problem = f"has {len(matches)} columns" if matches else "has no column"
+        raise InputError(f"{where}: the table {problem} {name!r}; its columns are {', '.join(table.columns)}.")
+    return matches[0]
 
 
 def numbers_of(source: str | Path, table: pd.DataFrame, name: str, option: str) -> np.ndarray:
@@ -126,10 +122,10 @@ def numbers_of(source: str | Path, table: pd.DataFrame, name: str, option: str) 
     wrong = table.index[present & numbers.isna()]
     if len(wrong):
         raise InputError(
-            f"--{option} {name}: {row_name(wrong[0])} holds {table[column][wrong[0]]!r}, which is no number."
+            f"--{option} {name}: {row_name(wrong[0])} contains {table[column][wrong[0]]!r}, which is not a number."
         )
     if not present.any():
-        raise InputError(f"--{option} {name}: there is not one number in this column.")
+        raise InputError(f"--{option} {name}: the column contains no number; choose another one.")
     return numbers.to_numpy(float)
 
 

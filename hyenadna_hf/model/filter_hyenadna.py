@@ -243,7 +243,7 @@ class HyenaDNAFilter(nn.Module):
             return k
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        own = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
-        for name in check_published_constants(self.config, own, own.get):
+        tensors = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+        for name in check_published_constants(self.config, tensors, tensors.get):
             del state_dict[name]
         super()._load_from_state_dict(state_dict, prefix, *args)

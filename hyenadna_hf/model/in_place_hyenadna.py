@@ -73,17 +73,17 @@ class InPlace:
             share = width // self.plan.tuning.gates_share // convolutions
             group = max(self.transforms, share // self.transforms * self.transforms)
         gates = self.space("gates", (len(self.hidden), convolutions, group, self.length), dtype)
-        at_once = group == width
+        is_one_group = group == width
         for rows, positions in self._pieces():
-            streams = slice(None) if at_once else slice(-2, None)
+            streams = slice(None) if is_one_group else slice(-2, None)
             projected = self._project(block, before, streams, slice(None), rows, positions)
             mixed[rows, :, positions] = projected[-1].mul_(projected[-2]).transpose(0, 1)
-            if at_once:
+            if is_one_group:
                 gates[rows, ..., positions] = projected[:-2].movedim(2, 0)
         for first in range(0, width, group):
             channels = slice(first, min(first + group, width))
             count = channels.stop - channels.start
-            if not at_once:
+            if not is_one_group:
                 for rows, positions in self._pieces():
                     projected = self._project(block, before, slice(-2), channels, rows, positions)
                     gates[rows, :, :count, positions] = projected.movedim(2, 0)

@@ -168,8 +168,8 @@ class RealFFT(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        whole = torch.fft.irfft(gradient / _frequency_weights(gradient, ctx.size), n=ctx.size)
-        return whole.narrow(-1, 0, ctx.length), None  # indexing would make an alias, which batched gradients forbid
+        full = torch.fft.irfft(gradient / _frequency_weights(gradient, ctx.size), n=ctx.size)
+        return full.narrow(-1, 0, ctx.length), None  # indexing would make an alias, which batched gradients forbid
 
 
 class FFTConvolution(torch.autograd.Function):

@@ -177,11 +177,11 @@ def find_sequence_starts(
     starts = torch.zeros(shape, dtype=torch.bool, device=inputs.device)
     if cu_seq_lens_q is not None:
         edges = cu_seq_lens_q.long()
-        whole = edges.dim() == 1 and len(edges) > 1 and edges[0] == 0 and edges[-1] == shape[1]
-        if shape[0] != 1 or not whole or bool((edges.diff() < 0).any()):
+        covers_row = edges.dim() == 1 and len(edges) > 1 and edges[0] == 0 and edges[-1] == shape[1]
+        if shape[0] != 1 or not covers_row or bool((edges.diff() < 0).any()):
             raise ValueError(
-                f"cu_seq_lens_q={cu_seq_lens_q.tolist()}: it must go from 0 to the length of the one row of the input, "
-                f"whose shape is {tuple(shape)}."
+                f"cu_seq_lens_q={cu_seq_lens_q.tolist()}: it must increase from 0 to the length of the only row; "
+                f"the shape of the input is {tuple(shape)}."
             )
         starts[0, edges[:-1][edges.diff() > 0]] = True
     for name, values in {"position_ids": position_ids, "seq_idx": seq_idx}.items():
@@ -199,7 +199,7 @@ def find_sequence_starts(
             is_start = steps != 0 if name == "seq_idx" else numbers[columns[1:]] == 0
             if name == "position_ids" and bool((~is_start & (steps != 1)).any()):
                 raise ValueError(
-                    f"position_ids of row {row} neither go up by one nor start again at 0. HyenaDNA has no position "
+                    f"position_ids of row {row} neither increase by one nor restart at 0. HyenaDNA has no position "
                     "embeddings and uses them only to find sequences that share a row; otherwise leave them out."
                 )
             starts[row, columns[1:][is_start]] = True
@@ -244,6 +244,6 @@ def check_traced_length(inputs: Tensor) -> Tensor:
     """
     length = int(inputs.shape[1])
     message = f"This HyenaDNA model was traced with {length} positions and is wrong for any other length."
-    same = torch._shape_as_tensor(inputs)[1] == length
-    same = torch.ops.aten._functional_assert_async.msg(same, message, same)
-    return torch.where(same.to(inputs.device), inputs, inputs)
+    is_traced_length = torch._shape_as_tensor(inputs)[1] == length
+    is_traced_length = torch.ops.aten._functional_assert_async.msg(is_traced_length, message, is_traced_length)
+    return torch.where(is_traced_length.to(inputs.device), inputs, inputs)

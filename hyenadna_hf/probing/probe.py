@@ -18,8 +18,9 @@ import pandas as pd
 
 from ..arguments import CommandParser
 from ..controls import with_controls
+from ..data.files import find_published
 from ..data.labelled import limit_split
-from ..data.named import find_benchmark, load_labelled
+from ..data.named import BENCHMARKS, load_labelled
 from ..errors import InputError, WorkError
 from ..jobs import Job, errors_naming, locked, save_array, write_text
 from ..loading import CHECKPOINTS, InferenceArguments, fingerprint, load_base_model
@@ -151,7 +152,7 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
         data = {name: limit_split(args.dataset, name, rows, args.limit, args.seed) for name, rows in data.items()}
     labels = {split: np.array(data[split]["label"]) for split in SPLITS}
     _check_train_sizes(args, labels["train"])
-    benchmark = find_benchmark(args.dataset)
+    benchmark = find_published(args.dataset, BENCHMARKS)
     metric = args.metric or (benchmark.metric if benchmark else "accuracy")
     models = {name: load_base_model(name, args.dtype, args.tokenizer, args.trust_remote_code) for name in args.model}
     models = with_controls(models, args.seed) if args.control else models

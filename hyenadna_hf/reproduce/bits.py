@@ -140,8 +140,8 @@ def region_texts(streams: Iterable[GenomeDataset]) -> Iterator[tuple[str, str]]:
     """Iterate over names and bases of the regions of genomes."""
     for stream in streams:
         for piece in stream.regions:
-            whole = (piece.start, piece.end) == (0, stream.fasta.lengths[piece.name])
-            name = piece.name if whole else f"{piece.name}:{piece.start + 1:,}-{piece.end:,}"
+            is_complete = (piece.start, piece.end) == (0, stream.fasta.lengths[piece.name])
+            name = piece.name if is_complete else f"{piece.name}:{piece.start + 1:,}-{piece.end:,}"
             yield name, stream.fasta.fetch(piece.name, piece.start, piece.end)
 
 
@@ -152,7 +152,7 @@ def _markov_bits(args: BitsArguments, splits: dict[str, list[GenomeDataset]]) ->
     genomes = {str(fasta_stem(stream.fasta.path)): stream for stream in splits["train"]}
     unknown = next((name for name in args.markov_genomes if name not in genomes), None)
     if unknown is not None:
-        raise InputError(f"--markov_genomes {unknown}: there are {', '.join(genomes)}.")
+        raise InputError(f"--markov_genomes {unknown}: unknown genome; choose from {', '.join(genomes)}.")
     counted = [genomes[name] for name in args.markov_genomes or genomes]
     model = MarkovModel(int(order)).fit(text for _, text in region_texts(counted))
     return {f"bits, {name}": model.bits_per_base([text])[0] for name, text in region_texts(splits["test"])}

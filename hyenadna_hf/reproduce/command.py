@@ -94,7 +94,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     missing = reproduce(positional.table, args, rest, shlex.join(["hyenadna", "reproduce", *argv]))
     result = {"table": positional.table, "output_dir": args.output_dir, "missing": missing}
     if missing:
-        raise WorkError(f"{missing} cells have no result; {args.output_dir}/table.md has the reasons.", result)
+        raise WorkError(f"{missing} cells have no result; {args.output_dir}/table.md lists the reasons.", result)
     return result
 
 
@@ -177,7 +177,7 @@ def _select_datasets(table: Table, name: str, args: ReproduceArguments) -> dict[
     if unknown is not None:
         raise InputError(f"--datasets {unknown}: the table {name} has {', '.join(known)}; use table local for others.")
     if not known and not named:
-        raise InputError(f"--datasets: the table {name} has none; name some, as NAME or NAME=PATH.")
+        raise InputError(f"--datasets: the table {name} has no data sets of its own; give some as NAME or NAME=PATH.")
     return {dataset: path or None for dataset, _, path in named} or known
 
 
@@ -255,8 +255,8 @@ def _describe_evaluation(steps: Sequence[Step]) -> str:
     words = steps[-1].arguments
     if steps[-1].command != "finetune":
         return "test split"
-    at = words.index("--load_best_model_at_end") + 1 if "--load_best_model_at_end" in words else None
-    best = at is not None and (at == len(words) or words[at].lower() not in ("false", "no", "0"))
+    position = words.index("--load_best_model_at_end") + 1 if "--load_best_model_at_end" in words else None
+    best = position is not None and (position == len(words) or words[position].lower() not in ("false", "no", "0"))
     return "best on validation" if best else "last epoch"
 
 

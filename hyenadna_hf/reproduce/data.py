@@ -119,7 +119,7 @@ def find(folder: str | Path, name: str) -> str:
         path for path in (sorted(folder.iterdir()) if folder.is_dir() else ()) if _stem(path) in (name, f"test_{name}")
     ]
     if len(single) != 1:
-        raise InputError(f"--data {folder}: there is no folder {name}, nor files {name}_train and {name}_test in it.")
+        raise InputError(f"--data {folder}: the folder contains neither {name} nor {name}_train and {name}_test.")
     return str(single[0])
 
 

@@ -160,21 +160,25 @@ def _plot(table: Table, lines: Sequence[Line], path: Path) -> None:
     rows, models = (list(dict.fromkeys(line[key] for line in lines)) for key in ("row", "model"))
     figure, axes = plt.subplots(figsize=(8, 1.5 + 0.18 * len(rows) * (len(models) + 1)), layout="constrained")
     for number, model in enumerate(models):
-        shown = [line for line in lines if line["model"] == model]
-        heights = {line["row"]: rows.index(line["row"]) + 0.8 * (number + 0.5) / len(models) - 0.4 for line in shown}
+        model_lines = [line for line in lines if line["model"] == model]
+        heights = {
+            line["row"]: rows.index(line["row"]) + 0.8 * (number + 0.5) / len(models) - 0.4 for line in model_lines
+        }
         color = f"C{number % 10}"
-        ours = [line for line in shown if line["n"]]
+        measured = [line for line in model_lines if line["n"]]
         axes.errorbar(
-            [line["mean"] for line in ours],
-            [heights[line["row"]] for line in ours],
-            xerr=[line["sd"] or 0 for line in ours],
+            [line["mean"] for line in measured],
+            [heights[line["row"]] for line in measured],
+            xerr=[line["sd"] or 0 for line in measured],
             fmt="o",
             color=color,
             label=model,
         )
-        published = [line for line in shown if line["published"] is not None]
-        at = [heights[line["row"]] for line in published]
-        axes.plot([line["published"] for line in published], at, "D", color=color, fillstyle="none", markersize=7)
+        published = [line for line in model_lines if line["published"] is not None]
+        positions = [heights[line["row"]] for line in published]
+        axes.plot(
+            [line["published"] for line in published], positions, "D", color=color, fillstyle="none", markersize=7
+        )
     if any(line["published"] is not None for line in lines):
         axes.plot([], [], "D", color="gray", fillstyle="none", label="published")
     axes.set_yticks(range(len(rows)), rows)

@@ -82,11 +82,11 @@ def few_shot(args: FewShotArguments) -> dict[str, Any]:
     ]
     job = {"command": "few-shot", **{name: getattr(args, name) for name in SETTINGS}}
 
-    def run(one: dict[str, Any], seed: int, show: Callable[[int, int], None]) -> dict[str, Any]:
-        if "method" in one:
-            rows = in_turn(task.prompts("train", 0, seed).rows_of, one["training_sequences"], seed)
+    def run(settings: dict[str, Any], seed: int, show: Callable[[int, int], None]) -> dict[str, Any]:
+        if "method" in settings:
+            rows = in_turn(task.prompts("train", 0, seed).rows_of, settings["training_sequences"], seed)
             return {"accuracy": probe_accuracy(task, args, rows)}
-        return tune_and_evaluate(args, task, seed=seed, show=show, **one)
+        return tune_and_evaluate(args, task, seed=seed, show=show, **settings)
 
     return run_grid(args, task, job, grid, run)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from ..data.chromatin import CHROMATIN_GROUPS
+from ..data.files import find_published
 from ..data.labelled import BUNDLED
 from ..data.multilabel import is_saved_dataset, load_multilabel_sequences, load_regression_sequences
-from ..data.named import find_benchmark, load_labelled
+from ..data.named import BENCHMARKS, load_labelled
 from ..errors import InputError
 from .finetune_arguments import DataArguments
 
@@ -21,7 +22,7 @@ def load_data(args: DataArguments, seed: int) -> tuple[DatasetDict, list[str]]:
     fractions = (args.validation_fraction, args.test_fraction, seed)
     columns = (args.label_column or "").split(",")
     if args.task == "regression":
-        if find_benchmark(args.dataset) is not None or args.dataset in BUNDLED:
+        if find_published(args.dataset, BENCHMARKS) is not None or args.dataset in BUNDLED:
             raise InputError(f"--task regression: {args.dataset} has classes, not numbers; omit it.")
         columns = [] if args.label_column is None else columns
         return load_regression_sequences(args.dataset, columns, args.sequence_column, *fractions)

@@ -48,12 +48,12 @@ def run_grid(args: Any, task: Any, job: dict[str, Any], grid: list[dict[str, Any
         InputError: If the folder contains results of other settings, or no run fits the model.
     """
     limit = task.model.config.max_seq_len
-    tokens = [one.get("prompt_tokens", 0) + task.tokens(one.get("shots", 0)) for one in grid]
-    asked = [length for one, length in zip(grid, tokens) if "method" not in one]
-    if min(asked) > limit:
+    tokens = [settings.get("prompt_tokens", 0) + task.tokens(settings.get("shots", 0)) for settings in grid]
+    prompt_lengths = [length for settings, length in zip(grid, tokens) if "method" not in settings]
+    if min(prompt_lengths) > limit:
         raise InputError(
-            f"--shots {min(args.shots)}: an input would have {min(asked):,} tokens, but {args.model} reads {limit:,}; "
-            "set --max_bases, give fewer shots, or take a model for longer inputs."
+            f"--shots {min(args.shots)}: an input would have {min(prompt_lengths):,} tokens, but {args.model} reads "
+            f"{limit:,}; set --max_bases, give fewer shots, or use a model for longer inputs."
         )
     folder, queries = Path(args.output_dir), len(task.splits["test"])
     results = {**task.identity, **job, "majority_class": task.majority()}
@@ -62,23 +62,23 @@ def run_grid(args: Any, task: Any, job: dict[str, Any], grid: list[dict[str, Any
         console, stdout = Console(stderr=True), Console(highlight=False, soft_wrap=True)
         with Progress(*BAR, console=console, disable=not console.is_terminal, transient=True) as progress:
             for seed in range(args.seed, args.seed + args.seeds):
-                for one, length in zip(grid, tokens):
-                    key, what = (_key(one), seed), _words(one, seed if args.seeds > 1 else None)
+                for settings, length in zip(grid, tokens):
+                    key, title = (_key(settings), seed), _title(settings, seed if args.seeds > 1 else None)
                     if length > limit:
                         reason = f"the model reads {limit:,} tokens"
-                        runs[key] = {**one, "seed": seed, "tokens": length, "left_out": reason}
-                        stdout.print(f"{what}: left out, {length:,} tokens, but the model reads {limit:,}")
+                        runs[key] = {**settings, "seed": seed, "tokens": length, "left_out": reason}
+                        stdout.print(f"{title}: left out, {length:,} tokens, but the model reads {limit:,}")
                     elif key not in runs:
-                        bar, started = progress.add_task(what, total=None), time.monotonic()
+                        bar, started = progress.add_task(title, total=None), time.monotonic()
 
                         def show(step: int, steps: int, bar: Any = bar) -> None:
                             progress.update(bar, completed=step, total=steps)
 
-                        found = run(one, seed, show)
+                        metrics = run(settings, seed, show)
                         progress.remove_task(bar)
                         seconds = round(time.monotonic() - started, 1)
-                        runs[key] = {**one, "seed": seed, "tokens": length, **found, "seconds": seconds}
-                        stdout.print(f"{what}: accuracy {found['accuracy']:.4f} ({seconds:.0f} s)")
+                        runs[key] = {**settings, "seed": seed, "tokens": length, **metrics, "seconds": seconds}
+                        stdout.print(f"{title}: accuracy {metrics['accuracy']:.4f} ({seconds:.0f} s)")
                     results["runs"] = [runs[key] for key in sorted(runs)]
                     summary = summarise(results["runs"], queries)
                     results["rows"] = [row for row in summary if "method" not in row]
@@ -93,14 +93,14 @@ def run_grid(args: Any, task: Any, job: dict[str, Any], grid: list[dict[str, Any
     return results
 
 
-def _key(one: dict[str, Any]) -> tuple:
+def _key(settings: dict[str, Any]) -> tuple:
     """Return the settings of a run as a sort key that puts baselines last."""
-    return tuple(one.get(name, -1 if name != "method" and name != "prompt_position" else "") for name in SETTINGS)
+    return tuple(settings.get(name, -1 if name != "method" and name != "prompt_position" else "") for name in SETTINGS)
 
 
-def _words(one: dict[str, Any], seed: int | None) -> str:
-    words = [str(one["method"])] if "method" in one else []
-    for name, value in one.items():
+def _title(settings: dict[str, Any], seed: int | None) -> str:
+    words = [str(settings["method"])] if "method" in settings else []
+    for name, value in settings.items():
         if isinstance(value, int):
             words.append(f"{value:,} {name.replace('_', ' ')}")
         elif name == "prompt_position" and value != "none":
@@ -119,7 +119,7 @@ def _earlier_runs(folder: Path, results: dict[str, Any]) -> dict[tuple, dict[str
     for name, value in results.items():
         if earlier.get(name) != value:
             raise InputError(
-                f"--output_dir {folder}: its results are those of other settings ({name} {earlier.get(name)}, now "
+                f"--output_dir {folder}: it contains results of other settings ({name} {earlier.get(name)}, now "
                 f"{value}); name another folder."
             )
     return {(_key(run), run["seed"]): run for run in earlier["runs"]}

@@ -43,16 +43,16 @@ class PlacedPromptConfig(PromptTuningConfig):
         ValueError: If an argument is invalid.
     """
 
-    prompt_position: str = field(default="after", metadata={"help": f"Where the prompt stands: {', '.join(POSITIONS)}"})
+    prompt_position: str = field(default="after", metadata={"help": f"Position of the prompt: {', '.join(POSITIONS)}"})
     prompt_dropout: float = field(default=0.0, metadata={"help": "Dropout on the prompt, in training"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PLACED_PROMPT_TUNING
         if self.prompt_position not in POSITIONS:
-            raise ValueError(f"prompt_position={self.prompt_position!r}: give one of {', '.join(POSITIONS)}.")
+            raise ValueError(f"prompt_position={self.prompt_position!r}: choose one of {', '.join(POSITIONS)}.")
         if not 0 <= self.prompt_dropout < 1:
-            raise ValueError(f"prompt_dropout={self.prompt_dropout}: give at least 0 and less than 1.")
+            raise ValueError(f"prompt_dropout={self.prompt_dropout}: give a probability of at least 0 and below 1.")
 
 
 def inputs_before(position: str, prompt_tokens: int, lengths: torch.Tensor) -> torch.Tensor:
@@ -92,11 +92,11 @@ def placed_order(
         `(batch, prompt_tokens + length)`. Prompt and row keep their own order. Padding after the last valid position
         precedes the part of the prompt after the input, so that all rows end with the same tokens.
     """
-    real = mask != 0
-    so_far = real.cumsum(1)
-    lengths = so_far[:, -1] if labels is None else (so_far * (real & (labels == IGNORED))).amax(1)
+    is_valid = mask != 0
+    counts = is_valid.cumsum(1)
+    lengths = counts[:, -1] if labels is None else (counts * (is_valid & (labels == IGNORED))).amax(1)
     between = 2 * inputs_before(position, prompt_tokens, lengths) + 1
-    return torch.cat([between, 2 * so_far], dim=1).argsort(dim=1, stable=True)
+    return torch.cat([between, 2 * counts], dim=1).argsort(dim=1, stable=True)
 
 
 def in_order(values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
@@ -130,13 +130,13 @@ class _PlacedPrompt:
         model = self.base_model.config
         if model.model_type != HyenaDNAConfig.model_type:
             raise ValueError(
-                f"PlacedPromptConfig: this is a {model.model_type} model, but the exact masks of HyenaDNA are needed; "
-                "use PromptTuningConfig."
+                f"PlacedPromptConfig: this is a {model.model_type} model, but only HyenaDNA models are supported; use "
+                "PromptTuningConfig."
             )
         if getattr(model, "num_prompt_tokens", 0) and config.prompt_position != "before":
             raise ValueError(
-                f"num_prompt_tokens={model.num_prompt_tokens} leaves the first positions out of the pooling, but the "
-                f"prompt stands elsewhere (prompt_position={config.prompt_position!r}); set it to 0."
+                f"num_prompt_tokens={model.num_prompt_tokens}: this excludes the first positions from pooling, but "
+                f"prompt_position={config.prompt_position!r} puts the prompt elsewhere; set it to 0."
             )
         config.peft_type = PeftType.PROMPT_TUNING  # PEFT creates the embedding for this type only
         try:
@@ -198,8 +198,7 @@ class _PlacedPrompt:
         joined = [name for name in ("position_ids", *JOINED_SEQUENCES_ARGUMENTS) if kwargs.get(name) is not None]
         if joined:
             raise ValueError(
-                f"{joined[0]}: a soft prompt has one place in a row, which sequences that share a row do not have; "
-                "pass each in a row of its own."
+                f"{joined[0]}: soft prompts do not support sequences that share a row; pass each one in a separate row."
             )
         config = self.active_peft_config
         embeds = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
@@ -240,11 +239,11 @@ class PeftModelForCausalLM(_PlacedPrompt, peft.PeftModelForCausalLM):
         mask, embeds = kwargs.pop("attention_mask", None), kwargs.pop("inputs_embeds", None)
         options = kwargs.get("generation_config") or self.base_model.generation_config
         columns = (embeds if input_ids is None else input_ids).shape[1]
-        most, least = kwargs.pop("max_length", None), kwargs.pop("min_length", None)
-        if most is not None:  # of input and new tokens; the prompt does not count
-            kwargs.setdefault("max_new_tokens", most - columns)
-        if least is not None:
-            kwargs.setdefault("min_new_tokens", max(least - columns, 0))
+        longest, shortest = kwargs.pop("max_length", None), kwargs.pop("min_length", None)
+        if longest is not None:  # of input and new tokens; the prompt does not count
+            kwargs.setdefault("max_new_tokens", longest - columns)
+        if shortest is not None:
+            kwargs.setdefault("min_new_tokens", max(shortest - columns, 0))
         pad = kwargs.get("pad_token_id", options.pad_token_id)
         if mask is None and embeds is None and pad is not None:  # as without a prompt
             mask = (input_ids != pad).long()

@@ -207,7 +207,7 @@ class Prompts(torch.utils.data.Dataset):
     ) -> None:
         self.queries, self.pool, self.letters = queries, pool, letters
         self.shots, self.seed, self.reverse_complement = shots, seed, reverse_complement
-        self.rows_of = [[i for i, (_, label) in enumerate(pool) if label == one] for one in range(len(letters))]
+        self.rows_of = [[i for i, (_, label) in enumerate(pool) if label == number] for number in range(len(letters))]
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -223,13 +223,13 @@ class Prompts(torch.utils.data.Dataset):
 
     def _demonstrations(self, row: int) -> list[tuple[torch.Tensor, int]]:
         rng = random.Random(f"{self.seed} {row}")
-        itself = row if self.queries is self.pool else None
-        shown = []
+        query = row if self.queries is self.pool else None
+        chosen_rows = []
         for rows in self.rows_of:
-            drawn = rng.sample(rows, min(self.shots + 1, len(rows)))
-            shown += [i for i in drawn if i != itself][: self.shots]
-        rng.shuffle(shown)
-        return [self.pool[i] for i in shown]
+            candidates = rng.sample(rows, min(self.shots + 1, len(rows)))
+            chosen_rows += [i for i in candidates if i != query][: self.shots]
+        rng.shuffle(chosen_rows)
+        return [self.pool[i] for i in chosen_rows]
 
 
 def check_arguments(
@@ -253,17 +253,17 @@ def check_arguments(
     least = {"shots": 0, "eval_batch_size": 1, "max_bases": 1, "limit": 1, "seeds": 1, **least}
     for name, number in least.items():
         value = getattr(args, name)
-        for one in value if isinstance(value, list) else [value]:
-            if one is not None and not one >= number:
-                raise InputError(f"--{name} {one}: give {number} or more.")
+        for element in value if isinstance(value, list) else [value]:
+            if element is not None and not element >= number:
+                raise InputError(f"--{name} {element}: give {number} or more.")
     choices = {"softmax": SOFTMAX, "calibration": CALIBRATIONS, **choices}
     for name, allowed in choices.items():
         value = getattr(args, name)
-        for one in value if isinstance(value, list) else [value]:
-            if one not in allowed:
-                raise InputError(f"--{name} {one}: give {' or '.join(allowed)}.")
+        for element in value if isinstance(value, list) else [value]:
+            if element not in allowed:
+                raise InputError(f"--{name} {element}: give {' or '.join(allowed)}.")
     if args.calibration != "none" and args.softmax != "letters":
-        raise InputError(f"--calibration {args.calibration}: it is for --softmax letters.")
+        raise InputError(f"--calibration {args.calibration}: this requires --softmax letters.")
     for name in probabilities:
         if not 0 <= getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}: give a probability of at least 0 and below 1.")
@@ -282,8 +282,8 @@ def load_task(args: PromptingArguments) -> Task:
     names = data["train"].features["label"].names
     if len(names) > len(LETTERS):
         raise InputError(
-            f"--dataset {args.dataset}: it has {len(names)} classes, but there are letters for {len(LETTERS)} at "
-            "most; fine-tune a classifier (hyenadna finetune)."
+            f"--dataset {args.dataset}: it has {len(names)} classes, but there are letters for at most "
+            f"{len(LETTERS)}; fine-tune a classifier (hyenadna finetune)."
         )
     letters = LETTERS[: len(names)] if args.class_letters is None else args.class_letters.upper()
     if len(letters) != len(names) or len(set(letters)) != len(names) or set(letters) - set(LETTERS):
@@ -402,13 +402,13 @@ def evaluate(task: Task, args: PromptingArguments, trainer: Trainer, shots: int,
     if args.softmax == "vocabulary":
         return {"accuracy": float((logits.argmax(1) == answers).mean())}
     scores = log_softmax(logits[:, task.letters], axis=1)
-    found = {"accuracy": accuracy_of_letters(scores, answers, task.letters)}
+    metrics = {"accuracy": accuracy_of_letters(scores, answers, task.letters)}
     if args.calibration == "contextual":
         content_free = trainer.predict(task.content_free(shots, seed)).predictions[:, :-1]
         prior = logsumexp(log_softmax(content_free[:, task.letters], axis=1), axis=0)
         calibrated = accuracy_of_letters(scores - prior, answers, task.letters)
-        found = {"accuracy": calibrated, "uncalibrated_accuracy": found["accuracy"]}
-    return found
+        metrics = {"accuracy": calibrated, "uncalibrated_accuracy": metrics["accuracy"]}
+    return metrics
 
 
 def accuracy_of_letters(scores: np.ndarray, answers: np.ndarray, letters: Sequence[int]) -> float:

@@ -137,7 +137,7 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         similar = get_close_matches(name, RECIPES, n=5, cutoff=0.5)
         hint = f"similar names are {', '.join(similar)}; " if similar else ""
-        raise InputError(f"--recipe {name}: there is no recipe of this name; {hint}--recipe list prints all names.")
+        raise InputError(f"--recipe {name}: unknown recipe; {hint}--recipe list prints all names.")
     return RECIPES[name]
 
 

@@ -173,7 +173,7 @@ def soft_prompt(args: SoftPromptArguments) -> dict[str, Any]:
     for count in args.baseline_samples:
         if 0 < count < len(task.letters):
             raise InputError(
-                f"--baseline_samples {count}: give 0 for all, or one for each of {len(task.letters)} classes."
+                f"--baseline_samples {count}: give 0 for all, or at least {len(task.letters)}, one per class."
             )
     samples = sorted({min(count or available, available) for count in args.baseline_samples})
     grid += [
@@ -182,10 +182,10 @@ def soft_prompt(args: SoftPromptArguments) -> dict[str, Any]:
     ]
     job = {"command": "soft-prompt", **{name: getattr(args, name) for name in SETTINGS}}
 
-    def run(one: dict[str, Any], seed: int, show: Callable[[int, int], None]) -> dict[str, Any]:
-        if "method" in one:
-            return train_baseline(args, task, seed, show, **one)
-        return train_prompt(args, task, seed=seed, show=show, **one)
+    def run(settings: dict[str, Any], seed: int, show: Callable[[int, int], None]) -> dict[str, Any]:
+        if "method" in settings:
+            return train_baseline(args, task, seed, show, **settings)
+        return train_prompt(args, task, seed=seed, show=show, **settings)
 
     return run_grid(args, task, job, grid, run)
 
@@ -224,8 +224,8 @@ def train_prompt(
         validation, steps = task.prompts("validation", shots, seed), [ShowSteps(show)]
         trainer = make_trainer(task, args, model, None, validation, steps, output_dir=args.output_dir)
         loss = trainer.evaluate()["eval_loss"]
-        found = evaluate(task, args, trainer, shots, seed)
-        return {**found, "validation_loss": loss, "epochs": 0, "parameters": 0}
+        metrics = evaluate(task, args, trainer, shots, seed)
+        return {**metrics, "validation_loss": loss, "epochs": 0, "parameters": 0}
     place = "before" if prompt_position == PUBLISHED else prompt_position
     model = prompted(model, prompt_tokens, args.dropout, place)
     initialise(model, task, args.prompt_init)
@@ -271,9 +271,9 @@ def train_baseline(
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=list(LINEAR_LAYERS)))
     folder = Path(args.output_dir) / f"{method}-{training_sequences}-seed-{seed}"
-    found = _fit(args, task, model, rows, 0, folder, show)
+    metrics = _fit(args, task, model, rows, 0, folder, show)
     shutil.rmtree(folder)
-    return found
+    return metrics
 
 
 def _fit(
@@ -288,7 +288,7 @@ def _fit(
     """Train the trainable parameters of a model or resume, save it to `folder`, and evaluate it on the test split."""
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     train = task.prompts("train", shots, args.seed, args.reverse_complement)
-    falls = args.lr_scheduler_type == "reduce_lr_on_plateau"
+    reduces_on_plateau = args.lr_scheduler_type == "reduce_lr_on_plateau"
     trainer = make_trainer(
         task,
         args,
@@ -302,7 +302,7 @@ def _fit(
         learning_rate=args.learning_rate,
         weight_decay=0.0,
         lr_scheduler_type=args.lr_scheduler_type,
-        lr_scheduler_kwargs={"factor": 0.1, "patience": 0} if falls else {},
+        lr_scheduler_kwargs={"factor": 0.1, "patience": 0} if reduces_on_plateau else {},
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
@@ -312,12 +312,12 @@ def _fit(
         restore_callback_states_from_checkpoint=True,
     )
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
-    found = evaluate(task, args, trainer, shots, args.seed)
+    metrics = evaluate(task, args, trainer, shots, args.seed)
     trainer.save_model()
     for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         shutil.rmtree(checkpoint)
     return {
-        **found,
+        **metrics,
         "validation_loss": trainer.state.best_metric,
         "epochs": round(trainer.state.epoch),
         "parameters": parameters,
@@ -332,7 +332,7 @@ def prompted(model: Any, prompt_tokens: int, dropout: float = 0.0, position: str
         model: Language model, which is modified.
         prompt_tokens: Length of the prompt. It is initialised like the embeddings of an untrained model.
         dropout: Dropout on the prompt in training.
-        position: Position of the prompt; `"before"` is PEFT's own prompt tuning, and other values are those of
+        position: Position of the prompt: `"before"` for PEFT's own prompt tuning, or another position of
             [`~hyenadna_hf.training.prompt_position.PlacedPromptConfig`].
 
     Returns:
@@ -371,21 +371,21 @@ def _embedding(peft_model: Any) -> torch.Tensor:
 
 
 @torch.no_grad()
-def initialise(model: Any, task: Task, how: str) -> None:
+def initialise(model: Any, task: Task, method: str) -> None:
     """
     Initialise a soft prompt.
 
     Args:
         model: Model from [`prompted`].
         task: Training sequences.
-        how: One of `INITIALISATIONS`.
+        method: One of `INITIALISATIONS`.
     """
     prompt, embed = _embedding(model), model.get_input_embeddings()
-    if how == "tokens":
+    if method == "tokens":
         bases = torch.cat([ids for ids, _ in task.splits["train"]])
         chosen = bases[torch.randint(len(bases), (len(prompt),))]
         prompt.copy_(embed(chosen.to(prompt.device)))
-    elif how == "class_means":
+    elif method == "class_means":
         means = []
         for number in range(len(task.letters)):
             ids = torch.cat([ids for ids, label in task.splits["train"] if label == number])

@@ -1,14 +1,12 @@
 """The baselines by name: what padding does to them, that they learn, and the commands that train them."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
 import torch
+from forked import run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
@@ -119,9 +117,7 @@ for folder in folders:
         tokenizer.save_pretrained(folders[-1])
         with torch.no_grad():
             expected.append(model(**tokenizer(sequence, return_tensors="pt")).logits)
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", script, sequence, *map(str, folders)]
-    found = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    found = run_script(script, sequence, *folders)
     assert found.returncode == 0, found.stderr
     for mine, line in zip(expected, found.stdout.splitlines()[-len(folders) :], strict=True):
         torch.testing.assert_close(torch.tensor(json.loads(line)), mine, rtol=0, atol=1e-5)

@@ -1,6 +1,5 @@
 """Commands that are killed at random moments and started again, against runs that nothing has interrupted."""
 
-import multiprocessing
 import random
 import shutil
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 import pysam
 import pytest
 import torch
+from forked import server_with
 from reference import randomise
 from safetensors.torch import load_file
 
@@ -33,9 +33,8 @@ MODULES = (
 
 @pytest.fixture(scope="module")
 def context():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"hyenadna_hf.{name}" for name in MODULES])
-    with pytest.MonkeyPatch.context() as patch:
+    modules = [f"hyenadna_hf.{name}" for name in MODULES]
+    with server_with(modules) as context, pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[2])  # for the processes, which import this module
         process = context.Process(target=int)  # waits for the modules
         process.start()

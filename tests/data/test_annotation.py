@@ -60,7 +60,7 @@ def test_bed(fasta, tmp_path, start, end, number):
     "content, message",
     [
         ("", "the file is empty"),
-        ("# nothing\n", "there is no interval in it"),
+        ("# nothing\n", "the file contains no interval"),
         (GTF + "20\tx\n", "line 8: GTF and GFF3 have nine tab-separated columns"),
         (BED + "20\tx\n", "line 6: a BED line needs a sequence, a start and an end"),
     ],

@@ -83,7 +83,7 @@ def test_rare_biotypes_are_counted(tmp_path, genome):
         load_biotypes(path, genome, ["miRNA", "tRNA"])
     with (
         pytest.warns(UserWarning),
-        pytest.raises(InputError, match="0 of its biotypes have at least 10 genes, but two are needed"),
+        pytest.raises(InputError, match="0 biotypes have at least 10 genes, but two are needed"),
     ):
         load_biotypes(path, genome)
 

@@ -69,7 +69,7 @@ def test_other_bad_input(tmp_path):
     with pytest.raises(InputError, match="cannot hold a test split of 20% out of 1 train rows"):
         load_multilabel_sequences(tmp_path, ["a", "b"])
     DatasetDict({"train": Dataset.from_dict({"sequence": ["A"], "label": [0]})}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(InputError, match="this is not a saved data set with labels; give the column of each label"):
+    with pytest.raises(InputError, match="this is not a save_to_disk folder; set label_column"):
         load_multilabel_sequences(tmp_path / "saved")
     (tmp_path / "saved" / "dataset_dict.json").write_text("what")
     with pytest.raises(InputError, match="saved: this is not a readable save_to_disk folder"):

@@ -1,5 +1,7 @@
 import pytest
 
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
 
 @pytest.mark.parametrize(
     "how, message",
@@ -7,6 +9,6 @@ import pytest
 )
 def test_the_end_of_one_rank_is_the_end_of_the_run(how, message, launch):
     """With its error, and long before a collective gives up, which takes half an hour."""
-    output = launch("fail.py", 2, how, fails=True, timeout=400)
+    output = launch("fail.py", 2, how, launcher=TORCHRUN, fails=True, timeout=400)
     assert message in output
     assert "all steps done" not in output

@@ -1,12 +1,10 @@
 """Real clients against a Hub over HTTP, in processes of their own: HF_ENDPOINT is read at import."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from forked import COMMAND, run_script
 from hub_server import serve
 from huggingface_hub import ModelCard
 
@@ -32,15 +30,10 @@ with torch.no_grad():
 @pytest.fixture
 def hub(tmp_path):
     """A Hub, and a function that runs Python against it."""
-    with serve() as (hub, url):
+    with serve() as (hub, _):
 
-        def run(*command, status=0):
-            environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
-            environment |= {"HF_ENDPOINT": url, "HF_TOKEN": "hf_test", "HF_HOME": str(tmp_path / "home")}
-            environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-            result = subprocess.run(
-                [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-            )
+        def run(*script, status=0):
+            result = run_script(*script, folder=tmp_path)
             assert result.returncode == status, result.stderr[-3000:]
             return result
 
@@ -69,7 +62,7 @@ def test_publish_and_load_by_repository_id(make_model, config, tmp_path, hub):
     (tmp_path / "mine" / "__pycache__").mkdir()
     (tmp_path / "mine" / "__pycache__" / "modeling_hyenadna.cpython-311.pyc").write_bytes(b"compiled")
     before = sorted(path.name for path in (tmp_path / "mine").iterdir())
-    printed = run("-m", "hyenadna_hf", "publish", "mine", "someone/splice", "--license", "mit").stdout
+    printed = run(COMMAND, "publish", "mine", "someone/splice", "--license", "mit").stdout
     assert "Published: " in printed and "someone/splice/commit/" in printed
     files = server.repositories["someone/splice"]["main"]
     needed = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -81,7 +74,7 @@ def test_publish_and_load_by_repository_id(make_model, config, tmp_path, hub):
     assert 'AutoModelForCausalLM.from_pretrained("someone/splice", trust_remote_code=True)' in card.text
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == before
 
-    result = json.loads(run("-c", STRANGER, "someone/splice", "AutoModelForCausalLM", "main").stdout.splitlines()[-1])
+    result = json.loads(run(STRANGER, "someone/splice", "AutoModelForCausalLM", "main").stdout.splitlines()[-1])
     torch.testing.assert_close(torch.tensor(result), outputs(model), rtol=0, atol=1e-6)
 
 
@@ -89,7 +82,7 @@ def test_a_broken_upload_is_taken_up_and_a_branch_is_made(make_model, config, tm
     server, run = hub
     saved(make_model, config, tmp_path / "mine", HyenaDNAForSequenceClassification)
     server.broken.add("commit")
-    command = ("-m", "hyenadna_hf", "publish", "mine", "someone/splice", "--revision", "v2")
+    command = (COMMAND, "publish", "mine", "someone/splice", "--revision", "v2")
     failed = run(*command, status=2)
     assert "the upload failed" in failed.stderr and "again to resume" in failed.stderr
     assert len(server.uploads) == 1 and not server.repositories["someone/splice"]["v2"]
@@ -98,7 +91,7 @@ def test_a_broken_upload_is_taken_up_and_a_branch_is_made(make_model, config, tm
     assert len(server.uploads) == 1
     assert "model.safetensors" in server.repositories["someone/splice"]["v2"]
     assert not server.repositories["someone/splice"]["main"]
-    run("-c", STRANGER, "someone/splice", "AutoModelForSequenceClassification", "v2")
+    run(STRANGER, "someone/splice", "AutoModelForSequenceClassification", "v2")
 
 
 def test_push_to_hub_of_model_tokenizer_and_trainer(make_model, config, tmp_path, hub):
@@ -117,9 +110,9 @@ trainer = Trainer(model, arguments, train_dataset=data, processing_class=tokeniz
 trainer.train()
 trainer.push_to_hub()
 """
-    run("-c", script)
+    run(script)
     for repo_id in ("someone/plain", "someone/trained"):
-        printed = run("-c", STRANGER, repo_id, "AutoModelForSequenceClassification", "main").stdout
+        printed = run(STRANGER, repo_id, "AutoModelForSequenceClassification", "main").stdout
         torch.testing.assert_close(
             torch.tensor(json.loads(printed.splitlines()[-1])), outputs(model), rtol=0, atol=1e-6
         )

@@ -1,14 +1,12 @@
 import importlib.util
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import run_script
 from safetensors.torch import save_file
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAForMaskedLM
@@ -114,10 +112,9 @@ def test_the_card_loads_published_weights(make_model, shared, tmp_path, monkeypa
         expected = original(ids).logits
     for snippet, package, special in zip(snippets, (True, False), ([1], [])):
         program = CARD_PROGRAM.format(blocked="" if package else BLOCKED, snippet=snippet)
-        command = [sys.executable, "-c", program]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-        printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-        module, tokens = printed.splitlines()[-1].split(" ", 1)
+        result = run_script(program)
+        assert result.returncode == 0, result.stderr
+        module, tokens = result.stdout.splitlines()[-1].split(" ", 1)
         assert module.startswith("hyenadna_hf." if package else "transformers_modules.")
         assert json.loads(tokens) == [7, 8, 9, 10, *special]
         torch.testing.assert_close(torch.load("logits.pt"), expected, rtol=0, atol=1e-5)

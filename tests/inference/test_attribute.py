@@ -1,38 +1,24 @@
-import os
-import random
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pyBigWig
 import pytest
-import torch
-from reference import randomise
+from genomes import REGION_CONTIG as CONTIG
 
-import hyenadna_hf
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNATokenizer
 from hyenadna_hf.data.sequence import reverse_complement
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.inference import attribute as command
 from hyenadna_hf.inference.attribute import main
 from hyenadna_hf.inference.attribution import attribute
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
-CONTIG = "".join(random.Random(0).choices("ACGTacgt", k=100)) + "NN" + "ACGTTGCA" * 5
 HEADS = {"classifier": HyenaDNAForSequenceClassification, "lm": HyenaDNAForCausalLM}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_model):
     folder = tmp_path_factory.mktemp("attribute")
-    torch.manual_seed(0)
     labels = {"id2label": {0: "other", 1: "donor"}, "label2id": {"other": 0, "donor": 1}}
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=40, filter_order=16, embed_dropout=0.0, **labels)
     for name, head in HEADS.items():
-        randomise(head(config)).save_pretrained(folder / name)
-        HyenaDNATokenizer().save_pretrained(folder / name)
+        save_model(folder / name, head, **labels)
     (folder / "reference.fa").write_text(f">chr20\n{CONTIG}\n>chr21\n{CONTIG[::-1]}\n")
     (folder / "sites.bed").write_text("21\t5\t25\n20\t90\t110\n20\t10\t30\n20\t30\t40\n")
     (folder / "overlap.bed").write_text("20\t10\t30\n20\t29\t40\n")
@@ -105,27 +91,12 @@ def test_a_logo_without_logomaker(folder, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-KILLED = """
-import os, signal
-from hyenadna_hf.inference import attribute as command
-number = 0
-def kill_at_third(*args, save=command.save_array):
-    global number
-    number += 1
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(*args)
-command.save_array = kill_at_third
-command.main({arguments!r})
-"""
-
-
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch, run_until_killed):
     (tmp_path / "new").mkdir()
     out, bed = tmp_path / "new" / "out.bg", ["--bed", str(folder / "sites.bed")]
     words = [*arguments(folder, out), *bed]
-    result = subprocess.run([sys.executable, "-c", KILLED.format(arguments=words)], env=ENVIRONMENT)
-    assert result.returncode == -signal.SIGKILL and not out.exists()
+    run_until_killed("attribute", words, "attribute.save_array", 3)
+    assert not out.exists()
     with pytest.raises(InputError, match="an unfinished run that differs in steps;"):
         main([*words, "--steps", "4"])
     saved = []
@@ -139,18 +110,18 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
 @pytest.mark.parametrize(
     "options, message",
     [
-        ([], "--region and --bed: give one of them."),
-        (["--region", "20:1-9", "--bed", "x.bed"], "--region and --bed: give one of them."),
+        ([], "--region and --bed: give exactly one of them."),
+        (["--region", "20:1-9", "--bed", "x.bed"], "--region and --bed: give exactly one of them."),
         (["--region", "20:1-41"], "20:1-41: chr20:1-41 has 41 bases; this model reads 2 to 40."),
         (
             ["--region", "20:1-9", "--target", "acceptor"],
-            "target='acceptor': the targets of this model are other, donor",
+            "target='acceptor': unknown target; choose one of other, donor",
         ),
-        (["--region", "20:1-9", "--method", "lime"], "method='lime': it is one of"),
+        (["--region", "20:1-9", "--method", "lime"], "method='lime': choose one of"),
         (["--region", "20:1-9", "--out", "out.npz"], "--out out.npz: the suffix sets the format"),
         (["--region", "20:1-9", "--strands", "reverse"], "strands='reverse': choose one of forward, both"),
         (["--region", "20:1-9", "--max_tokens", "0"], "--max_tokens 0: give 1 or more."),
-        (["--bed", "overlap"], "two intervals overlap at chr20:30; a track has one value a base."),
+        (["--bed", "overlap"], "two intervals overlap at chr20:30, but a track has one value per base; merge them."),
         (["--region", "20:1-9", "--steps", "0"], "references=2, steps=0: give 1 or more of each."),
     ],
 )

@@ -165,12 +165,12 @@ def test_the_model_is_left_as_it_was(model):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "lime"}, "method='lime': it is one of input_x_gradient, integrated_gradients"),
-        ({"target": "w"}, "target='w': the targets of this model are x, y, z."),
-        ({"target": 3}, "target=3: the targets of this model are x, y, z."),
+        ({"method": "lime"}, "method='lime': choose one of input_x_gradient, integrated_gradients"),
+        ({"target": "w"}, "target='w': unknown target; choose one of x, y, z."),
+        ({"target": 3}, "target=3: unknown target; choose one of x, y, z."),
         ({"references": 0}, "references=0, steps=20: give 1 or more of each."),
         ({"sequence": "A" * 61}, "sequence: it has 61 bases; give 2 to 60 IUPAC"),
-        ({"sequence": "ACXT"}, "sequence: it has 'X' at base 3"),
+        ({"sequence": "ACXT"}, "sequence: it contains 'X' at base 3"),
     ],
 )
 def test_bad_arguments(options, message):

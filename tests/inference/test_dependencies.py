@@ -117,7 +117,7 @@ def test_the_model_is_left_as_it_was(model):
 
 
 def test_bad_arguments(model):
-    with pytest.raises(InputError, match="start=3, end=3: this is no part of a sequence of 8 bases"):
+    with pytest.raises(InputError, match="start=3, end=3: this is not a region of a sequence of 8 bases"):
         dependency_map(model, TOKENIZER, "ACGTACGT", 3, 3)
     with pytest.raises(InputError, match="it has 41 bases, but the model reads 40 at once"):
         dependency_map(model, TOKENIZER, "A" * 41)

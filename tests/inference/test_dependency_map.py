@@ -1,37 +1,23 @@
-import os
-import random
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from genomes import REGION_CONTIG as CONTIG
 from matplotlib.figure import Figure
-from reference import randomise
 
-import hyenadna_hf
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.data.annotation import Feature
 from hyenadna_hf.errors import InputError, WorkError
 from hyenadna_hf.inference import dependency_map as command
 from hyenadna_hf.inference.dependencies import dependency_map
 from hyenadna_hf.inference.dependency_map import draw, main, read_map
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
-CONTIG = "".join(random.Random(0).choices("ACGTacgt", k=100)) + "NN" + "ACGTTGCA" * 5
 WINDOW = 30
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_model):
     folder = tmp_path_factory.mktemp("dependencies")
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=40, filter_order=16, embed_dropout=0.0)
-    randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / "model")
-    HyenaDNATokenizer().save_pretrained(folder / "model")
+    save_model(folder / "model")
     (folder / "reference.fa").write_text(f">chr20\n{CONTIG}\n")
     (folder / "motifs.bed").write_text("20\t40\t48\ttata\t0\t-\n")
     (folder / "genes.gtf").write_text('20\tx\texon\t11\t60\t.\t+\t.\tgene_id "G1"; gene_name "ABC";\n')
@@ -105,29 +91,10 @@ def test_a_plot_without_values_or_letters(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"none.svg", "long.png"}
 
 
-KILLED = """
-import os, signal
-from hyenadna_hf.inference import dependency_map as command
-command.PART_TOKENS = 300
-number = 0
-def kill_at_last(*args, save=command.save_array):
-    global number
-    number += 1
-    if number == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(*args)
-command.save_array = kill_at_last
-command.main({arguments!r})
-"""
-
-
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch, run_until_killed):
     monkeypatch.setattr(command, "PART_TOKENS", 300)
     words = arguments(folder, "chr20:31-60", tmp_path / "map.npz")
-    assert (
-        subprocess.run([sys.executable, "-c", KILLED.format(arguments=words)], env=ENVIRONMENT).returncode
-        == -signal.SIGKILL
-    )
+    run_until_killed("dependency_map", words, "dependency_map.save_array", 6, {"dependency_map.PART_TOKENS": 300})
     partial = tmp_path / "map.npz.partial"
     assert len(list(partial.glob("0*"))) == 5 and not (tmp_path / "map.npz").exists()
     with pytest.raises(InputError, match="an unfinished run that differs in region;"):
@@ -144,7 +111,7 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
 
 def test_parts_that_are_damaged_are_not_installed(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "save_array", lambda path, array, save=command.save_array: save(path, array[1:]))
-    with pytest.raises(WorkError, match="its parts have other rows than the region; delete it"):
+    with pytest.raises(WorkError, match="the parts do not match the region; delete this folder"):
         main(arguments(folder, "chr20:31-60", tmp_path / "map.npz"))
     assert not (tmp_path / "map.npz").exists()
 
@@ -162,7 +129,7 @@ def test_parts_cover_a_region_once(length, monkeypatch):
     [
         ("chr20:0-5", [], "'chr20:0-5' is outside chr20"),
         ("chr1:1-5", [], "there is no sequence 'chr1'"),
-        ("chr20:1-31", [], "--window 30: the region has 31 bases; give a smaller one or a larger window."),
+        ("chr20:1-31", [], "--window 30: the region has 31 bases; give a larger window or a smaller region."),
         ("chr20:1-5", ["--window", "41"], "it has 41 bases, but the model reads 40 at once"),
         ("chr20:1-5", ["--out", "map.csv"], "--out map.csv: the suffix sets the format"),
         ("chr20:1-5", ["--plot", "map.bmp"], "--plot map.bmp: the suffix sets the format"),

@@ -2,8 +2,6 @@ import gzip
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pyarrow.parquet as pq
 import pysam
 import pytest
 import torch
+from forked import run_script
 from reference import randomise
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, set_seed
 
@@ -168,7 +167,7 @@ def test_a_killed_run_goes_on_where_it_was(fasta, records, model_folder, tmp_pat
     whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
     main(["--fasta", str(fasta), "--model", model_folder, "--out", str(whole)])
     arguments = ["--fasta", str(fasta), "--model", model_folder, "--out", str(out)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, timeout=300)
+    killed = run_script(KILLED, *arguments)
     assert killed.returncode == -9, killed.stderr
     partial = tmp_path / "out.parquet.partial"
     assert not out.exists()
@@ -218,8 +217,7 @@ for count in (500, 5000):
 
 
 def test_memory_does_not_grow_with_the_sequences(model_folder, tmp_path):
-    command = [sys.executable, "-c", MEMORY, str(tmp_path), model_folder]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = run_script(MEMORY, tmp_path, model_folder)
     assert result.returncode == 0, result.stderr
     few, many = map(int, result.stdout.split())  # KiB
     numbers = pq.read_table(tmp_path / "5000.parquet")["embedding"].nbytes
@@ -227,19 +225,11 @@ def test_memory_does_not_grow_with_the_sequences(model_folder, tmp_path):
     assert (many - few) * 1024 < 0.4 * numbers, (few, many)
 
 
-def test_several_processes(fasta, model_folder, tmp_path, monkeypatch):
+def test_several_processes(fasta, model_folder, tmp_path, monkeypatch, run_in_two_processes):
     monkeypatch.setattr(embed_fasta, "PART_BASES", 500)
     main(["--fasta", str(fasta), "--model", model_folder, "--out", str(tmp_path / "one.parquet")])
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\nfrom hyenadna_hf.inference import embed_fasta\nembed_fasta.PART_BASES = 500\n"
-        "embed_fasta.main(sys.argv[1:])\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     arguments = ["--fasta", str(fasta), "--model", model_folder, "--out", str(tmp_path / "two.parquet"), "--use_cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(embed_fasta.__file__).parents[2])}
-    result = subprocess.run([*launch, *arguments], capture_output=True, text=True, timeout=300, env=environment)
-    assert result.returncode == 0, result.stderr
+    result = run_in_two_processes("embed_fasta", arguments, {"embed_fasta.PART_BASES": 500})
     assert result.stderr.count("60 sequences embedded") == 1
     assert rows(tmp_path / "one.parquet") == rows(tmp_path / "two.parquet")
 
@@ -360,9 +350,7 @@ def test_sequences_and_intervals_from_standard_input(fasta, model_folder, tmp_pa
     script = "import sys\nfrom hyenadna_hf.inference.embed_fasta import main\nmain(sys.argv[1:])\n"
     for name, words, file in (("a", ["-"], fasta), ("b", ["--fasta", str(fasta), "--bed", "-"], bed)):
         arguments = ["--model", model_folder, "--out", str(tmp_path / f"{name}.parquet")]
-        with file.open("rb") as content:
-            command = [sys.executable, "-c", script, *words, *arguments]
-            result = subprocess.run(command, stdin=content, capture_output=True, text=True, timeout=300)
+        result = run_script(script, *words, *arguments, stdin=file)
         assert result.returncode == 0, result.stderr
     assert len(rows(tmp_path / "a.parquet")) == 60 and len(rows(tmp_path / "b.parquet")) == 2
 

@@ -1,10 +1,6 @@
 import gzip
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
-from reference import randomise
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -28,20 +23,16 @@ from hyenadna_hf.inference.variant_effects import SCORES, score_variant_effects
 from hyenadna_hf.inference.variant_tables import PublishedTable, find_column, read_variants
 from hyenadna_hf.inference.variants import Variant
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
 FILES = ["metrics.csv", "metrics.png", "scores.parquet", "table.md"]
 WINDOW = 40
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_model):
     """Two models, a reference, and a table of variants in every format."""
     folder = tmp_path_factory.mktemp("evaluate")
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=66, filter_order=16, embed_dropout=0.0)
-    for name in ("model", "other"):
-        randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / name)
-        HyenaDNATokenizer(model_max_length=66).save_pretrained(folder / name)
+    for seed, name in enumerate(("model", "other")):
+        save_model(folder / name, max_seq_len=66, seed=seed)
     rng = random.Random(0)
     contig = "".join(rng.choices("ACGTacgt", k=400))
     (folder / "reference.fa").write_text(f">chr20\n{contig}\n")
@@ -186,28 +177,15 @@ def test_json(folder, tmp_path, capfd):
     assert found.keys() == {"variants", "scored", "metrics"} and len(found["metrics"]) == 2
 
 
-KILLED = """
-import os, signal
-from hyenadna_hf.inference import evaluate_variants
-evaluate_variants.PART_BASES = 400
-number = 0
-def kill_at_last(*args, write=evaluate_variants._write_part):
-    global number
-    number += 1
-    if number == {parts}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(*args)
-evaluate_variants._write_part = kill_at_last
-evaluate_variants.main({arguments!r})
-"""
+WRITE = "evaluate_variants._write_part"
+SMALL_PARTS = {"evaluate_variants.PART_BASES": 400}
 
 
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch, run_until_killed):
     monkeypatch.setattr("hyenadna_hf.inference.evaluate_variants.PART_BASES", 400)
     expected = main([*arguments(folder, tmp_path / "whole"), *LABELS])
     words = [*arguments(folder, tmp_path / "out"), *LABELS]
-    script = KILLED.format(parts=14, arguments=words)  # of 18: 10 variants each, and a control
-    assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT).returncode == -signal.SIGKILL
+    run_until_killed("evaluate_variants", words, WRITE, 14, SMALL_PARTS)  # of 18: 10 variants each, and a control
     parts = list((tmp_path / "out" / "scores.parquet.partial").glob("0*"))
     assert len(parts) == 13 and not (tmp_path / "out" / "metrics.csv").exists()
     before = {path: path.stat().st_mtime_ns for path in parts}
@@ -221,26 +199,19 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 
 
-def test_two_processes(folder, whole, tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom hyenadna_hf.inference import evaluate_variants\nevaluate_variants.PART_BASES = 400\n"
-        "evaluate_variants.main(sys.argv[1:])\n"
-    )
+def test_two_processes(folder, whole, tmp_path, run_in_two_processes):
     words = [*arguments(folder, tmp_path / "out", models=("model", "other")), *LABELS]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    result = subprocess.run([*launch, *words], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    result = run_in_two_processes("evaluate_variants", words, SMALL_PARTS)
     assert result.stdout.count("of 90 variants have scores") == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
     found, expected = (pd.read_parquet(path / "scores.parquet") for path in (tmp_path / "out", whole[1]))
     pd.testing.assert_frame_equal(found, expected, atol=1e-5)
 
 
-def test_another_question_resumes_and_another_model_does_not(folder, tmp_path, monkeypatch):
+def test_another_question_resumes_and_another_model_does_not(folder, tmp_path, monkeypatch, run_until_killed):
     """Parts hold scores alone, so that labels may change."""
-    script = KILLED.format(parts=3, arguments=[*arguments(folder, tmp_path / "out"), *LABELS])
-    assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT).returncode == -signal.SIGKILL
+    words = [*arguments(folder, tmp_path / "out"), *LABELS]
+    run_until_killed("evaluate_variants", words, WRITE, 3, SMALL_PARTS)
     with pytest.raises(InputError, match="an unfinished run that differs in models;"):
         main([*arguments(folder, tmp_path / "out", models=("other",)), *LABELS])
     with pytest.raises(InputError, match="an unfinished run that differs in scores, window;"):
@@ -284,25 +255,25 @@ def test_a_published_table_that_the_hub_does_not_give(folder, tmp_path, monkeypa
 @pytest.mark.parametrize(
     "options, message",
     [
-        ([], "table.csv: there is no column label, class, target; name one by --label_column"),
-        (["--label_column", "species"], "--label_column species: there is no column 'species' in the table; its"),
-        (["--label_column", "kind"], "--label_column kind: name the positive labels by --positive, of a, b, c."),
-        (["--label_column", "kind", "--positive", "z"], "--positive z: column kind has no such label; there are a, b"),
+        ([], "table.csv: there is no column label, class, target; set --label_column"),
+        (["--label_column", "species"], "--label_column species: the table has no column 'species'; its"),
+        (["--label_column", "kind"], "--label_column kind: the labels are a, b, c; set --positive to"),
+        (["--label_column", "kind", "--positive", "z"], "--positive z: column kind has no such label; choose"),
         (["--label_column", "kind", "--positive", "a", "b", "c"], "--label_column kind: all variants are positive"),
-        (["--target_column", "kind"], "--target_column kind: row 1 holds "),
-        (["--target_column", "effect", "--positive", "a"], "--positive a: it needs --label_column."),
-        ([*LABELS, "--baselines", "group"], "--baselines group: row 1 holds "),
-        ([*LABELS, "--group_column", "exon"], "--group_column exon: there is no column 'exon'"),
-        ([*LABELS, "--score", "lr"], "--score lr: it is one of llr, abs_llr, jsd, embedding_distance."),
+        (["--target_column", "kind"], "--target_column kind: row 1 contains "),
+        (["--target_column", "effect", "--positive", "a"], "--positive a: this requires --label_column"),
+        ([*LABELS, "--baselines", "group"], "--baselines group: row 1 contains "),
+        ([*LABELS, "--group_column", "exon"], "--group_column exon: the table has no column 'exon'"),
+        ([*LABELS, "--score", "lr"], "--score lr: choose one of llr, abs_llr, jsd, embedding_distance."),
         ([*LABELS, "--score", "llr", "llr"], "--score llr: it is given twice"),
         ([*LABELS, "--bootstrap", "-1"], "--bootstrap -1: give a number of samples"),
         ([*LABELS, "--window", "67"], "window=67: give 2 to 66 bases"),
         ([*LABELS, "--model", "./absent"], "--model ./absent: cannot be loaded"),
         ([*LABELS, "--model", "hyenadna-tiny-1k-remag"], "--model hyenadna-tiny-1k-remag: lm_head.weight and"),
         ([*LABELS, "--table", "absent.csv"], "absent.csv: there is no such file"),
-        ([*LABELS, "--table", "text.csv"], "text.csv: there is no column 'chrom' in the table; its columns are"),
-        ([*LABELS, "--table", "empty.csv"], "empty.csv: there is not one variant in it."),
-        ([*LABELS, "--table", "zero.csv"], "zero.csv, row 2: the position '0' is no whole number from 1."),
+        ([*LABELS, "--table", "text.csv"], "text.csv: the table has no column 'chrom'; its columns are"),
+        ([*LABELS, "--table", "empty.csv"], "empty.csv: the table contains no variant."),
+        ([*LABELS, "--table", "zero.csv"], "zero.csv, row 2: the position '0' is invalid; it must be"),
         ([*LABELS, "--table", "broken.vcf"], "broken.vcf: "),
         ([*LABELS, "--fasta", "absent.fa"], "absent.fa: there is no such file"),
         ([*LABELS, "--out", "text.csv"], "--out text.csv: this is a file; name a folder."),
@@ -324,7 +295,7 @@ def test_bad_input_leaves_nothing(folder, tmp_path, monkeypatch, options, messag
 def test_columns_in_any_case():
     table = pd.DataFrame({"Kind": [], "kind": [], "POS": []})
     assert find_column("t", table, "kind") == "kind" and find_column("t", table, "pos") == "POS"
-    with pytest.raises(InputError, match="--label_column KIND: there are 2 columns 'KIND'"):
+    with pytest.raises(InputError, match="--label_column KIND: the table has 2 columns 'KIND'"):
         find_column("t", table, "KIND", "label_column")
 
 

@@ -1,26 +1,18 @@
-import random
-
 import numpy as np
 import pytest
-import torch
-from reference import randomise
+from genomes import REGION_CONTIG as CONTIG
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.inference.mutagenesis import main, ratio_matrix
 from hyenadna_hf.inference.variants import Variant, score_variants
 
-CONTIG = "".join(random.Random(0).choices("ACGTacgt", k=100)) + "NN" + "ACGTTGCA" * 5
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_model):
     folder = tmp_path_factory.mktemp("mutagenesis")
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=40, filter_order=16, embed_dropout=0.0)
-    randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / "model")
-    HyenaDNATokenizer().save_pretrained(folder / "model")
+    save_model(folder / "model")
     (folder / "reference.fa").write_text(f">chr20\n{CONTIG}\n")
     return folder
 

@@ -1,22 +1,15 @@
 import gzip
-import os
 import random
-import signal
-import subprocess
-import sys
 from contextlib import nullcontext
 from itertools import islice
-from pathlib import Path
 
 import pandas as pd
 import pysam
 import pytest
-import torch
-from reference import randomise
+from forked import Script, run_script
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import hyenadna_hf
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNATokenizer
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.errors import InputError, WorkError
 from hyenadna_hf.inference import score_table
@@ -25,18 +18,16 @@ from hyenadna_hf.inference.score_variants import main, read_vcf
 from hyenadna_hf.inference.variants import score_variants
 
 HEADER = "##fileformat=VCFv4.2\n##contig=<ID=20>\n##INFO=<ID=AF,Number=A,Type=Float,Description=share>\n"
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
+SCRIPT = "import sys\nfrom hyenadna_hf.inference.score_variants import main\nmain(sys.argv[1:])\n"
+SMALL_PARTS = {"score_table.PART_BASES": 320}
 COLUMN_LINE = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_model):
     """A model, a reference, and variants of every kind on it."""
     folder = tmp_path_factory.mktemp("variants")
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=66, filter_order=16, embed_dropout=0.0)
-    randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / "model")
-    HyenaDNATokenizer(model_max_length=66).save_pretrained(folder / "model")
+    save_model(folder / "model", max_seq_len=66)
     rng = random.Random(0)
     contig = "".join(rng.choices("ACGTacgt", k=400)) + "N" * 20 + "".join(rng.choices("ACGT", k=400))
     (folder / "reference.fa").write_text(f">chr20\n{contig}\n")
@@ -124,32 +115,15 @@ def test_vcf_with_info(folder, expected, tmp_path, name):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr("hyenadna_hf.inference.score_table.PART_BASES", 320)
+    monkeypatch.setattr("hyenadna_hf.inference.score_table.PART_BASES", SMALL_PARTS["score_table.PART_BASES"])
 
 
-KILLED = """
-import os, signal, sys
-from hyenadna_hf.inference import score_table
-from hyenadna_hf.inference.score_variants import main
-score_table.PART_BASES = 320
-rows = []
-def kill_at_last(score):
-    rows.append(score)
-    if len(rows) == {rows}:  # in the middle of a part
-        os.kill(os.getpid(), signal.SIGKILL)
-    return to_row(score)
-to_row, score_table.to_row = score_table.to_row, kill_at_last
-main({arguments!r})
-"""
-
-
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, small_parts, capsys):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, small_parts, run_until_killed):
     main(arguments(folder, tmp_path / "whole.tsv"))
     out = tmp_path / "new" / "out.tsv"
     out.parent.mkdir()
-    for rows in (30, 21):
-        script = KILLED.format(rows=rows, arguments=arguments(folder, out))
-        assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT).returncode == -signal.SIGKILL
+    for row in (30, 21):  # in the middle of a part
+        run_until_killed("score_variants", arguments(folder, out), "score_table.to_row", row, SMALL_PARTS)
         assert not out.exists()
     parts = {path.name for path in (out.parent / "out.tsv.partial").glob("[0-9]*")}
     assert parts == {"000000", "000001", "000002", "000003", "000004"}  # of 8 variants each
@@ -203,30 +177,17 @@ def test_rows_that_are_missing_at_the_end_are_noticed(folder, tmp_path, monkeypa
 
 def test_two_runs_at_once(folder, table, tmp_path):
     out = tmp_path / "out.tsv"
-    script = f"from hyenadna_hf.inference.score_variants import main\nmain({arguments(folder, out)!r})\n"
-    runs = [
-        subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    errors = [run.communicate()[1] for run in runs]
-    refused = [error for run, error in zip(runs, errors) if run.returncode != 0]
+    runs = [run.wait() for run in [Script(SCRIPT, *arguments(folder, out)) for _ in range(3)]]
+    refused = [run.stderr for run in runs if run.returncode != 0]
     assert all("InputError" in error and "another run is writing it" in error for error in refused)
     assert len(refused) < len(runs)
     assert out.read_text() == table and [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
 
 
-def test_two_processes(folder, tmp_path, small_parts):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom hyenadna_hf.inference import score_table\nscore_table.PART_BASES = 320\n"
-        "from hyenadna_hf.inference.score_variants import main\nmain(sys.argv[1:])\n"
-    )
+def test_two_processes(folder, tmp_path, small_parts, run_in_two_processes):
     out = tmp_path / "out" / "out.tsv"
     out.parent.mkdir()
-    command = [*launch, str(script), *arguments(folder, out)]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    result = run_in_two_processes("score_variants", arguments(folder, out), SMALL_PARTS)
     main(arguments(folder, tmp_path / "one.tsv"))
     assert out.read_text() == (tmp_path / "one.tsv").read_text()
     assert result.stdout.count("alleles have a score") == 1
@@ -297,10 +258,8 @@ def test_other_spellings_of_a_vcf(folder, tmp_path, change):
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_a_vcf_from_standard_input(folder, table, tmp_path, name):
-    script = f"from hyenadna_hf.inference.score_variants import main\nmain({arguments(folder, tmp_path / 'out.tsv')!r}"
-    with (folder / "in.vcf.gz").open("rb") as vcf:
-        command = [sys.executable, "-c", f"{script} + ['--vcf', {name!r}])"]
-        result = subprocess.run(command, env=ENVIRONMENT, stdin=vcf, capture_output=True, text=True)
+    words = [*arguments(folder, tmp_path / "out.tsv"), "--vcf", name]
+    result = run_script(SCRIPT, *words, stdin=folder / "in.vcf.gz")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out.tsv").read_text() == table
 
@@ -328,9 +287,7 @@ def test_htslib_warns_once(folder, tmp_path):
     (tmp_path / "in.vcf").write_text(
         "##fileformat=VCFv4.2\n" + COLUMN_LINE + "".join(f"20\t{i}\t.\tA\tG\t.\t.\tXY=1\n" for i in range(1, 90))
     )
-    script = f"from hyenadna_hf.inference.score_variants import main\nmain({arguments(folder, tmp_path / 'out.vcf')!r}"
-    command = [sys.executable, "-c", f"{script} + ['--vcf', {str(tmp_path / 'in.vcf')!r}])"]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    result = run_script(SCRIPT, *arguments(folder, tmp_path / "out.vcf"), "--vcf", tmp_path / "in.vcf")
     assert result.returncode == 0, result.stderr
     warned = [line for line in result.stderr.splitlines() if line.startswith("[W::")]
     assert warned and len(warned) == len(set(warned))

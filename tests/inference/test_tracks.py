@@ -1,18 +1,12 @@
 import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import randomise
 
-import hyenadna_hf
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.errors import InputError, WorkError
 from hyenadna_hf.inference import tracks
@@ -29,12 +23,9 @@ CONTIGS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_model):
     folder = tmp_path_factory.mktemp("tracks")
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=40, filter_order=16, embed_dropout=0.0)
-    randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / "model")
-    TOKENIZER.save_pretrained(folder / "model")
+    save_model(folder / "model")
     (folder / "reference.fa").write_text("".join(f">{name}\n{contig}\n" for name, contig in CONTIGS.items()))
     return folder
 
@@ -106,17 +97,11 @@ def test_a_whole_genome_as_bedgraph_and_bigwig(folder, model, fasta, tmp_path, c
 
 
 @pytest.mark.parametrize("suffix", ["bg", "bw"])
-def test_parts_and_processes_change_nothing(folder, tmp_path, monkeypatch, suffix):
+def test_parts_and_processes_change_nothing(folder, tmp_path, run_in_two_processes, suffix):
     main(arguments(folder, tmp_path / f"whole.{suffix}"))
-    script = "import sys\nfrom hyenadna_hf.inference import tracks\ntracks.PART_BASES = 30\ntracks.main(sys.argv[1:])\n"
-    (tmp_path / "run.py").write_text(script)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, str(tmp_path / "run.py"), *arguments(folder, tmp_path / f"two.{suffix}")]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    result = run_in_two_processes("tracks", arguments(folder, tmp_path / f"two.{suffix}"), {"tracks.PART_BASES": 30})
     assert result.stdout.count("229 bases in 3 regions") == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"run.py", f"whole.{suffix}", f"two.{suffix}"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"whole.{suffix}", f"two.{suffix}"}
     if suffix == "bg":
         whole, two = (read_bedgraph(tmp_path / f"{name}.bg") for name in ("whole", "two"))
         assert whole == pytest.approx(two, abs=2e-4) and list(whole) == list(two)

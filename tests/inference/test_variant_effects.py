@@ -1,16 +1,15 @@
 import copy
-import random
 
 import numpy as np
 import pytest
 import torch
+from genomes import VARIANT_CONTIG as CONTIG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from reference import randomise
 from scipy.spatial.distance import jensenshannon
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNATokenizer
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.sequence import reverse_complement
 from hyenadna_hf.errors import InputError
@@ -18,17 +17,7 @@ from hyenadna_hf.inference.variant_effects import SCORES, score_variant_effects
 from hyenadna_hf.inference.variants import Variant, score_variants
 
 TOKENIZER = HyenaDNATokenizer()
-CONTIG = (
-    "".join(random.Random(0).choices("ACGTacgt", k=90)) + "NNNRNN" + "".join(random.Random(1).choices("ACGT", k=60))
-)
 ALLELE = st.text("ACGT", min_size=1, max_size=9)
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=40, filter_order=16, embed_dropout=0.0)
-    return randomise(HyenaDNAForCausalLM(config)).eval()
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def test_memory_and_seed(monkeypatch):
     arguments = {("s", "m"): score}, {"auroc": label}, clusters, 50
     whole = metrics_of_variants(*arguments, seed=3)
     assert metrics_of_variants(*arguments, seed=4) != whole
-    monkeypatch.setattr("hyenadna_hf.inference.variant_metrics.DRAWN_AT_ONCE", 1000)
+    monkeypatch.setattr("hyenadna_hf.inference.variant_metrics.BATCH_WEIGHTS", 1000)
     assert metrics_of_variants(*arguments, seed=3) == whole
 
 

@@ -1,16 +1,14 @@
 import copy
 import os
-import random
 
 import numpy as np
 import pytest
-import torch
+from genomes import VARIANT_CONTIG as CONTIG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PromptTuningConfig, get_peft_model
-from reference import randomise
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNATokenizer
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.sequence import reverse_complement
 from hyenadna_hf.errors import InputError
@@ -18,17 +16,7 @@ from hyenadna_hf.inference.likelihood import sequence_log_likelihood
 from hyenadna_hf.inference.variants import REASONS, Variant, score_variants
 
 TOKENIZER = HyenaDNATokenizer()
-CONTIG = (
-    "".join(random.Random(0).choices("ACGTacgt", k=90)) + "NNNRNN" + "".join(random.Random(1).choices("ACGT", k=60))
-)
 ALLELE = st.text("ACGTt", min_size=1, max_size=9)
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=40, filter_order=16, embed_dropout=0.0)
-    return randomise(HyenaDNAForCausalLM(config))
 
 
 @pytest.fixture(scope="module")

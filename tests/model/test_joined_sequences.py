@@ -265,7 +265,7 @@ class TestRefusals:
     @pytest.mark.parametrize("positions", [[0, 1, 2, 2], [0, 1, 3, 4], [3, 2, 1, 0], [0, 1, 1, 2], [1, 1, 1, 1]])
     def test_positions_that_neither_go_up_nor_restart(self, positions):
         model = build(HyenaDNAForCausalLM)
-        with pytest.raises(ValueError, match="row 1 neither go up by one nor start again at 0"):
+        with pytest.raises(ValueError, match="row 1 neither increase by one nor restart at 0"):
             model(torch.full((2, 4), 7), position_ids=torch.tensor([[0, 1, 2, 3], positions]))
 
     def test_shapes(self):
@@ -275,9 +275,9 @@ class TestRefusals:
             with pytest.raises(ValueError, match=rf"{name} has shape \(2, 3\)"):
                 model(ids, **{name: torch.zeros(2, 3, dtype=torch.long)})
         for edges in ([0, 3], [1, 4], [0, 3, 2, 4], [0, 5]):
-            with pytest.raises(ValueError, match="it must go from 0 to the length of the one row"):
+            with pytest.raises(ValueError, match="it must increase from 0 to the length of the only row"):
                 model(ids[:1], cu_seq_lens_q=torch.tensor(edges, dtype=torch.int32))
-        with pytest.raises(ValueError, match="the one row"):
+        with pytest.raises(ValueError, match="the only row"):
             model(ids, cu_seq_lens_q=torch.tensor([0, 4, 8], dtype=torch.int32))
 
     def test_each_sequence_counts_towards_max_seq_len(self):

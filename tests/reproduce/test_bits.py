@@ -77,7 +77,7 @@ def test_markov_models_count_what_is_not_held_out(folder, tmp_path):
     ("arguments", "message"),
     [
         (["--model", "markov-x"], "--model markov-x: use markov-0 to markov-12"),
-        (["--model", "markov-1", "--markov_genomes", "c"], "--markov_genomes c: there are a, b"),
+        (["--model", "markov-1", "--markov_genomes", "c"], "--markov_genomes c: unknown genome; choose from a, b"),
         (["--model", "markov-1", "--dataset", "nowhere"], "nowhere: there is no such folder"),
         (["--model", "markov-1", "--length", "3"], "unknown argument --length"),
     ],

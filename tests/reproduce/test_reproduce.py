@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from forked import COMMAND, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,7 +99,20 @@ def test_each_cell_is_run_by_one_rank(numbers, world_size):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_local_table(untrained, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def steps_are_forked(monkeypatch):
+    """Runs each step in a process that need not import everything; tests/reproduce/test_bits.py runs them unchanged."""
+
+    def run(words, stdin, stdout, stderr, env):
+        assert words[:3] == [sys.executable, "-m", "hyenadna_hf"]
+        result = run_script(COMMAND, *words[3:], environment=env)
+        stdout.write(result.stdout + result.stderr)
+        return result
+
+    monkeypatch.setattr(cells.subprocess, "run", run)
+
+
+def test_local_table(untrained, tmp_path, monkeypatch, capsys, steps_are_forked):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     composition(tmp_path / "mine")
     out = tmp_path / "out"
@@ -131,7 +145,7 @@ def test_local_table(untrained, tmp_path, monkeypatch, capsys):
     result["metrics"]["accuracy"] = 0.125
     done.write_text(json.dumps(result))
     more = ["--models", f"small={untrained}", "no/such-model", "gpt-pretrained", "--seeds", "1"]
-    with pytest.raises(WorkError, match="5 cells have no result; .*/table.md has the reasons") as failed:
+    with pytest.raises(WorkError, match="5 cells have no result; .*/table.md lists the reasons") as failed:
         main([*arguments[:3], f"absent={tmp_path / 'absent'}", *arguments[3:], *more])
     assert failed.value.result == {"table": "local", "output_dir": str(out), "missing": 5}
     lines = {(line["row"], line["model"]): line for line in read_table(out)}
@@ -264,7 +278,7 @@ def test_where_data_are_found(tmp_path):
     assert find(folder, "one") == str(tmp_path / "folder" / "one")
     assert find(folder, "two") == str(tmp_path / "folder" / "two")
     assert find(folder, "three") == str(tmp_path / "folder" / "test_three.csv")
-    with pytest.raises(InputError, match="there is no folder four"):
+    with pytest.raises(InputError, match="the folder contains neither four nor four_train"):
         find(folder, "four")
 
 
@@ -318,7 +332,7 @@ def test_mean_and_spread_over_seeds():
     ("arguments", "message"),
     [
         (["nonsense"], "table nonsense: there is no such table"),
-        (["local"], "--datasets: the table local has none"),
+        (["local"], "--datasets: the table local has no data sets of its own"),
         (["species", "--datasets", "2k"], "--datasets 2k: the table species has 1k"),
         (["genomic-benchmarks", "--limit", "0"], "--limit 0: it must be greater than 0"),
         (["genomic-benchmarks", "--num_train_epochs", "-1"], "--num_train_epochs -1.0: it must be greater than 0"),

@@ -4,11 +4,10 @@ import json
 import math
 import random
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
+from forked import COMMAND, run_ranks
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
@@ -113,9 +112,7 @@ def test_two_processes_train_as_one_does(files):
     assert main(arguments(files, "one", *warmup)) == 0
     half = ("--per_device_train_batch_size", "2")
     assert main(arguments(files, "acc", *warmup, *half, "--gradient_accumulation_steps", "2")) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    command = arguments(files, "two", *warmup, *half)
-    ran = subprocess.run([*torchrun, "hyenadna_hf", *command], capture_output=True, text=True)
+    ran = run_ranks(COMMAND, *arguments(files, "two", *warmup, *half))
     assert ran.returncode == 0, ran.stderr
     for other in ("acc", "two"):
         for name, tensor in weights(files / "one").items():

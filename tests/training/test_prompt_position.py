@@ -2,14 +2,12 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 import warnings
 
 import peft
 import pytest
 import torch
+from forked import result_of, run_ranks
 from hub_server import serve
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -253,15 +251,6 @@ def test_saved_and_loaded_by_the_auto_classes(make_model, config, tmp_path, task
     torch.testing.assert_close(copied(**batch).logits, model(**batch).logits, rtol=0, atol=0)
 
 
-def run(script, folder, environment, *arguments):
-    """What a script prints as JSON in a process of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    ran = subprocess.run(command, env={**kept, **environment}, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    return json.loads(ran.stdout.splitlines()[-1])
-
-
 PUSH_AND_LOAD = """
 import json, sys
 import torch, peft, hyenadna_hf.training.prompt_position
@@ -279,10 +268,8 @@ def test_pushed_to_the_hub_and_loaded_from_there(make_model, config, tmp_path):
     make_model(HyenaDNAForCausalLM, config).save_pretrained(tmp_path / "base")
     model = with_prompt(HyenaDNAForCausalLM.from_pretrained(tmp_path / "base"))
     model.save_pretrained(tmp_path / "adapter")
-    with serve() as (_, url):
-        environment = {"HF_ENDPOINT": url, "HF_TOKEN": "hf_test", "HF_HOME": str(tmp_path / "home")}
-        environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-        logits = run(PUSH_AND_LOAD, tmp_path, environment, tmp_path / "base", tmp_path / "adapter")
+    with serve():
+        logits = result_of(PUSH_AND_LOAD, tmp_path / "base", tmp_path / "adapter")
     expected = model(input_ids=torch.arange(7, 11)[None]).logits
     torch.testing.assert_close(torch.tensor(logits), expected, rtol=0, atol=1e-5)
 
@@ -300,7 +287,7 @@ def test_peft_refuses_the_adapter_where_it_is_not_registered(make_model, config,
     """It would put the prompt before the input."""
     make_model(HyenaDNAForCausalLM, config).save_pretrained(tmp_path / "base")
     with_prompt(HyenaDNAForCausalLM.from_pretrained(tmp_path / "base")).save_pretrained(tmp_path / "adapter")
-    error = run(WITHOUT_REGISTRATION, tmp_path, {"HF_HUB_OFFLINE": "1"}, tmp_path / "adapter")
+    error = result_of(WITHOUT_REGISTRATION, tmp_path / "adapter")
     assert error == "KeyError('PLACED_PROMPT_TUNING')"
     with pytest.raises(ValueError, match="Not supported"):  # PEFT's class, and not ours
         config = PlacedPromptConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, num_layers=1, token_dim=12)
@@ -407,10 +394,7 @@ def test_two_processes_have_the_gradient_of_one(make_model, config, tmp_path):
     batch = {name: F.pad(batch[name], (3, 0), value=fill) for name, fill in zip(batch, (PAD, 0, -100))}
     batch["attention_mask"][1, :5], batch["attention_mask"][3, :8] = 0, 0
     torch.save(batch, tmp_path / "batch")
-    (tmp_path / "worker.py").write_text(TWO_PROCESSES)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    arguments = [tmp_path / name for name in ("worker.py", "base", "adapter", "batch", "gradient")]
-    ran = subprocess.run([*torchrun, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    ran = run_ranks(TWO_PROCESSES, *(tmp_path / name for name in ("base", "adapter", "batch", "gradient")))
     assert ran.returncode == 0, ran.stderr[-3000:]
     model(**batch).loss.backward()
     expected = model.prompt_encoder.default.embedding.weight.grad
@@ -419,18 +403,18 @@ def test_two_processes_have_the_gradient_of_one(make_model, config, tmp_path):
 
 def test_what_cannot_be_placed_is_refused(make_model, config):
     for options, message in (
-        ({"prompt_position": "middle"}, "prompt_position='middle': give one of before, after"),
-        ({"prompt_dropout": 1.0}, "prompt_dropout=1.0: give at least 0"),
+        ({"prompt_position": "middle"}, "prompt_position='middle': choose one of before, after"),
+        ({"prompt_dropout": 1.0}, "prompt_dropout=1.0: give a probability of at least 0"),
     ):
         with pytest.raises(ValueError, match=message):
             PlacedPromptConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, **options)
     model = with_prompt(make_model(HyenaDNAForCausalLM, config))
-    with pytest.raises(ValueError, match="position_ids: a soft prompt has one place in a row"):
+    with pytest.raises(ValueError, match="position_ids: soft prompts do not support sequences that share a row"):
         model(input_ids=torch.tensor([[7, 8, 9, 7]]), position_ids=torch.tensor([[0, 1, 0, 1]]))
     gpt = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=16, n_positions=32))
     with pytest.raises(ValueError, match="this is a gpt2 model.*use PromptTuningConfig"):
         with_prompt(gpt)
     config.num_prompt_tokens = PROMPT
-    with pytest.raises(ValueError, match="num_prompt_tokens=5 leaves the first positions out"):
+    with pytest.raises(ValueError, match="num_prompt_tokens=5: this excludes the first positions from pooling"):
         with_prompt(make_model(HyenaDNAForSequenceClassification, config), "after", "SEQ_CLS")
     with_prompt(make_model(HyenaDNAForSequenceClassification, config), "before", "SEQ_CLS")

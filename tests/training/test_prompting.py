@@ -306,7 +306,7 @@ def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, m
     args["killed"].prompt_tokens = [2]
     assert [row["prompt_tokens"] for row in soft_prompt.soft_prompt(args["killed"])["rows"]] == [2, 4, 8]
     args["killed"].learning_rate = 0.01
-    with pytest.raises(InputError, match=r"its results are those of other settings \(learning_rate 0.03, now 0.01\)"):
+    with pytest.raises(InputError, match=r"it contains results of other settings \(learning_rate 0.03, now 0.01\)"):
         soft_prompt.soft_prompt(args["killed"])
 
 
@@ -342,12 +342,12 @@ def test_tuning_on_prompts_teaches_what_the_letters_mean(dataset, language_model
         ({"lr_scheduler_type": "step"}, "--lr_scheduler_type step: give linear or"),
         ({"baselines": ["svm"]}, "--baselines svm: give linear_probe or lora or full"),
         ({"baseline_samples": [-1]}, "--baseline_samples -1: give 0 or more"),
-        ({"baseline_samples": [1]}, "--baseline_samples 1: give 0 for all, or one for each of 2 classes"),
+        ({"baseline_samples": [1]}, "--baseline_samples 1: give 0 for all, or at least 2, one per class"),
         ({"class_letters": "AAC"}, "--class_letters AAC: give 2 different letters of ACGTN, one for each of AT, GC"),
         ({"class_letters": "AA"}, "--class_letters AA: give 2 different letters"),
         ({"class_letters": "AX"}, "--class_letters AX: give 2 different letters"),
         ({"softmax": "all"}, "--softmax all: give letters or vocabulary"),
-        ({"calibration": "contextual", "softmax": "vocabulary"}, "contextual: it is for --softmax letters"),
+        ({"calibration": "contextual", "softmax": "vocabulary"}, "contextual: this requires --softmax letters"),
         ({"seeds": 0}, "--seeds 0: give 1 or more"),
         ({"dropout": 1.0}, "--dropout 1.0: give a probability"),
         ({"learning_rate": -1.0}, "--learning_rate -1.0: give 0 or more"),
@@ -383,7 +383,7 @@ def test_too_many_classes_are_refused(dataset, language_model, tmp_path):
     table = pd.DataFrame({"sequence": ["ACGT"] * 300, "label": list("abcdef") * 50})
     table.to_csv(tmp_path / "six.csv", index=False)
     args = arguments(few_shot.FewShotArguments, tmp_path / "six.csv", language_model, tmp_path / "out")
-    with pytest.raises(InputError, match="it has 6 classes, but there are letters for 5"):
+    with pytest.raises(InputError, match="it has 6 classes, but there are letters for at most 5"):
         few_shot.few_shot(args)
 
 

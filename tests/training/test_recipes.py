@@ -85,7 +85,7 @@ def test_the_batch_is_that_of_all_devices_together(monkeypatch):
 
 
 def test_an_unknown_recipe_is_answered_by_near_names():
-    with pytest.raises(InputError, match="there is no recipe of this name; similar names are human_enhancers_cohn"):
+    with pytest.raises(InputError, match="unknown recipe; similar names are human_enhancers_cohn"):
         parse_arguments(["--recipe", "human_enhancer_chon"])
 
 
