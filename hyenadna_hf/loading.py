@@ -390,8 +390,8 @@ def _readable_errors(option: str, source: str) -> Iterator[None]:
     except Exception as error:
         reason = textwrap.shorten(str(error), 1000)  # transformers may list all models that it supports
         exists = is_size(source) or is_baseline(source) or Path(resolve(source)).is_dir()
-        names = " or ".join(BUNDLED_CHECKPOINTS)
-        hint = "" if exists else f" There is no such folder; {names} ships with the package."
+        names = ", ".join(BUNDLED_CHECKPOINTS)
+        hint = "" if exists else f" There is no such folder; these ship with the package: {names}."
         raise InputError(f"--{option} {source}: cannot be loaded ({reason}).{hint}") from error
 
 

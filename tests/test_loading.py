@@ -131,7 +131,7 @@ def damaged(folder, config, tmp_path):
     "source, trained, to_train",
     [
         ("./absent", "./absent: cannot be loaded (", "./absent: cannot be loaded ("),
-        ("no/such/model", f"There is no such folder; {NAME} or ", "There is no such folder"),
+        ("no/such/model", f"There is no such folder; these ship with the package: hyenadna-tiny-16k-genomes, {NAME}, ", "There is no such folder"),
         ("weights", "weights: cannot be loaded (", "weights: cannot be loaded ("),
         ("config", "config: cannot be loaded (", "config: cannot be loaded ("),
         ("adapter", "adapter: cannot be loaded (", "adapter: cannot be loaded ("),

@@ -70,7 +70,7 @@ CALLS = {
     "few-shot": Call(PROMPTS + " --tuning_samples 0", "table.csv", "made"),
     "finetune": Call("--dataset {source} --model {model} --no_baselines " + TRAINING, "table.csv", "made"),
     "mutagenesis": Call("--region one:21-30 --fasta {source} " + SCORES, "genome.fa", "scores.tsv"),
-    "predict": Call("--input {source} --model {classifier} --out {output} --use_cpu", "table.csv", "out.tsv"),
+    "predict": Call("--input {source} --model {classifier} --out {output} --use_cpu", "table.csv", "predictions.tsv"),
     "pretrain": Call("--fasta {source} --model {model} --validation two --window 32 " + TRAINING, "genome.fa", "made"),
     "probe": Call(
         "--dataset {source} --model {model} --out {output} --classifiers ridge --poolings mean --limit 20 --use_cpu",

@@ -244,7 +244,7 @@ def test_several_processes(fasta, model_folder, tmp_path, monkeypatch, run_in_tw
         (["--layer", "3"], "layer=3"),
         (["--window", "301"], "window=301"),
         (["--dtype", "int8"], "--dtype int8: choose one of float32, bfloat16"),
-        (["--model", "no/such/model"], "--model no/such/model: cannot be loaded.*hyenadna-tiny-1k-remag ships"),
+        (["--model", "no/such/model"], "--model no/such/model: cannot be loaded.*package: .*hyenadna-tiny-1k-remag"),
         (["--model", "size"], "--model size: it has no weights; train it first"),
         (["--bed", "long.bed"], r"long.bed, line 1: .*ends at 2, but a has 1 bases"),
         (["--bed", "minus.bed"], r"minus.bed, line 2: .*begins at -1"),

@@ -164,7 +164,8 @@ def test_label_smoothing_is_that_of_the_next_base(files, monkeypatch, model):
     assert main(arguments(files, "out", *options)) == 0
     (trainer,) = trainers
     net, nats, smoothed = trainer.model.eval(), 0, 0
-    windows = [row["input_ids"] for row in trainer.eval_dataset]
+    validation = trainer.eval_dataset["validation"]
+    windows = [row["input_ids"] for row in validation]
     for ids in windows:
         with torch.no_grad():
             each = -net(torch.as_tensor(ids)[None]).logits[0, :-1].log_softmax(-1)
@@ -172,7 +173,7 @@ def test_label_smoothing_is_that_of_the_next_base(files, monkeypatch, model):
         nats += nll
         smoothed += 0.9 * nll + 0.1 * each.mean(-1).sum().item()
     bases = sum(len(ids) - 1 for ids in windows)
-    batch = trainer.data_collator(list(trainer.eval_dataset))  # the last is shorter: padded on the left
+    batch = trainer.data_collator(list(validation))  # the last is shorter: padded on the left
     assert trainer.compute_loss(net, batch).item() == pytest.approx(smoothed / bases, rel=1e-4)
     results = json.loads((files / "out" / "pretraining.json").read_text())
     assert results["splits"]["validation"]["bits_per_base"] == pytest.approx(nats / bases / math.log(2), rel=1e-4)
