@@ -43,6 +43,7 @@ from hyenadna_hf.training.soft_prompt import SoftPromptArguments, soft_prompt
 FROM_5 = pytest.mark.skipif(transformers.__version__.startswith("4."), reason="transformers 5 or later")
 
 NAME = "hyenadna-tiny-1k-chr20"
+ALL = ", ".join(BUNDLED_CHECKPOINTS)
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def damaged(folder, config, tmp_path):
     "source, trained, to_train",
     [
         ("./absent", "./absent: cannot be loaded (", "./absent: cannot be loaded ("),
-        ("no/such/model", f"There is no such folder; these ship with the package: hyenadna-tiny-16k-genomes, {NAME}, ", "There is no such folder"),
+        ("no/such/model", f"There is no such folder; these ship with the package: {ALL}", "There is no such folder"),
         ("weights", "weights: cannot be loaded (", "weights: cannot be loaded ("),
         ("config", "config: cannot be loaded (", "config: cannot be loaded ("),
         ("adapter", "adapter: cannot be loaded (", "adapter: cannot be loaded ("),
