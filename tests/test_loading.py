@@ -303,10 +303,9 @@ class TinyForMaskedLM(PreTrainedModel):
 """
 
 
-def test_a_base_model_with_code_of_its_own_and_no_auto_model(tmp_path, monkeypatch):
+def test_a_base_model_with_code_of_its_own_and_no_auto_model(tmp_path):
     """Some repositories name a class for AutoModelForMaskedLM alone."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    folder = tmp_path / "remote"
+    folder = tmp_path / "masked_only"  # transformers caches the code under this name
     folder.mkdir()
     (folder / "modeling_tiny.py").write_text(MODELING)
     names = {"AutoConfig": "TinyConfig", "AutoModelForMaskedLM": "TinyForMaskedLM"}
@@ -319,7 +318,7 @@ def test_a_base_model_with_code_of_its_own_and_no_auto_model(tmp_path, monkeypat
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     HyenaDNATokenizer(model_max_length=70).save_pretrained(folder)
-    with pytest.raises(InputError, match=r"remote: cannot be loaded .*trust_remote_code"):
+    with pytest.raises(InputError, match=r"masked_only: cannot be loaded .*trust_remote_code"):
         load_base_model(str(folder))
     model, tokenizer = load_base_model(str(folder), trust_remote_code=True)
     found = pooled_states(model, tokenizer, ["ACGT", "GG"])
