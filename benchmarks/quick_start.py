@@ -1,5 +1,5 @@
 """
-The output of `hyenadna finetune`, as the README shows it.
+The table and the duration that `hyenadna finetune` prints, as the README shows them.
 
     python benchmarks/quick_start.py
 
@@ -17,6 +17,7 @@ from report import commit, machine
 
 OUT = Path(__file__).parent / "results" / "quick_start.md"
 WIDTH = 90
+TITLE = "Held-out test split"
 
 
 def main():
@@ -27,8 +28,8 @@ def main():
             command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         ).stdout
     lines = output.rstrip().splitlines()
-    title = next(number for number, line in enumerate(lines) if "Held-out test split" in line)
-    shown = "\n".join(line.rstrip() for line in lines[title:])
+    title, end = (next(number for number, line in enumerate(lines) if word in line) for word in (TITLE, "└"))
+    shown = "\n".join(line.rstrip() for line in lines[title : end + 1] + [line for line in lines if "Took" in line])
     OUT.write_text(f"```\n{shown}\n```\n\n{machine()}{commit()}\n", encoding="utf-8")
     print(shown)
 
