@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
@@ -226,6 +226,22 @@ def _is_open_file(path: Path, file: IO[str]) -> bool:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def folder_job(out: Path, name: str, identity: dict[str, Any], state: "PartialState") -> Iterator[Job]:
+    """
+    Open the [`Job`] of a command that writes several files into a folder, which is locked as a whole.
+
+    Args:
+        out: Folder of the results, given as `--out`.
+        name: Name of the file in it that the job installs last.
+        identity: Identity of the job.
+        state: Accelerate's view of this process.
+    """
+    lock = locked(out, f"--out {out}") if state.is_main_process else nullcontext()
+    with errors_naming(out), lock, Job(out / name, identity, state) as job:
+        yield job
 
 
 @contextmanager

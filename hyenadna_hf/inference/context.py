@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +14,7 @@ from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..data.intervals import parse_region
 from ..errors import InputError, WorkError
-from ..jobs import Job, errors_naming, locked, save_array
+from ..jobs import Job, folder_job, save_array
 from ..loading import load_language_model
 from ..processes import processes
 from .context_report import GAINS, draw_losses, draw_repeats, figure_of, markdown
@@ -177,8 +176,7 @@ def context(args: ContextArguments, command: str = "hyenadna context") -> dict[s
         segments=[args.needles, args.needle_length, args.seed],
         distances=distances,
     )
-    whole = locked(out, f"--out {out}") if state.is_main_process else nullcontext()
-    with errors_naming(out), whole, Job(out / "needle.csv", identity, state) as job:
+    with folder_job(out, "needle.csv", identity, state) as job:
         job.run(parts, size, make, "sequences", sum(map(size, parts)))
         found = job.finish(finish)
     if found is not None:

@@ -4,7 +4,6 @@ import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..data.files import LABEL_COLUMNS, find_published
 from ..data.labelled import MISSING
 from ..data.source import FASTA, regular_file
 from ..errors import InputError, WorkError
-from ..jobs import Job, errors_naming, locked, progress, replace_file, sha256
+from ..jobs import Job, folder_job, progress, replace_file, sha256
 from ..loading import CHECKPOINTS, InferenceArguments, fingerprint, load_trained
 from ..processes import processes
 from .likelihood import MAX_TOKENS
@@ -182,8 +181,7 @@ def evaluate_variants(
             scores = _read_parts(job, parts, size, number, args.score)
             return _write(path, args, table, questions, scores, command)
 
-        lock = locked(out, f"--out {out}") if state.is_main_process else nullcontext()
-        with errors_naming(out), lock, Job(out / "scores.parquet", identity, state) as job:
+        with folder_job(out, "scores.parquet", identity, state) as job:
             job.run(
                 parts, lambda part: min(size, len(variants) - part[1]), make, "variants", len(variants) * len(models)
             )

@@ -5,7 +5,6 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -22,7 +21,7 @@ from ..data.files import find_published
 from ..data.labelled import limit_split
 from ..data.named import BENCHMARKS, load_labelled
 from ..errors import InputError, WorkError
-from ..jobs import Job, errors_naming, locked, save_array, write_text
+from ..jobs import Job, folder_job, save_array, write_text
 from ..loading import CHECKPOINTS, InferenceArguments, fingerprint, load_base_model
 from ..processes import processes
 from .classifiers import GRIDS, METRICS, draw_rows, fit_and_evaluate
@@ -213,8 +212,7 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
             raise WorkError(f"{path.name}: it has another number of rows when it is read back; is the disk full?")
         return result
 
-    whole = locked(out, f"--out {out}") if state.is_main_process else nullcontext()
-    with errors_naming(out), whole, Job(out / "scores.csv", identity, state) as job:
+    with folder_job(out, "scores.csv", identity, state) as job:
         total = len(sequences) * len(models)
         job.run(parts, lambda part: ends[part[1]] - part[1], embed, "sequences", total)
         state.wait_for_everyone()  # each process has embedded a part of the sequences
