@@ -11,7 +11,8 @@ dropout on embeddings of the defaults in all ways. bfloat16 is autocast. Before 
 gradients without dropout are compared, in float32 with those of ours in float64.
 
 The ways: `published` is the published formulation (benchmarks/published.py); `bound` the matrix products of the layers
-alone, in that dtype, of 1,024 positions at a time in memory that is used again, three times as many in training.
+alone, in that dtype, of 1,024 positions at a time in memory that is used again, three times as many in training;
+with --compile, `compiled` is ours by torch.compile, which takes a C++ compiler and about a minute a shape.
 """
 
 import argparse
@@ -43,6 +44,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inference", action="store_true", help="forward alone, in place of training steps")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--compile", action="store_true", help="also measure the compiled model")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--out", required=True, help="beginning of the names of the files to write")
     args = parser.parse_args()
@@ -61,6 +63,9 @@ def row_of(args, width, layers, rows, length):
     forwards = {"ours": partial(ours, model), "published": Published(model, length)}
     if args.inference and find_spec("multimolecule"):
         forwards["multimolecule"] = multimolecule(model)
+    if args.compile:
+        torch._dynamo.reset()  # a shape of its own, not a variable one
+        forwards["compiled"] = partial(ours, torch.compile(model))
     differences = compare(args, model, forwards, ids)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     run = partial(infer, args) if args.inference else partial(train, args, optimizer)
@@ -72,7 +77,8 @@ def row_of(args, width, layers, rows, length):
     found = [{name: timed(step, ids) for name, step in steps.items()} for _ in range(args.rounds)]
     row = {"width": width, "layers": layers, "rows": rows, "positions": length}
     row |= {f"{name}, ms": 1000 * statistics.median(one[name] for one in found) for name in steps}
-    pairs = [(name, "ours") for name in steps if name not in ("ours", "bound")] + [("ours", "bound")]
+    pairs = [(name, "ours") for name in steps if name not in ("ours", "compiled", "bound")] + [("ours", "bound")]
+    pairs += [("published", "compiled"), ("compiled", "bound")] if args.compile else []
     row |= {f"{a} / {b}": statistics.median(one[a] / one[b] for one in found) for a, b in pairs}
     return row | {f"{name}, largest difference": f"{value:.0e}" for name, value in differences.items()}
 

@@ -91,7 +91,8 @@ class HyenaDNACache(Cache):
     State of a HyenaDNA model after the positions that it has seen.
 
     Rows may differ in length: masked positions take no space. The cache has the methods that generation calls on
-    transformers' caches, except `crop`, so that assisted generation is not supported. No gradient flows into it.
+    transformers' caches, except `crop`, so that assisted generation is not supported. No gradient flows into it, but
+    gradients flow into the `inputs_embeds` of a call that continues it.
 
     Args:
         config: Configuration of the model.
@@ -125,7 +126,7 @@ class HyenaDNACache(Cache):
     def is_initialized(self) -> bool:
         return self.lengths is not None
 
-    def begin(self, columns: int, width: int, rows: int, valid: Tensor | None = None) -> None:
+    def begin(self, columns: int, width: int, rows: int, valid: Tensor | None = None, steps: bool = False) -> None:
         """
         Announce the next positions to all layers.
 
@@ -134,6 +135,7 @@ class HyenaDNACache(Cache):
             width: Number of positions that the layers get, at most `columns`.
             rows: Batch size.
             valid: Boolean mask of shape `(rows, width)`; masked positions follow the valid ones. Defaults to all valid.
+            steps: Whether the positions are computed one by one, as `computes_steps` allows.
 
         Raises:
             ValueError: If the number of rows has changed or a row exceeds `max_seq_len`.
@@ -158,10 +160,10 @@ class HyenaDNACache(Cache):
         self.lengths = lengths
         self.seen += columns
         for layer in self.layers:
-            layer.begin(width, valid, counts, total)
+            layer.begin(width, valid, counts, total, steps)
 
     def computes_steps(self, width: int, valid: Tensor | None = None) -> bool:
-        """Tell whether the next `width` positions will be computed one by one."""
+        """Tell whether the next `width` positions can be computed one by one, which takes no gradients."""
         return self.layers[0].computes_steps(width, valid)
 
     def reset(self) -> None:
@@ -227,8 +229,8 @@ class HyenaDNACacheLayer(Past):
         self.length = self.anchor = self.horizon = 0
         self.signal = self.filters = self.projections = self.contributed = None
 
-    def begin(self, width: int, valid: Tensor | None, counts: Tensor, total: int) -> None:
-        self.is_stepping = self.computes_steps(width, valid)
+    def begin(self, width: int, valid: Tensor | None, counts: Tensor, total: int, steps: bool) -> None:
+        self.is_stepping = steps
         self.width, self.valid, self.counts, self.total = width, valid, counts, total
 
     def computes_steps(self, width: int, valid: Tensor | None) -> bool:
@@ -338,18 +340,22 @@ class HyenaDNACacheLayer(Past):
         if self.filters.shape[-1] > lags:
             self.filters = self.filters[..., :lags].clone()
 
-    @torch.no_grad()
     def _convolve_at_once(self, tuning: Tuning, i: int, v: Tensor) -> Tensor:
         begin, end = self.length, self.length + self.width
         x, k = self.signal[i], self.filters[i]
         valid = torch.ones((), dtype=torch.bool) if self.valid is None else self.valid[:, None]
         valid = valid.to(v.device)
         new = v.to(x.dtype) * valid
-        add_convolution(x[..., begin : self.horizon], new, k, 0, tuning)
-        y = x[..., begin:end].to(v.dtype, copy=True)
+        if new.requires_grad:
+            convolution = LongConvolution(self.width, tuning=tuning)
+            y = x[..., begin:end] + convolution(new, convolution.spectra(k[:, : self.width]))
+            add_convolution(x[..., end : self.horizon], new, k, self.width, tuning)
+        else:
+            add_convolution(x[..., begin : self.horizon], new, k, 0, tuning)
+            y = x[..., begin:end].clone()
         # Masked columns keep the contributions to them: `_align` makes these columns the next positions.
-        x[..., begin:end] = torch.where(valid, new, x[..., begin:end])
-        return y
+        x[..., begin:end] = torch.where(valid, new.detach(), x[..., begin:end])
+        return y.to(v.dtype)
 
     @torch.no_grad()
     def _convolve_step_by_step(self, tuning: Tuning, i: int, v: Tensor) -> Tensor:

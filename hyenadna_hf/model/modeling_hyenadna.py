@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
@@ -38,7 +37,15 @@ from .in_place_hyenadna import InPlace  # noqa: F401
 from .longconv_hyenadna import LongConvolution  # noqa: F401
 from .loss_hyenadna import align_labels, predict_outputs, prediction_loss
 from .operator_hyenadna import HyenaDNAOperator  # noqa: F401
-from .padding_hyenadna import Rows, check_traced_length, find_rows, find_sequence_starts, mask_prompt, pool_positions
+from .padding_hyenadna import (
+    Rows,
+    check_traced_length,
+    find_rows,
+    find_sequence_starts,
+    mask_prompt,
+    pool_positions,
+    shift_labels,
+)
 from .pieces_hyenadna import Pieces  # noqa: F401
 from .plan_hyenadna import Plan, check_plan, choose_plan
 from .shortconv_hyenadna import ShortConvolution  # noqa: F401
@@ -325,7 +332,7 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
         self.check_length(columns if valid is None else valid.shape[1])
         if cache is not None:
             count, width = inputs.shape[:2] if valid is None else valid.shape
-            cache.begin(columns, width, count, valid)
+            cache.begin(columns, width, count, valid, context["steps"])
         embeds = self.backbone.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if torch.jit.is_tracing():
             embeds = check_traced_length(embeds)
@@ -350,7 +357,8 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
     def _describe_past(self, cache: Any, inputs: Tensor, rows: Rows) -> dict[str, Any]:
         """Describe the context of a call to `choose_plan`."""
         cached = isinstance(cache, HyenaDNACache)
-        steps = cached and cache.computes_steps(inputs.shape[1], rows.valid)
+        needs_graph = torch.is_grad_enabled() and inputs.requires_grad
+        steps = cached and not needs_graph and cache.computes_steps(inputs.shape[1], rows.valid)
         return {"cached": cached, "steps": steps, "sharded": self.sharding is not None}
 
     def check_length(self, positions: int) -> None:
@@ -375,10 +383,11 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
                 "use_cache=True and past_key_values: a bidirectional model has no state to continue from, since every "
                 "position depends on later ones; leave them out."
             )
-        if self.training and torch.is_grad_enabled():
+        if self.training and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
             raise ValueError(
-                "use_cache=True and past_key_values are for inference: no gradient flows into a cache. Leave them out, "
-                "or call model.eval() or torch.no_grad() first."
+                "use_cache=True and past_key_values: no gradient flows into a cache, so that those of the parameters "
+                "would be wrong. Leave them out, freeze the model (model.requires_grad_(False)), or call model.eval() "
+                "or torch.no_grad() first."
             )
         return HyenaDNACache(self.config) if past_key_values is None else past_key_values
 
@@ -472,9 +481,7 @@ class HyenaDNAForCausalLM(HyenaDNALanguageModel, HyenaDNAGenerationMixin):
             starts = self._find_starts(labels, attention_mask, position_ids, kwargs)
             rows = find_rows(self.config, attention_mask, starts)
             shifted = loss_kwargs.pop("shift_labels", None)
-            if shifted is None:
-                shifted = rows.unpack(F.pad(rows.pack(labels, -100)[:, 1:], (0, 1), value=-100), -100)
-            shifted = rows.clear(shifted, -100)
+            shifted = shift_labels(labels, rows) if shifted is None else rows.clear(shifted, -100)
             loss = self.loss_function(logits, labels, self.config.vocab_size, shift_labels=shifted, **loss_kwargs)
         return CausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import TransformType
+from torch.nn import functional as F
 
 from .configuration_hyenadna import HyenaDNAConfig
 from .plan_hyenadna import is_building_graph
@@ -204,6 +205,12 @@ def find_sequence_starts(
                 )
             starts[row, columns[1:][is_start]] = True
     return starts if bool(starts[:, 1:].any()) else None
+
+
+def shift_labels(labels: Tensor, rows: Rows) -> Tensor:
+    """Return the label of the next valid position for each position of `rows`, -100 where there is none."""
+    shifted = F.pad(rows.pack(labels, -100)[:, 1:], (0, 1), value=-100)
+    return rows.clear(rows.unpack(shifted, -100), -100)
 
 
 def mask_prompt(valid: Tensor, prompt_tokens: int) -> Tensor:

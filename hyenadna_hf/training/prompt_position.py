@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ..data.sequence import IGNORED
 from ..model.configuration_hyenadna import HyenaDNAConfig
 from ..model.modeling_hyenadna import JOINED_SEQUENCES_ARGUMENTS
+from ..model.padding_hyenadna import find_rows, shift_labels
 from .prompting import POSITIONS
 
 # Type in adapter_config.json. Where it is not registered, PEFT rejects the adapter instead of misplacing the prompt.
@@ -172,7 +173,9 @@ class _PlacedPrompt:
         is_language_model = self.active_peft_config.task_type == peft.TaskType.CAUSAL_LM
         order, placed = self._placed(**inputs, before_labels=is_language_model, **kwargs)
         if is_language_model:
-            return self.base_model(**placed, **kwargs)
+            first = int((order < self.active_peft_config.num_virtual_tokens).int().argmax(1).min())
+            reads_first = first and self._can_read_context_first(placed["inputs_embeds"], kwargs)
+            return self._continue_context(first, placed, kwargs) if reads_first else self.base_model(**placed, **kwargs)
         return_dict = kwargs.pop("return_dict", None)
         if return_dict is None:
             return_dict = getattr(self.config, "return_dict", True)
@@ -184,6 +187,44 @@ class _PlacedPrompt:
             elif isinstance(value, torch.Tensor) and value.dim() == 3:
                 outputs[name] = in_order(value, restored)
         return outputs if return_dict else outputs.to_tuple()
+
+    def _can_read_context_first(self, inputs_embeds: torch.Tensor, kwargs: dict[str, Any]) -> bool:
+        """Tell whether training may compute the positions before the prompt without a graph, in a call of their own."""
+        model = self.base_model
+        return (
+            torch.is_grad_enabled()
+            and set(kwargs) <= {"num_items_in_batch"}
+            and not any(parameter.requires_grad for parameter in model.parameters())
+            and not (model.training and model.is_gradient_checkpointing)  # recomputation would continue the cache twice
+            and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+            and model.plan(inputs_embeds=inputs_embeds).path != "transparent"  # nothing else observes whole inputs
+        )
+
+    def _continue_context(self, first: int, placed: dict[str, torch.Tensor], kwargs: dict[str, Any]) -> Any:
+        """
+        Call the language model on the first positions, which do not depend on the prompt, then on the others.
+
+        Only the second call has a graph, so that a training step costs and stores less; the result is the same.
+
+        Args:
+            first: Position of the first token of the prompt in any row.
+            placed: Arguments of the base model.
+            kwargs: Arguments of the loss.
+        """
+        model, labels = self.base_model, placed.pop("labels", None)
+        before, after = (
+            {name: values[:, part] for name, values in placed.items()} for part in (slice(first), slice(first, None))
+        )
+        with torch.no_grad():
+            context = model(**before, use_cache=True)
+        outputs = model(**after, past_key_values=context.past_key_values)
+        outputs.logits = torch.cat([context.logits, outputs.logits], dim=1)
+        outputs.past_key_values = None
+        if labels is not None:
+            shifted = shift_labels(labels, find_rows(model.config, placed.get("attention_mask")))
+            size = model.config.vocab_size
+            outputs.loss = model.loss_function(outputs.logits, labels, size, shift_labels=shifted, **kwargs)
+        return outputs
 
     def _placed(
         self,

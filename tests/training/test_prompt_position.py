@@ -108,9 +108,9 @@ def test_places_are_counted_in_input_tokens():
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("task", TASKS)
 def test_a_placed_prompt_is_the_same_embeddings_put_there_by_hand(make_model, config, task, position):
-    """Also their gradient, which reaches the prompt alone, and the head that PEFT trains along."""
-    base = make_model(TASKS[task], config)
-    model = with_prompt(base, position, task)
+    """Also their gradient, which reaches the prompt alone, and the head that PEFT trains along; in float64."""
+    base = make_model(TASKS[task], config).double()
+    model = with_prompt(base, position, task).double()
     batch = inputs_of(task)
     out = model(**batch)
     inputs = batch["input_ids"].shape[1] - (2 if task == "CAUSAL_LM" else 0)  # the answer comes after the prompt
@@ -128,10 +128,10 @@ def test_a_placed_prompt_is_the_same_embeddings_put_there_by_hand(make_model, co
     values = output(expected, task)
     if task in ("TOKEN_CLS", "FEATURE_EXTRACTION"):  # the prompt's outputs, then those of the input
         values = values[:, torch.tensor(order).argsort()]
-    torch.testing.assert_close(output(out, task), values, rtol=0, atol=1e-6)
+    torch.testing.assert_close(output(out, task), values, rtol=0, atol=1e-12)
     if task == "FEATURE_EXTRACTION":
         return
-    torch.testing.assert_close(out.loss, expected.loss, rtol=0, atol=1e-6)
+    torch.testing.assert_close(out.loss, expected.loss, rtol=0, atol=1e-12)
     expected.loss.backward()
     found = prompt.grad
     model.zero_grad()
@@ -139,9 +139,31 @@ def test_a_placed_prompt_is_the_same_embeddings_put_there_by_hand(make_model, co
     reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     heads = {name for name in reached if "score" in name}
     assert reached - heads == {"prompt_encoder.default.embedding.weight"} and bool(heads) == (task != "CAUSAL_LM")
-    torch.testing.assert_close(model.prompt_encoder.default.embedding.weight.grad, found, rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.prompt_encoder.default.embedding.weight.grad, found, rtol=0, atol=1e-12)
     # In a causal model, no prediction of an earlier position depends on a prompt after it.
     assert (found.abs().max() > 1e-6) == ((task, position) != ("TOKEN_CLS", "after"))
+
+
+@pytest.mark.parametrize("hyena_order", [2, 3])
+@pytest.mark.parametrize(("length", "tokens"), [(300, 70), (20, 7)])
+@pytest.mark.parametrize("position", ["after", "spread"])
+def test_reading_the_context_first_changes_nothing(position, length, tokens, hyena_order):
+    """Training computes what precedes the prompt without a graph: rows of three lengths, padded on either side."""
+    torch.manual_seed(0)
+    sizes = {**SIZES, "max_seq_len": 400, "hyena_order": hyena_order}
+    model = with_prompt(randomise(HyenaDNAForCausalLM(HyenaDNAConfig(**sizes))), position, tokens=tokens).double()
+    batch = inputs_of("CAUSAL_LM", rows=3, length=length)
+    batch["labels"][:, length // 2] = batch["input_ids"][:, length // 2]  # a demonstration before the prompt
+    batch["attention_mask"][1, : length // 3] = 0
+    batch["attention_mask"][2, -length // 4 :] = 0
+    batch["labels"][batch["attention_mask"] == 0] = -100
+    weight, found = model.prompt_encoder.default.embedding.weight, []
+    for options in ({}, {"return_dict": True}):  # any option asks for a single call
+        out = model.train()(**batch, **options)
+        found.append((out.logits, out.loss, torch.autograd.grad(out.loss, weight)[0]))
+    assert found[0][0].grad_fn.name() == "CatBackward0" != found[1][0].grad_fn.name()
+    for split, whole in zip(*found):
+        torch.testing.assert_close(split, whole, rtol=1e-9, atol=1e-12)
 
 
 @settings(max_examples=60)
