@@ -112,6 +112,12 @@ def in_order(values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     return values.gather(1, index)
 
 
+def _needs_whole_inputs(module: torch.nn.Module) -> bool:
+    """Tell whether a module has hooks, or recomputes its input, which would continue a cache twice."""
+    is_recomputed = module.training and getattr(module, "gradient_checkpointing", False)
+    return bool(module._forward_hooks or module._forward_pre_hooks or is_recomputed)
+
+
 class _PlacedPrompt:
     """Place the prompt of a [`PlacedPromptConfig`]; do what PEFT does for other configurations."""
 
@@ -195,8 +201,7 @@ class _PlacedPrompt:
             torch.is_grad_enabled()
             and set(kwargs) <= {"num_items_in_batch"}
             and not any(parameter.requires_grad for parameter in model.parameters())
-            and not (model.training and model.is_gradient_checkpointing)  # recomputation would continue the cache twice
-            and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+            and not any(map(_needs_whole_inputs, model.modules()))
             and model.plan(inputs_embeds=inputs_embeds).path != "transparent"  # nothing else observes whole inputs
         )
 
