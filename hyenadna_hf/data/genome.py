@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Collection
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +204,7 @@ class _Tiles:
 
     def bases(self) -> int:
         """Return the number of bases in all windows."""
-        counts = np.diff(self._firsts).tolist()
+        counts = (end - first for first, end in pairwise(self._firsts))
         return sum(min(piece.end - piece.start, n * self._length) for piece, n in zip(self._pieces, counts))
 
     def at(self, index: int, key: int) -> tuple[str, int, int, int, int]:

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, get_worker_info
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import InputError
@@ -102,11 +102,11 @@ class MaskedWindows(Dataset):
         probability: Fraction of the bases to mask.
     """
 
-    def __init__(self, windows: Dataset, probability: float) -> None:
+    def __init__(self, windows: ConcatDataset, probability: float) -> None:
         self.windows, self.probability = windows, probability
 
     def __len__(self) -> int:
-        return len(self.windows)  # type: ignore[arg-type]
+        return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         ids = torch.as_tensor(self.windows[index]["input_ids"])

@@ -33,8 +33,7 @@ class SequenceList(Fasta):
         self._names = {}  # there are no other naming conventions
 
     def fetch(self, name: str, start: int = 0, end: int | None = None) -> str:
-        name = self.resolve(name)
-        start, end = self._check_interval(name, start, end)
+        name, start, end = self._check_interval(name, start, end)
         first = self._starts[int(name)]
         return self._text[first + start : first + end]
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import ConcatDataset, IterableDataset
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -60,7 +60,7 @@ class Objective:
         """Return the training examples of a stream of windows."""
         return stream
 
-    def evaluation_set(self, windows: Dataset) -> Dataset:
+    def evaluation_set(self, windows: ConcatDataset) -> ConcatDataset | MaskedWindows:
         """Return the examples of held-out windows, the same in every run."""
         return windows
 
@@ -119,7 +119,7 @@ class MaskedObjective(Objective):
     def train_stream(self, stream: IterableDataset, seed: int) -> IterableDataset:
         return MaskedStream(stream, self.probability, seed)
 
-    def evaluation_set(self, windows: Dataset) -> Dataset:
+    def evaluation_set(self, windows: ConcatDataset) -> ConcatDataset | MaskedWindows:
         return MaskedWindows(windows, self.probability)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:

@@ -14,11 +14,11 @@ from datasets import IterableDataset
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset
 from transformers import CONFIG_NAME, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
 
 from .. import __version__
-from ..data.pretraining import LengthWarmup, Mixture, Windows
+from ..data.pretraining import LengthWarmup, MaskedWindows, Mixture, Windows
 from ..errors import InputError
 from ..hub.card import model_card
 from ..jobs import replace_file, write_text
@@ -70,7 +70,7 @@ class Run:
     console: Console
     origin: str
     bases_per_step: float
-    held_out: dict[str, Dataset]
+    held_out: dict[str, ConcatDataset | MaskedWindows]
     trainer: Trainer
 
 
@@ -259,7 +259,7 @@ def _trainer(
     tokenizer: PreTrainedTokenizerBase,
     objective: Objective,
     data: IterableDataset,
-    validation: Dataset | None,
+    validation: ConcatDataset | MaskedWindows | None,
     callbacks: list[TrainerCallback],
 ) -> Trainer:
     smoothing = args.label_smoothing_factor

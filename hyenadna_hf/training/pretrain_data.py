@@ -1,5 +1,6 @@
 """Data of `hyenadna pretrain`: windows of genomes and of other sequences, by split."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -62,7 +63,7 @@ def data_splits(args: DataArguments, length: int, seed: int) -> dict[str, list[G
     return splits
 
 
-def mean_window(streams: list[GenomeDataset], weights: list[float]) -> float:
+def mean_window(streams: list[GenomeDataset], weights: Sequence[float]) -> float:
     """Compute the mean length of training windows, in bases, if each stream is sampled with its weight."""
     return sum(
         weight / sum(weights) * stream.bases() / stream.size() for stream, weight in zip(streams, weights, strict=True)
