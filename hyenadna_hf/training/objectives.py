@@ -33,7 +33,7 @@ class Objective:
         name: Value of `--objective`.
         auto_class: Auto class of the models.
         bits, perplexity, bases: Names of the metrics, see [`~Objective.metrics`].
-        purpose: What the model was trained for, for the model card.
+        purpose: Purpose of the training, for the model card.
     """
 
     name = "clm"
@@ -53,7 +53,7 @@ class Objective:
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """Return what `pretraining.json` records of the objective."""
+        """Return the settings to record in `pretraining.json`."""
         return {"objective": self.name}
 
     def train_stream(self, stream: IterableDataset, seed: int) -> IterableDataset:

@@ -45,7 +45,9 @@ def data_splits(args: DataArguments, length: int, seed: int) -> dict[str, list[G
         raise InputError("--fasta or --dataset: give at least one genome or file of sequences to train on.")
     for name in ("bed", "validation", "test"):
         if getattr(args, name) and not args.fasta:
-            raise InputError(f"--{name}: it selects parts of --fasta; omit it, or name files of --dataset so.")
+            raise InputError(
+                f"--{name}: it selects parts of --fasta; omit it, and name files of --dataset validation and test."
+            )
     splits: dict[str, list[GenomeDataset]] = {"train": [], "validation": [], "test": []}
     if args.fasta:
         splits = genome_splits(args, length, seed)
