@@ -19,7 +19,8 @@ from transformers import HfArgumentParser
 
 from hyenadna_hf.baselines.markov import MarkovModel
 from hyenadna_hf.reproduce.bits import region_texts
-from hyenadna_hf.training.pretrain import GenomeArguments, genome_splits
+from hyenadna_hf.training.pretrain_arguments import GenomeArguments
+from hyenadna_hf.training.pretrain_data import genome_splits
 
 
 def sequences(streams):

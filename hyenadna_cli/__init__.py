@@ -43,7 +43,7 @@ COMMANDS = {
     "finetune": ("hyenadna_hf.training.finetune", "fine-tune a classifier or regressor and compare it with baselines"),
     "mutagenesis": ("hyenadna_hf.inference.mutagenesis", "score every single-base change of a region"),
     "predict": ("hyenadna_hf.inference.predict", "predict sequences, or every base, with a fine-tuned model"),
-    "pretrain": ("hyenadna_hf.training.pretrain", "train a language model on genomes, nucleotide by nucleotide"),
+    "pretrain": ("hyenadna_hf.training.pretrain", "train a causal or masked language model on DNA sequences"),
     "probe": ("hyenadna_hf.probing.probe", "fit classifiers on frozen embeddings, by layer and pooling"),
     "publish": ("hyenadna_hf.hub.publish", "upload a folder to the Hub, with everything needed to load it"),
     "reproduce": ("hyenadna_hf.reproduce.command", "run the experiments of a published table and compare the figures"),

@@ -5,7 +5,7 @@ import json
 import tempfile
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -272,6 +272,7 @@ def load_to_train(
     trust_remote_code: bool = False,
     from_scratch: bool = False,
     length: int | None = None,
+    check: Callable[[PretrainedConfig], None] | None = None,
     **fields: Any,
 ) -> tuple[PreTrainedModel, str]:
     """
@@ -285,6 +286,7 @@ def load_to_train(
         trust_remote_code: Run code that comes with the checkpoint.
         from_scratch: Use only the configuration of the checkpoint.
         length: Longest sequence, in tokens, for baselines with a fixed input length.
+        check: Function that raises an `InputError` for an unsuitable configuration, before weights are loaded.
         fields: Configuration fields to override.
 
     Returns:
@@ -301,6 +303,8 @@ def load_to_train(
             config = baseline_config(source, length, **fields)
         else:
             config = AutoConfig.from_pretrained(path, **fields, **remote)
+        if check is not None:
+            check(config)
         if from_scratch or not has_weights(path):
             return auto_class.from_config(config, **remote), "from scratch"
         with _silence_transformers():  # the phrase below says the same

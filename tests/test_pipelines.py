@@ -12,6 +12,7 @@ from transformers import pipeline, set_seed
 from hyenadna_hf import (
     HyenaDNAConfig,
     HyenaDNAForCausalLM,
+    HyenaDNAForMaskedLM,
     HyenaDNAForSequenceClassification,
     HyenaDNAForTokenClassification,
     HyenaDNAModel,
@@ -24,6 +25,7 @@ TASKS = {
     "feature-extraction": HyenaDNAModel,
     "text-classification": HyenaDNAForSequenceClassification,
     "token-classification": HyenaDNAForTokenClassification,
+    "fill-mask": HyenaDNAForMaskedLM,
 }
 LABELS = ["O", "B-exon", "I-exon", "I-intron"]
 GENERATION = {"do_sample": False, "max_new_tokens": 6, "return_full_text": False}
@@ -36,7 +38,8 @@ def folders(tmp_path_factory):
     labels = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
     root = tmp_path_factory.mktemp("pipelines")
     for task, model_class in TASKS.items():
-        config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=40, filter_order=16, **labels)
+        sizes = {"d_model": 12, "n_layer": 2, "max_seq_len": 40, "filter_order": 16}
+        config = HyenaDNAConfig(**sizes, **labels, bidirectional=model_class is HyenaDNAForMaskedLM)
         randomise(model_class(config)).save_pretrained(root / task)
         HyenaDNATokenizer(model_max_length=40).save_pretrained(root / task)
     return root
@@ -109,6 +112,24 @@ def test_text_classification(make, batch_size):
     assert best["label"] == LABELS[int(by_hand(pipe, SEQUENCES[0]).logits.argmax())]
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_fill_mask(make, batch_size):
+    """The mask of each sequence, and two masks in one."""
+    masked = [f"{sequence[: i + 1]}[MASK]{sequence[i + 2 :]}" for i, sequence in enumerate(SEQUENCES)]
+    pipe = make("fill-mask", top_k=16)
+    for sequence, output in zip(masked, pipe(masked, batch_size=batch_size), strict=True):
+        place = sequence.index("[MASK]")
+        probabilities = by_hand(pipe, sequence).logits[0, place].softmax(-1)
+        assert sorted(one["token"] for one in output) == list(range(16))
+        for one in output:
+            assert one["score"] == pytest.approx(float(probabilities[one["token"]]), abs=1e-4)
+            if one["token_str"] in "ACGTN":
+                original = f"{sequence[:place]}{one['token_str']}{sequence[place + 6 :]}"
+                assert one["sequence"] == pipe.tokenizer.decode(ids_of(original)[0])
+    two = pipe("AC[MASK]GT[MASK]A", targets=["A", "C"])
+    assert [{one["token_str"] for one in output} for output in two] == [{"A", "C"}] * 2
+
+
 def test_long_sequences_are_cut_when_told_to(make):
     pipe = make("text-classification")
     (cut,) = pipe("ACGTT" * 20, truncation=True)
@@ -152,16 +173,17 @@ found = {}
 for task, calls in options.items():
     pipe = pipeline(task, model=f"{root}/{task}", device="cpu", trust_remote_code=True)
     assert type(pipe.model).__module__.startswith("transformers_modules"), type(pipe.model)
-    found[task] = pipe(sequences, batch_size=3, **calls)
+    found[task] = pipe(sequences[task], batch_size=3, **calls)
 print(json.dumps(found, default=float))
 """
 
 
 def test_where_the_package_is_not_installed(make, folders):
     options = {task: GENERATION if task == "text-generation" else {} for task in TASKS}
-    found = result_of(STRANGER, folders, json.dumps(SEQUENCES), json.dumps(options))
+    sequences = {task: ["AC[MASK]GT", "G[MASK]"] if task == "fill-mask" else SEQUENCES for task in TASKS}
+    found = result_of(STRANGER, folders, json.dumps(sequences), json.dumps(options))
     for task, calls in options.items():
-        here = json.dumps(make(task)(SEQUENCES, batch_size=3, **calls), default=float)
+        here = json.dumps(make(task)(sequences[task], batch_size=3, **calls), default=float)
         assert_same(found[task], json.loads(here))
 
 

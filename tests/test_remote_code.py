@@ -116,6 +116,7 @@ FOLDERS = {
     "finetuned hyenadna-kmer": (CLASSIFIERS[0], *CAUSAL),
     "finetuned hyenadna-bidirectional": (CLASSIFIERS[0], *MASKED),
     "pretrained": ("AutoModelForCausalLM", *CAUSAL),
+    "pretrained hyenadna-bidirectional": ("AutoModelForMaskedLM", *MASKED),
     "pretrained gpt": CAUSAL[1:2],
     "converted HyenaDNAForCausalLM": ("AutoModelForCausalLM", *CAUSAL),
     "converted HyenaDNAForMaskedLM": ("AutoModelForMaskedLM", *MASKED),
@@ -168,6 +169,7 @@ def made(tmp_path_factory):
             assert main(["finetune", "--output_dir", out, *options, *short]) == 0
         elif command == "pretrained":
             options = ["--fasta", str(root / "genome.fa"), "--model", model or str(root / "small"), "--window", "60"]
+            options += ["--objective", "mlm" if FOLDERS[name] == ("AutoModelForMaskedLM", *MASKED) else "clm"]
             assert main(["pretrain", "--output_dir", out, *options, *short]) == 0
         elif command == "converted":
             model_class = {**AUTO_CLASSES, "AutoModelForMaskedLM": HyenaDNAForMaskedLM}[FOLDERS[name][0]]

@@ -15,6 +15,7 @@ from transformers import (
 from hyenadna_hf import (
     HyenaDNAConfig,
     HyenaDNAForCausalLM,
+    HyenaDNAForMaskedLM,
     HyenaDNAForSequenceClassification,
     HyenaDNAForTokenClassification,
     HyenaDNATokenizer,
@@ -30,6 +31,7 @@ def full_precision(monkeypatch):
 TOKENIZER = HyenaDNATokenizer(model_max_length=64)
 HEADS = {
     HyenaDNAForCausalLM: DataCollatorForLanguageModeling(TOKENIZER, mlm=False),
+    HyenaDNAForMaskedLM: DataCollatorForLanguageModeling(TOKENIZER, mlm_probability=0.3),
     HyenaDNAForSequenceClassification: DataCollatorWithPadding(TOKENIZER),
     HyenaDNAForTokenClassification: DataCollatorForTokenClassification(TOKENIZER),
 }
@@ -53,7 +55,8 @@ def sequences(model_class, count=32, equal_lengths=False):
 
 def train(model_class, folder, data, **options):
     set_seed(5)
-    model = model_class(HyenaDNAConfig(d_model=16, filter_order=16, max_seq_len=64, embed_dropout=0.0))
+    sizes = {"d_model": 16, "filter_order": 16, "max_seq_len": 64, "embed_dropout": 0.0}
+    model = model_class(HyenaDNAConfig(**sizes, bidirectional=model_class is HyenaDNAForMaskedLM))
     settings = {"max_steps": 20, "per_device_train_batch_size": 8, "learning_rate": 3e-3, **options}
     arguments = TrainingArguments(
         str(folder), report_to="none", save_strategy="no", logging_steps=1, dataloader_pin_memory=False, **settings
@@ -84,7 +87,8 @@ def test_it_learns_in_bfloat16_and_with_gradient_checkpointing(options, tmp_path
     assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
 
 
-@pytest.mark.parametrize("model_class", HEADS)
+# In transformers, the masks of a masked language model depend on the shape of the batch.
+@pytest.mark.parametrize("model_class", [head for head in HEADS if head is not HyenaDNAForMaskedLM])
 def test_gradient_accumulation_is_a_larger_batch(model_class, tmp_path):
     """Also where rows differ in length, for the heads whose loss is a mean over positions."""
     data = sequences(model_class, equal_lengths=model_class is HyenaDNAForSequenceClassification)

@@ -69,7 +69,7 @@ def load_benchmark(
     Raises:
         InputError: If the source is unreadable, lacks train, test or a class, or has unknown classes.
     """
-    tables = _from_hub(name, benchmark) if source is None else read_labelled(source, reference=reference)
+    tables = read_benchmark(name, benchmark) if source is None else read_labelled(source, reference=reference)
     where = f"{name} ({source or benchmark.repository})"
     for split in ("train", "test"):
         if split not in tables:
@@ -101,7 +101,17 @@ def get_benchmark(name: str, benchmarks: Mapping[str, Benchmark], kind: str) -> 
     return benchmarks[name]
 
 
-def _from_hub(name: str, benchmark: Benchmark) -> dict[str, dict[str, list[str]]]:
+def read_benchmark(name: str, benchmark: Benchmark) -> dict[str, dict[str, list[str]]]:
+    """
+    Read the splits of a published data set from the Hub, with the labels that it has there.
+
+    Args:
+        name: Name of the data set, for error messages.
+        benchmark: Metadata of the data set.
+
+    Returns:
+        For each split, a dictionary of the columns `sequence` and `label`.
+    """
     try:
         tables = read_hub(benchmark.repository, benchmark.configuration)
     except InputError as error:

@@ -160,14 +160,53 @@ class MaskedCollator(PaddingCollator):
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch, _ = self._inputs(examples)
         ids = batch["input_ids"]
-        is_predicted = (
-            torch.isin(ids, _BASES) & (batch["attention_mask"] == 1) & (torch.rand(ids.shape) < self.probability)
-        )
-        draw = torch.rand(ids.shape)
-        batch["input_ids"] = torch.where(is_predicted & (draw < 0.8), VOCABULARY["[MASK]"], ids)
-        random_bases = _BASES[torch.randint(len(_BASES), ids.shape)]
-        batch["input_ids"] = torch.where(is_predicted & (draw >= 0.9), random_bases, batch["input_ids"])
-        return {**batch, "labels": ids.masked_fill(~is_predicted, IGNORED)}
+        is_base = torch.isin(ids, _BASES) & (batch["attention_mask"] == 1)
+        is_predicted = is_base & (torch.rand(ids.shape) < self.probability)
+        return {**batch, "input_ids": corrupt(ids, is_predicted), "labels": ids.masked_fill(~is_predicted, IGNORED)}
+
+
+def mask_bases(
+    input_ids: torch.Tensor, probability: float, seed: int, training: bool = True
+) -> dict[str, torch.Tensor]:
+    """
+    Mask bases of one sequence, as a function of a seed.
+
+    Each A, C, G and T is predicted with `probability`, and at least one of them is. In training, predicted bases are
+    replaced as in [`MaskedCollator`]. Otherwise all become [MASK], so that the loss is that of bases the model cannot
+    see.
+
+    Args:
+        input_ids: Token ids, shape `(length,)`.
+        probability: Fraction of the bases to predict.
+        seed: Random seed of the sequence, 0 to 2**64 - 1.
+        training: Whether to leave some predicted bases unchanged or replace them by others.
+
+    Returns:
+        `input_ids`, and `labels` with -100 for positions without prediction, both of shape `(length,)`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    is_base = torch.isin(input_ids, _BASES)
+    draw = torch.rand(input_ids.shape, generator=generator).masked_fill(~is_base, 1.0)
+    is_predicted = is_base & ((draw < probability) | (draw == draw.min()))  # without labels, the loss would be NaN
+    labels = input_ids.masked_fill(~is_predicted, IGNORED)
+    if training:
+        return {"input_ids": corrupt(input_ids, is_predicted, generator), "labels": labels}
+    return {"input_ids": input_ids.masked_fill(is_predicted, VOCABULARY["[MASK]"]), "labels": labels}
+
+
+def corrupt(ids: torch.Tensor, is_predicted: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """
+    Replace predicted bases: 80 % by [MASK], 10 % by a random base; 10 % stay unchanged (Devlin et al. 2019).
+
+    Args:
+        ids: Token ids of any shape.
+        is_predicted: Whether each position is predicted, of the same shape.
+        generator: Source of random numbers. Defaults to that of torch.
+    """
+    draw = torch.rand(ids.shape, generator=generator)
+    random_bases = _BASES[torch.randint(len(_BASES), ids.shape, generator=generator)]
+    masked = torch.where(is_predicted & (draw < 0.8), VOCABULARY["[MASK]"], ids)
+    return torch.where(is_predicted & (draw >= 0.9), random_bases, masked)
 
 
 def _flip_labels(example: dict[str, Any]) -> torch.Tensor:

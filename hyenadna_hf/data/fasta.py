@@ -98,14 +98,7 @@ class Fasta:
         Raises:
             InputError: If there is no such sequence or piece, or it has characters other than nucleotide codes.
         """
-        name = self.resolve(name)
-        length = self.lengths[name]
-        end = length if end is None else end
-        if not 0 <= start <= end <= length:
-            raise InputError(
-                f"{self.path}: {name} has {length:,} bases; the interval from {start:,} to {end:,} is invalid "
-                "(0-based, half-open)."
-            )
+        name, start, end = self._check_interval(name, start, end)
         if start == end:
             return ""
         try:
@@ -123,6 +116,18 @@ class Fasta:
                 f"(delete {self._indices['.fai']} to rebuild it)."
             )
         return sequence
+
+    def _check_interval(self, name: str, start: int, end: int | None) -> tuple[str, int, int]:
+        """Return the interval of a call of `fetch`, with the name in this file and without defaults."""
+        name = self.resolve(name)
+        length = self.lengths[name]
+        end = length if end is None else end
+        if not 0 <= start <= end <= length:
+            raise InputError(
+                f"{self.path}: {name} has {length:,} bases; the interval from {start:,} to {end:,} is invalid "
+                "(0-based, half-open)."
+            )
+        return name, start, end
 
     def close(self) -> None:
         """Close the file and remove a temporary index. The object cannot be used afterwards."""

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from datasets import ClassLabel, Dataset, Features, load_dataset, load_from_disk
 
 from ..errors import InputError
 from .fasta import ENDINGS, Fasta
-from .sequence import reverse_complement
+from .sequence import NOT_A_NUCLEOTIDE, reverse_complement
 from .source import STANDARD_INPUT, TABLE, open_packed, regular_file
 
 Entry = TypeVar("Entry")
@@ -30,13 +30,19 @@ SPLITS = {
     "dev": "validation",
     "test": "test",
 }
-FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", *ENDINGS)  # optionally followed by .gz
+# Suffixes of files of labelled and of unlabelled sequences, optionally followed by .gz.
+FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", *ENDINGS)
+UNLABELLED_FORMATS = (*FORMATS, ".txt")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-def split_paths(path: Path) -> dict[str, Path]:
+def split_paths(path: Path, formats: Sequence[str] = FORMATS) -> dict[str, Path]:
     """
     Find the file or folder of each split at `path`: a file, a folder of files or folders, or a common prefix of files.
+
+    Args:
+        path: The path.
+        formats: Suffixes of the files to find in a folder or with a prefix.
 
     Returns:
         Paths by split (`train`, `validation` and `test`); empty if nothing exists at `path`.
@@ -48,7 +54,7 @@ def split_paths(path: Path) -> dict[str, Path]:
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
         stem, dot, suffix = entry.name.removeprefix(prefix).partition(".")
         split = SPLITS.get(stem)
-        is_data = (entry.is_dir() and not prefix) or (dot + suffix).removesuffix(".gz") in FORMATS
+        is_data = (entry.is_dir() and not prefix) or (dot + suffix).removesuffix(".gz") in formats
         if split is None or not entry.name.startswith(prefix) or not is_data:
             continue
         if split in paths:
@@ -57,7 +63,7 @@ def split_paths(path: Path) -> dict[str, Path]:
     if path.is_dir() and not paths:
         raise InputError(
             f"{path}: this folder contains no train file; name the files train, validation and test, with one of "
-            f"the suffixes {', '.join(FORMATS)}, or use folders train, validation and test with one folder or file "
+            f"the suffixes {', '.join(formats)}, or use folders train, validation and test with one folder or file "
             "per class."
         )
     return paths
@@ -105,15 +111,15 @@ def read_split(path: Path) -> pd.DataFrame:
 
 def read_file(path: Path, wanted: str = TABLE) -> pd.DataFrame:
     """
-    Read a table: CSV or TSV (delimiter comma, semicolon or tab), JSON Lines, JSON, Parquet, Arrow, or
-    FASTA with headers that end in `|label`.
+    Read a table: CSV or TSV (delimiter comma, semicolon or tab), JSON Lines, JSON, Parquet, Arrow, FASTA with headers
+    that end in `|label`, or text with one sequence per line and no header.
 
     Args:
         path: The file, or `-` for standard input. The format is detected from the content.
         wanted: What the table contains, for error messages.
 
     Returns:
-        A table of strings. The index has row numbers from 0, or the headers of a FASTA file.
+        A table of strings. The index has row numbers from 0, the headers of a FASTA file, or the lines of a text.
 
     Raises:
         InputError: If the file cannot be read.
@@ -123,6 +129,8 @@ def read_file(path: Path, wanted: str = TABLE) -> pd.DataFrame:
         start = content.read(6)
     kind, read = next((kind, read) for prefix, kind, read in _READERS if start.lstrip().startswith(prefix))
     try:
+        if read is _read_delimited and _is_text(file):
+            kind, read = "text", _read_lines
         return _as_text(read(file))
     except Exception as error:  # the parsers raise many types, which all mean the same to the user
         raise InputError(f"{path}: this is not a readable {kind} file ({_reason(error)}).") from error
@@ -258,10 +266,25 @@ def _read_json(path: Path, lines: bool = False) -> pd.DataFrame:
         return pd.read_json(file, lines=lines, dtype=False)
 
 
-def _read_delimited(path: Path) -> pd.DataFrame:
+def _first_line(path: Path) -> str:
     with open_packed(path, "rt") as file:
-        header = next((line for line in file if line.strip()), "")
-    unquoted = re.sub('"[^"]*"', "", header)
+        return next((line for line in file if line.strip()), "").strip()
+
+
+def _is_text(path: Path) -> bool:
+    """Return whether a file begins with a sequence instead of the header of a table."""
+    line = _first_line(path)
+    return line != "" and column_name(line) not in SEQUENCE_COLUMNS and not NOT_A_NUCLEOTIDE.search(line)
+
+
+def _read_lines(path: Path) -> pd.DataFrame:
+    with open_packed(path, "rt") as file:
+        lines = {f"line {number:,}": line.strip() for number, line in enumerate(file, start=1) if line.strip()}
+    return pd.DataFrame({"sequence": lines.values()}, index=list(lines))
+
+
+def _read_delimited(path: Path) -> pd.DataFrame:
+    unquoted = re.sub('"[^"]*"', "", _first_line(path))
     with open_packed(path) as file, warnings.catch_warnings():
         # pandas truncates rows with more fields than columns, and only warns.
         warnings.simplefilter("error", pd.errors.ParserWarning)

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Collection
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +115,10 @@ class GenomeDataset(WindowStream):
     def size(self) -> int:
         return len(self._windows)
 
+    def bases(self) -> int:
+        """Return the number of bases in the windows of an epoch over all ranks, including skipped ones."""
+        return self._windows.bases()
+
     def __len__(self) -> int:
         if self.n_policy == "drop":
             raise TypeError("the number of windows is unknown with n_policy='drop'")
@@ -174,6 +178,10 @@ class _Intervals:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def bases(self) -> int:
+        """Return the number of bases in all windows."""
+        return int(np.minimum(np.array(self._limits)[self._rows[:, 0]], self._length).sum())
+
     def at(self, index: int, key: int) -> tuple[str, int, int, int, int]:
         """Return name, start and end of a window, and the limits within which it may be shifted."""
         number, start, end = self._rows[index].tolist()
@@ -193,6 +201,11 @@ class _Tiles:
 
     def __len__(self) -> int:
         return self._firsts[-1]
+
+    def bases(self) -> int:
+        """Return the number of bases in all windows."""
+        counts = (end - first for first, end in pairwise(self._firsts))
+        return sum(min(piece.end - piece.start, n * self._length) for piece, n in zip(self._pieces, counts))
 
     def at(self, index: int, key: int) -> tuple[str, int, int, int, int]:
         """Return name, start and end of a window, and the limits of its piece, within which it may be shifted."""

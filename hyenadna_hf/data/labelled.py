@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,13 +95,27 @@ def read_labelled(
     Returns:
         For each split, a dictionary of the columns `sequence` and `label`.
     """
-    path = Path(BUNDLED.get(str(source), source)).expanduser()
-    paths = split_paths(path)
-    raw = {split: read_split(part) for split, part in paths.items()} if paths else _read_hub(str(source))
     return {
-        split: check_table(paths.get(split, f"{source} ({split})"), table, sequence_column, label_column, reference)
-        for split, table in raw.items()
+        split: check_table(where, table, sequence_column, label_column, reference)
+        for split, (where, table) in read_tables(source).items()
     }
+
+
+def read_tables(source: str | Path, formats: Sequence[str] = FORMATS) -> dict[str, tuple[str | Path, pd.DataFrame]]:
+    """
+    Read the table of each split of a source.
+
+    Args:
+        source: See [`load_labelled_sequences`].
+        formats: Suffixes of the files to find in a folder or with a prefix.
+
+    Returns:
+        For each split, the name of its table in error messages, and the table of strings.
+    """
+    paths = split_paths(Path(BUNDLED.get(str(source), source)).expanduser(), formats)
+    if paths:
+        return {split: (path, read_split(path)) for split, path in paths.items()}
+    return {split: (f"{source} ({split})", table) for split, table in _read_hub(str(source)).items()}
 
 
 def check_table(
@@ -137,7 +151,23 @@ def check_table(
         sequences = list(table[sequence_column])
     labels = list(table[label_column])
     _check_labels(where, table.index, labels)
-    for row, sequence in zip(table.index, sequences):
+    check_sequences(where, table.index, sequences, sequence_column)
+    return {"sequence": sequences, "label": labels, **coordinates}
+
+
+def check_sequences(
+    where: str | Path, rows: Iterable[int | str], sequences: Iterable[str], sequence_column: str | None
+) -> None:
+    """
+    Raise an `InputError` for the first sequence that is empty or has characters other than IUPAC nucleotide codes.
+
+    Args:
+        where: Name of the table in error messages.
+        rows: Labels of the rows in the index of the table.
+        sequences: The sequence of each row.
+        sequence_column: Column of the sequences, for error messages.
+    """
+    for row, sequence in zip(rows, sequences):
         wrong = NOT_A_NUCLEOTIDE.search(sequence)
         if not sequence or wrong:
             problem = f"contains {wrong[0]!r} at base {wrong.start() + 1:,}" if wrong else "is empty"
@@ -145,7 +175,6 @@ def check_table(
                 f"{where}, {row_name(row)}: the sequence {problem}; allowed are A, C, G, T, U, N and the other "
                 f"IUPAC nucleotide codes (check that {sequence_column!r} is the right column)."
             )
-    return {"sequence": sequences, "label": labels, **coordinates}
 
 
 def _check_labels(where: str | Path, rows: Iterable[int | str], labels: list[str], shown: int = 3) -> None:

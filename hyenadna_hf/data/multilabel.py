@@ -13,8 +13,8 @@ from datasets import Sequence as List
 
 from ..errors import InputError
 from .chromatin import chromatin_from_arrays
-from .files import LABEL_COLUMNS, column_name, read_hub, read_split, row_name, split_paths
-from .labelled import check_table, choose_column
+from .files import LABEL_COLUMNS, column_name, row_name
+from .labelled import check_table, choose_column, read_tables
 
 
 def is_saved_dataset(source: str | Path) -> bool:
@@ -75,7 +75,7 @@ def load_multilabel_sequences(
         _check_names(names)
         data = {
             split: chromatin_from_arrays(*_columns(where, table, names, sequence_column, _to_binary))
-            for split, (where, table) in _read_tables(source).items()
+            for split, (where, table) in read_tables(source).items()
         }
     return _with_all_splits(source, data, {"test": test_fraction, "validation": validation_fraction}, seed), names
 
@@ -115,7 +115,7 @@ def load_regression_sequences(
         data = {split: rows.select_columns(list(features)).cast(features) for split, rows in data.items()}
     else:
         _check_names(names)
-        tables = _read_tables(source)
+        tables = read_tables(source)
         if not names:
             where, table = next(iter(tables.values()))
             names = [choose_column(where, table, None, LABEL_COLUMNS, "label_column")]
@@ -132,14 +132,6 @@ def load_regression_sequences(
 def _check_names(names: list[str]) -> None:
     if len(set(names)) < len(names) or not all(names):
         raise InputError(f"label_column={','.join(names)}: give each column once.")
-
-
-def _read_tables(source: str | Path) -> dict[str, tuple[str | Path, pd.DataFrame]]:
-    """Read the table of each split, with its name for error messages."""
-    paths = split_paths(Path(source).expanduser())
-    if paths:
-        return {split: (path, read_split(path)) for split, path in paths.items()}
-    return {split: (f"{source} ({split})", table) for split, table in read_hub(str(source)).items()}
 
 
 def _columns(

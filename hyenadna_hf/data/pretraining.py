@@ -1,4 +1,4 @@
-"""Training data for pretraining: endless mixtures of genomes, and sequence-length warm-up."""
+"""Training data for pretraining: endless mixtures of genomes, masks, and sequence-length warm-up."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -7,11 +7,11 @@ from itertools import count
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, get_worker_info
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import InputError
-from .collators import CausalCollator
+from .collators import CausalCollator, TokenCollator, mask_bases
 from .intervals import Interval
 from .streams import WindowStream, mix
 
@@ -47,7 +47,7 @@ class Mixture(IterableDataset):
     def __init__(self, streams: list[WindowStream], weights: Sequence[float] | None = None, seed: int = 0) -> None:
         weights = [stream.size() for stream in streams] if weights is None else weights
         if len(weights) != len(streams) or not all(weight > 0 for weight in weights):
-            raise InputError(f"weights={weights}: give a number above 0 for each of the {len(streams)} genomes.")
+            raise InputError(f"weights={weights}: give a number above 0 for each of the {len(streams)} sources.")
         self.streams, self.weights, self.seed = streams, weights, seed
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -67,7 +67,50 @@ def _repeat(stream: WindowStream) -> Iterator[dict[str, Any]]:
             is_empty = False
             yield example
         if is_empty:
-            raise InputError("a genome has no window to train on: all have too many N; remove this genome.")
+            raise InputError("a genome or data set has no window to train on: all have too many N; remove it.")
+
+
+class MaskedStream(IterableDataset):
+    """
+    Mask bases of an endless stream of examples, for masked-language training.
+
+    The masks depend only on `seed`, the worker and the number of the example, so a restarted run continues identically.
+
+    Args:
+        stream: Stream of examples with `input_ids`.
+        probability: Fraction of the bases to predict.
+        seed: Random seed of the masks.
+    """
+
+    def __init__(self, stream: IterableDataset, probability: float, seed: int = 0) -> None:
+        self.stream, self.probability, self.seed = stream, probability, seed
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = get_worker_info()
+        number_of_worker = 0 if worker is None else worker.id
+        for number, example in enumerate(self.stream):
+            seed = mix(self.seed, number_of_worker, number)
+            yield mask_bases(torch.as_tensor(example["input_ids"]), self.probability, seed)
+
+
+class MaskedWindows(Dataset):
+    """
+    Replace bases of windows by [MASK], for evaluation. The masks of a window depend only on its index.
+
+    Args:
+        windows: Map-style data set of examples with `input_ids`.
+        probability: Fraction of the bases to mask.
+    """
+
+    def __init__(self, windows: ConcatDataset, probability: float) -> None:
+        self.windows, self.probability = windows, probability
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        ids = torch.as_tensor(self.windows[index]["input_ids"])
+        return mask_bases(ids, self.probability, mix(index), training=False)
 
 
 class LengthWarmup(TrainerCallback):
@@ -109,7 +152,7 @@ class LengthWarmup(TrainerCallback):
         Cut the examples of a stream to the length of their step, for [`PretrainingCollator`].
 
         Args:
-            stream: Endless stream of examples of `length` tokens.
+            stream: Endless stream of examples of at most `length` tokens.
             batch_size: Number of examples in a batch of the dataloader.
             batches_per_step: Number of such batches in an optimizer step, over all processes.
 
@@ -150,6 +193,15 @@ class PretrainingCollator(CausalCollator):
     """
     Collate like [`CausalCollator`]; each piece of a cut window becomes a row, so batches are
     `(batch * pieces, length)`.
+    """
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return super().__call__([piece for example in examples for piece in _pieces(example)])
+
+
+class MaskedPretrainingCollator(TokenCollator):
+    """
+    Collate the examples of [`MaskedStream`] and [`MaskedWindows`]; each piece of a cut window becomes a row.
     """
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -17,7 +17,8 @@ from ..errors import InputError
 from ..inference.likelihood import sequence_log_likelihood
 from ..jobs import write_text
 from ..loading import InferenceArguments, load_language_model
-from ..training.pretrain import GenomeArguments, genome_splits
+from ..training.pretrain_arguments import GenomeArguments
+from ..training.pretrain_data import genome_splits
 from . import steps
 
 HELD_OUT_FILE = "held_out.txt"

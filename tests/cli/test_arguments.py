@@ -106,7 +106,7 @@ MEANINGS = {
     "class_letters": "[Ll]etter",
     "classifier_pooling": "head .*reads|pools",
     "control": "random weights",
-    "dataset": "^Labelled sequences",
+    "dataset": "^(Labelled s|S)equences",
     "dtype": "weights: float32",
     "early_stopping_patience": "[Ss]top after so many|without",
     "eval_batch_size": "Prompts",
@@ -136,9 +136,11 @@ MEANINGS = {
     "stride": r"\b[Bb]ases\b",
     "target": "^Label ",
     "test": "^(Without --bed|For --task token or track): sequences or regions",
+    "test_fraction": "^Fraction of train .*no test split",
     "tokenizer": "tokenizer",
     "trust_remote_code": "Run code that comes with --model",
     "validation": "^(Without --bed|For --task token or track): sequences or regions",
+    "validation_fraction": "^Fraction of train .*no validation split",
     "window": r"\b[Bb]ases\b",
 }
 

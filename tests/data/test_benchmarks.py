@@ -207,6 +207,7 @@ import json, sys
 from hyenadna_hf.data.genomic_benchmarks import load_genomic_benchmark
 from hyenadna_hf.data.named import load_labelled
 from hyenadna_hf.data.nucleotide_transformer import load_nucleotide_transformer_task
+from hyenadna_hf.data.unlabelled import load_unlabelled_sequences
 from hyenadna_hf.errors import InputError
 
 def shown(data):
@@ -219,7 +220,11 @@ loaded += [load_labelled("H3K9me3_revised")]
 try:
     load_labelled("H4")
 except InputError as error:
-    print(json.dumps([[shown(data) for data in loaded], str(error)]))
+    unlabelled = [
+        load_unlabelled_sequences("human_enhancers_cohn", validation_fraction=0.5),
+        load_unlabelled_sequences("katarinagresova/Genomic_Benchmarks_demo_human_or_worm", validation_fraction=0),
+    ]
+    print(json.dumps([[shown(data) for data in loaded], str(error), unlabelled]))
 """
 
 
@@ -254,11 +259,14 @@ def test_from_a_hub():
             },
             "leannmlindsey/GUE": {"main": {**gue, "README.md": f"---\n{json.dumps(card)}\n---\n".encode()}},
         }
-        (worm, h3, tf, cohn, h3k9me3), message = result_of(HUB_SCRIPT)
+        (worm, h3, tf, cohn, h3k9me3), message, unlabelled = result_of(HUB_SCRIPT)
     assert worm["test"] == sorted([["ACGT", "human"], ["TTGA", "worm"]] * 10)
     assert cohn["test"] == sorted([["ACGT", "negative"], ["TTGA", "positive"]] * 10)
     assert h3["test"] == tf["test"] == tf["validation"] == sorted([["ACGT", "0"], ["TTGA", "1"]] * 10)
     assert h3k9me3["test"] == sorted([["GGCC", "0"], ["TTAA", "1"]] * 10)
+    assert unlabelled[1] == {"train": ["ACGT", "TTGA"] * 10, "test": ["ACGT", "TTGA"] * 10}
+    assert unlabelled[0]["test"] == ["ACGT", "TTGA"] * 10
+    assert sorted([unlabelled[0]["train"], unlabelled[0]["validation"]]) == [["ACGT"] * 10, ["TTGA"] * 10]
     assert [len(split) for split in h3.values()] == [18, 2, 20] and [len(split) for split in tf.values()] == [20] * 3
     assert (
         message == "H4 (InstaDeepAI/nucleotide_transformer_downstream_tasks): it has no task H4; check the repository."

@@ -2,9 +2,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import DataCollatorForLanguageModeling
 
 from hyenadna_hf import HyenaDNAForCausalLM, HyenaDNATokenizer
-from hyenadna_hf.data.collators import CausalCollator, ClassificationCollator, MaskedCollator
+from hyenadna_hf.data.collators import CausalCollator, ClassificationCollator, MaskedCollator, mask_bases
 from hyenadna_hf.data.sequence import reverse_complement
 
 SEQUENCES = st.lists(st.text("ACGTNacgtnRU", min_size=1, max_size=40), min_size=1, max_size=5)
@@ -90,3 +91,45 @@ def test_masked_labels():
     assert 0.76 < masked < 0.84 and 0.09 < kept < 0.16  # a tenth, and a quarter of the random tenth
     assert torch.isin(ids[chosen], torch.tensor([3, 7, 8, 9, 10])).all()
     assert (MaskedCollator(tokenizer, probability=0.0)(examples)["labels"] == -100).all()
+
+
+@given(st.text("ACGTN", min_size=1, max_size=60), st.floats(0.001, 0.999), st.integers(0, 2**64 - 1), st.booleans())
+def test_masks_are_a_function_of_the_seed(sequence, probability, seed, training):
+    ids = torch.tensor(HyenaDNATokenizer(special_tokens_mode="cls_sep")(sequence)["input_ids"])
+    found = mask_bases(ids, probability, seed, training)
+    torch.manual_seed(seed // 2)
+    again = mask_bases(ids, probability, seed, training)
+    assert torch.equal(found["input_ids"], again["input_ids"]) and torch.equal(found["labels"], again["labels"])
+    predicted, is_base = found["labels"] != -100, (ids >= 7) & (ids <= 10)
+    assert predicted.any() == is_base.any() and not (predicted & ~is_base).any()
+    assert torch.equal(found["labels"][predicted], ids[predicted])
+    assert torch.equal(found["input_ids"][~predicted], ids[~predicted])
+    if training:
+        assert torch.isin(found["input_ids"][predicted], torch.tensor([3, 7, 8, 9, 10])).all()
+    else:
+        assert (found["input_ids"][predicted] == 3).all()
+
+
+def test_fractions_of_masks():
+    ids = torch.full((40_000,), 8)
+    for training, kinds in ((True, {3: 0.8, 8: 0.125, 7: 0.025, 9: 0.025, 10: 0.025}), (False, {3: 1.0})):
+        found = mask_bases(ids, 0.25, 1, training)
+        predicted = found["labels"] == 8
+        assert abs(predicted.float().mean() - 0.25) < 0.01
+        for kind, part in kinds.items():
+            assert abs((found["input_ids"][predicted] == kind).float().mean() - part) < 0.02
+    assert not torch.equal(mask_bases(ids, 0.25, 1)["labels"], mask_bases(ids, 0.25, 2)["labels"])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_masks_of_transformers_leave_special_tokens_out(side):
+    """Its collator predicts N as well, and replaces by any token."""
+    tokenizer = HyenaDNATokenizer(padding_side=side, special_tokens_mode="cls_sep")
+    sequences = ["ACGTN" * 400, "GN" * 300]
+    batch = DataCollatorForLanguageModeling(tokenizer, seed=0)(encode(tokenizer, sequences))
+    original = tokenizer(sequences, padding=True, return_tensors="pt")["input_ids"]
+    predicted = batch["labels"] != -100
+    assert set(original[predicted].tolist()) == {7, 8, 9, 10, 11}
+    assert torch.equal(batch["labels"][predicted], original[predicted])
+    assert 0.13 < predicted.sum() / (original >= 7).sum() < 0.17
+    assert 0.75 < (batch["input_ids"][predicted] == tokenizer.mask_token_id).float().mean() < 0.85

@@ -125,6 +125,16 @@ def test_windows_of_a_bed(genome, tmp_path_factory, data, max_length, shift):
         assert abs(moved - start) <= shift and moved >= 0 and moved_end <= 115 and moved_end - moved == end - start
 
 
+@settings(max_examples=30)
+@given(st.integers(1, 60), st.sampled_from(["train", "test"]), st.integers(0, 5), st.booleans())
+def test_bases_are_those_of_the_windows(genome, tmp_path_factory, max_length, split, epoch, has_bed):
+    rows = [("chr1", 3, 8), ("chr2", 0, 36), ("chrM", 1, 2)]
+    path = bed(tmp_path_factory.mktemp("bed"), rows) if has_bed else None
+    dataset = GenomeDataset(genome, path, split, max_length)
+    dataset.set_epoch(epoch)
+    assert dataset.bases() == sum(end - start for _, start, end, _ in windows(dataset))
+
+
 def test_splits_of_a_bed(tmp_path, genome):
     path = bed(tmp_path, [("chr1", 0, 8, "train"), ("chr1", 20, 30, "valid"), ("chr2", 0, 5, "test")])
     assert windows(GenomeDataset(genome, path, "train", 8)) == [("chr1", 0, 8, False)]

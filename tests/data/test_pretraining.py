@@ -12,7 +12,16 @@ from transformers import TrainerState
 from hyenadna_hf import HyenaDNATokenizer
 from hyenadna_hf.data.genome import GenomeDataset
 from hyenadna_hf.data.intervals import Interval
-from hyenadna_hf.data.pretraining import LengthWarmup, Mixture, PretrainingCollator, Windows, subtract_intervals
+from hyenadna_hf.data.pretraining import (
+    LengthWarmup,
+    MaskedPretrainingCollator,
+    MaskedStream,
+    MaskedWindows,
+    Mixture,
+    PretrainingCollator,
+    Windows,
+    subtract_intervals,
+)
 from hyenadna_hf.errors import InputError
 
 
@@ -141,6 +150,44 @@ def test_windows_are_the_examples_by_number(genome):
     assert [w["input_ids"].tolist() for w in map(windows.__getitem__, range(11))] == [
         w["input_ids"].tolist() for w in stream
     ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_masks_of_a_stream_depend_on_its_seed_and_the_number_of_the_example(workers):
+    def batches(seed, warmup=None):
+        stream = MaskedStream(Numbers(16), 0.3, seed)
+        stream = stream if warmup is None else warmup.cut(stream, 3, 1)
+        loader = DataLoader(stream, 3, collate_fn=MaskedPretrainingCollator(HyenaDNATokenizer()), num_workers=workers)
+        return [{name: tensor.reshape(3, 16) for name, tensor in batch.items()} for batch in islice(loader, 6)]
+
+    one, same, other, cut = batches(1), batches(1), batches(2), batches(1, LengthWarmup(16, 4, 4))
+    plain = list(islice(DataLoader(Numbers(16), 3, num_workers=workers), 6))
+    for name in ("input_ids", "attention_mask", "labels"):
+        for batch, again, pieces in zip(one, same, cut, strict=True):
+            assert torch.equal(batch[name], again[name]) and torch.equal(batch[name], pieces[name])
+    assert not all(torch.equal(batch["labels"], again["labels"]) for batch, again in zip(one, other))
+    masks = torch.cat([batch["labels"] != -100 for batch in one])
+    assert masks.any(1).all() and len({tuple(row) for row in masks.tolist()}) > 10  # others in each example
+    for batch, before in zip(one, plain):
+        predicted = batch["labels"] != -100
+        assert torch.equal(torch.where(predicted, batch["labels"], batch["input_ids"]), before["input_ids"])
+
+
+def test_masks_of_windows_are_always_the_same(genome):
+    windows = Windows(GenomeDataset(genome, split="validation", max_length=100, rank=0, world_size=1))
+    masked = MaskedWindows(windows, 0.2)
+    assert len(masked) == len(windows)
+    rows = [masked[i] for i in range(len(masked))]
+    torch.manual_seed(1)
+    for i in reversed(range(len(masked))):
+        again, ids = MaskedWindows(windows, 0.2)[i], windows[i]["input_ids"]
+        assert torch.equal(again["input_ids"], rows[i]["input_ids"])
+        predicted = rows[i]["labels"] != -100
+        assert torch.equal(rows[i]["labels"], again["labels"]) and torch.equal(
+            rows[i]["labels"][predicted], ids[predicted]
+        )
+        assert torch.equal(rows[i]["input_ids"], ids.masked_fill(predicted, 3))
+    assert len({tuple((row["labels"] != -100)[:30].tolist()) for row in rows}) > 5
 
 
 pieces = st.lists(

@@ -17,6 +17,7 @@ from hyenadna_hf.data.biotypes import load_biotypes
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.intervals import read_bed
 from hyenadna_hf.data.labelled import BUNDLED, list_classes, read_labelled
+from hyenadna_hf.data.unlabelled import load_unlabelled_sequences
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.inference.score_table import to_row
 from hyenadna_hf.inference.score_variants import read_vcf, write_vcf
@@ -106,6 +107,11 @@ def read_table(file, fasta):
     assert set(tables["train"]["label"]) == set(names)
 
 
+def read_text(file, fasta):
+    splits = load_unlabelled_sequences(file, validation_fraction=0.2, test_fraction=0)
+    assert len(splits["validation"]) > 0 and all(map(len, splits["train"]))
+
+
 def gzipped(content):
     return gzip.compress(content, mtime=0)  # with the time in it, what hypothesis draws would change by the second
 
@@ -131,6 +137,7 @@ FORMATS = [
     ("x.tsv", TABLE.replace(",", "\t").encode(), read_table, (gzipped,)),
     ("semicolons.csv", b"\xef\xbb\xbf" + TABLE.replace(",", "; ").encode(), read_table, (gzipped,)),
     ("x.jsonl", json_lines(TABLE), read_table, (gzipped,)),
+    ("x.txt", "".join(f"{PIECE[i : i + 60]}\n" for i in range(0, 1200, 60)).encode(), read_text, (gzipped,)),
     ("x.arrow", arrow(TABLE, pa.ipc.new_file), read_table, ()),
     ("stream.arrow", arrow(TABLE, pa.ipc.new_stream), read_table, (gzipped,)),
     ("x.parquet", parquet(TABLE), read_table, ()),

@@ -163,6 +163,19 @@ class TestMaskedLanguageModel:
             assert torch.equal(again(ids).logits, model(ids).logits)
             assert torch.equal(classifier.hyena(ids)[0], model.hyena(ids)[0])
 
+    def test_loaded_from_a_model_without_its_head(self, tmp_path):
+        """The head is new, or shares the weights of the embedding."""
+        ids = torch.randint(7, 11, (1, 20))
+        for model_class, tied in ((HyenaDNAModel, False), (HyenaDNAForSequenceClassification, True)):
+            saved = build(model_class, tie_word_embeddings=tied).float()
+            saved.save_pretrained(tmp_path / str(tied))
+            model, loading = AutoModelForMaskedLM.from_pretrained(tmp_path / str(tied), output_loading_info=True)
+            assert set(loading["missing_keys"]) == (set() if tied else {"lm_head.weight"})
+            with torch.no_grad():
+                head = saved.get_input_embeddings().weight if tied else model.lm_head.weight
+                expected = saved.base_model(ids).last_hidden_state @ head.T
+                torch.testing.assert_close(model.eval()(ids).logits, expected)
+
 
 def test_what_has_no_meaning_is_refused():
     ids = torch.randint(7, 11, (1, 20))

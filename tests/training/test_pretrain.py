@@ -18,7 +18,7 @@ from hyenadna_hf.data.sequence import token_ids
 from hyenadna_hf.jobs import LOCK_FILE, locked
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 from hyenadna_hf.training import pretrain as pretrain_module
-from hyenadna_hf.training.pretrain import split_metrics, window_losses
+from hyenadna_hf.training.objectives import Objective
 from hyenadna_hf.training.runs import last_whole_checkpoint, writing
 
 
@@ -260,11 +260,12 @@ def test_metrics_are_sums_over_the_split():
     logits, labels = torch.randn(3, 7, 16), torch.randint(7, 11, (3, 7))
     labels[0, :4] = -100
     expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()).item()
+    objective = Objective()
 
     class Output:
-        predictions = torch.cat([window_losses(logits[:1], labels[:1]), window_losses(logits[1:], labels[1:])]).numpy()
+        predictions = torch.cat([objective.row_losses(logits[i], labels[i]) for i in ([0], [1, 2])]).numpy()
 
-    found = split_metrics(Output)
+    found = objective.metrics(Output)
     assert found["bases"] == 3 + 6 + 6
     assert found["perplexity"] == pytest.approx(math.exp(expected))
     assert found["bits_per_base"] == pytest.approx(expected / math.log(2))

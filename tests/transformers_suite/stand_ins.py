@@ -99,10 +99,20 @@ class TextGenerationPipelineTests(PipelineTests):
         assert made.startswith(sequence) and set(made) <= set("ACGTN")
 
 
+class FillMaskPipelineTests(PipelineTests):
+    task = "fill-mask"
+    sequences = ("ACG[MASK]TGCATTAGC", "[MASK]GCATTACG", "N[MASK]")
+
+    def check(self, sequence, out, config):
+        assert len(out) == 5 and all(0 < found["score"] < 1 for found in out)
+        assert all(found["token"] < config.vocab_size for found in out)
+
+
 PIPELINE_TESTS = {
     tests.task: {"test": f"{__name__}.{tests.__name__}"}
     for tests in (
         FeatureExtractionPipelineTests,
+        FillMaskPipelineTests,
         TextClassificationPipelineTests,
         TextGenerationPipelineTests,
         TokenClassificationPipelineTests,
@@ -123,7 +133,8 @@ CONFIG_ARGUMENTS = {
     "return_dict": False,
 }
 
-HEADS = ("HyenaDNAModel", "HyenaDNAForCausalLM", "HyenaDNAForSequenceClassification", "HyenaDNAForTokenClassification")
+TASKS = ("CausalLM", "MaskedLM", "SequenceClassification", "TokenClassification")
+HEADS = ("HyenaDNAModel", *(f"HyenaDNAFor{task}" for task in TASKS))
 
 # By their paths beside the package.
 FILES = {
