@@ -1,19 +1,15 @@
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forked import run_ranks, run_script
 from reference import randomise
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM
 
-import hyenadna_hf
 from hyenadna_cli import main as cli
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAModel, HyenaDNATokenizer
 from hyenadna_hf.baselines.kmer_tokenizer import kmer_tokenizer
@@ -24,7 +20,6 @@ from hyenadna_hf.probing.classifiers import METRICS, draw_rows, fit_and_evaluate
 from hyenadna_hf.probing.embeddings import pooled_states
 from hyenadna_hf.probing.probe import main, select
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
 FILES = ["heatmap.png", "scores.csv", "table.md"]
 COLUMNS = ["dataset", "model", "layer", "pooling", "classifier", "train_size", "seed"]
 COLUMNS += ["parameter", "split", "metric", "value"]
@@ -199,7 +194,7 @@ def test_after_kills_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeyp
     partial = tmp_path / "out" / "scores.csv.partial"
     for name, limit, finished in (("save_array", 4, 3), ("write_text", 10, None)):
         script = KILLED.format(name=name, limit=limit, arguments=words)
-        result = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True)
+        result = run_script(script)
         assert result.returncode == -signal.SIGKILL, result.stderr
         parts = {path: path.stat().st_mtime_ns for path in partial.glob("0*")}
         assert finished is None or len(parts) == finished
@@ -219,13 +214,8 @@ def test_after_kills_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeyp
 
 
 def test_two_processes(folder, whole, tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom hyenadna_hf.probing import probe\nprobe.PART_BASES = 800\nprobe.main(sys.argv[1:])\n"
-    )
-    words = [*arguments(folder, tmp_path / "out"), "--metric", "mcc"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    result = subprocess.run([*launch, *words], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    script = "import sys\nfrom hyenadna_hf.probing import probe\nprobe.PART_BASES = 800\nprobe.main(sys.argv[1:])\n"
+    result = run_ranks(script, *arguments(folder, tmp_path / "out"), "--metric", "mcc")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("layer and pooling by mcc") == 1
     found, expected = (pd.read_csv(path / "scores.csv") for path in (tmp_path / "out", whole[1]))
