@@ -62,7 +62,7 @@ class Script:
             ),
         )
         variables = {**environment_of_hub(HOME), "OMP_NUM_THREADS": "1"}
-        variables.pop("COVERAGE_PROCESS_CONFIG", None)  # it would trace processes that end without its report
+        variables.pop("COVERAGE_PROCESS_CONFIG", None)  # these processes end without saving what it traces
         with patch.dict(os.environ, variables, clear=True):
             ensure_running()
         self.process.start()

@@ -188,7 +188,7 @@ print(json.dumps([fasta.fetch(name) for name in sys.argv[2:]]))
 
 @pytest.mark.parametrize("packed", ["plain", "gzip"])
 def test_other_processes_open_the_file_for_themselves(tmp_path, packed):
-    """Forked ones, and those that know no more than a pickle tells them, as a spawned one."""
+    """Forked processes, and one that has the pickle alone, like a spawned one."""
     fasta = Fasta(write(tmp_path / "x.fa", fasta_text(RECORDS), packed))
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.starmap(Fasta.fetch, [(fasta, name) for name in RECORDS] * 6) == [*RECORDS.values()] * 6

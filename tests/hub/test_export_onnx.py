@@ -28,7 +28,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture
 def config(config):
-    """One block, for each takes seconds to export; the command exports two."""
+    """One block: each takes seconds to export. The command exports two."""
     config.n_layer = 1
     return config
 
