@@ -61,7 +61,9 @@ class Script:
                 self.outputs,
             ),
         )
-        with patch.dict(os.environ, {**environment_of_hub(HOME), "OMP_NUM_THREADS": "1"}, clear=True):
+        variables = {**environment_of_hub(HOME), "OMP_NUM_THREADS": "1"}
+        variables.pop("COVERAGE_PROCESS_CONFIG", None)  # these processes end without saving what it traces
+        with patch.dict(os.environ, variables, clear=True):
             ensure_running()
         self.process.start()
 

@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             )
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/(.+)", path):
             if "commit" in hub.broken:
-                return self.answer({"error": "the line is cut"}, 503)
+                return self.answer({"error": "the disk is full"}, 507)  # after 503, clients retry for half a minute
             files = hub.repositories[match[1]][match[2]]
             for line in filter(None, content.split(b"\n")):
                 entry = json.loads(line)

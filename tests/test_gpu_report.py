@@ -3,28 +3,19 @@
 import csv
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_script
 
 ROOT = Path(__file__).parents[1]
 
 
 def measured(out, *options):
     """Run it on the CPU, and read its rows after comparing those of its files."""
-    result = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "gpu.py", "--quick", "--device", "cpu", "--out", out, *options],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stdout
+    result = run_script(ROOT / "benchmarks" / "gpu.py", "--quick", "--device", "cpu", "--out", out, *options)
+    assert result.returncode == 0, result.stdout + result.stderr
     assert {path.name for path in out.iterdir()} == {"tests.txt", "gpu.csv", "gpu.md", "gpu.json", "gpu.png"}
     assert "not run" in (out / "tests.txt").read_text(encoding="utf-8")
     found = json.loads((out / "gpu.json").read_text(encoding="utf-8"))

@@ -1,23 +1,16 @@
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from contextlib import nullcontext, suppress
 from functools import partial
-from pathlib import Path
 
 import pytest
 from forked import Script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import hyenadna_hf
 from hyenadna_hf.errors import InputError, WorkError
 from hyenadna_hf.jobs import Job, locked, replace_file, write_text
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
 
 
 class Shard:
@@ -158,31 +151,29 @@ def test_a_result_that_does_not_pass_is_not_installed(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-sys.path[:0] = [{tests!r}]
-from test_jobs import Shard
+from accelerate import PartialState
 from hyenadna_hf.jobs import Job, write_text
-with Job(Path(sys.argv[1]), {{"a": 1}}, Shard()) as job:
+with Job(Path(sys.argv[1]), {"a": 1}, PartialState()) as job:
     write_text(job.part(0), "part 0\\n")
-    print("held", flush=True)
+    Path(sys.argv[1]).with_name("held").touch()
     time.sleep(60)
 """
 
 
 def test_a_second_run_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
     out = tmp_path / "out.txt"
-    script = HOLD.format(tests=str(Path(__file__).parent))
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(out)], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    )
+    run = Script(HOLD, out)
     try:
-        assert process.stdout.readline() == "held\n"
+        while not out.with_name("held").exists():
+            assert run.process.is_alive()
+            time.sleep(0.01)
         with pytest.raises(InputError, match=r"out.txt: another run is writing it; wait for it or change the output"):
             lines_job(out, ["part 0"], Shard())
         assert (tmp_path / "out.txt.partial" / "000000").read_text() == "part 0\n"
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        run.process.kill()
+        run.wait()
+        out.with_name("held").unlink(missing_ok=True)
     assert lines_job(out, ["part 0"], Shard()) == ("done", [])
     assert os.listdir(tmp_path) == ["out.txt"]
 

@@ -102,7 +102,7 @@ sequences = st.lists(relatives(), min_size=1, max_size=6)
 sizes = st.tuples(st.sampled_from([1, 200, 2**25]), st.sampled_from([1, 200, 2**21]))
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(sequences, sequences, sequences, sizes)
 def test_leakage_and_groups_are_those_of_the_definitions(train, validation, test, sizes):
     splits = dict(zip(SPLITS, (train, validation, test)))
@@ -133,7 +133,7 @@ intervals = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(intervals, intervals, intervals)
 def test_overlapping_intervals(train, validation, test):
     splits = {

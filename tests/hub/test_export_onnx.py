@@ -26,6 +26,13 @@ from hyenadna_hf.loading import load_model
 TOLERANCE = 1e-4
 
 
+@pytest.fixture
+def config(config):
+    """One block: each takes seconds to export. The command exports two."""
+    config.n_layer = 1
+    return config
+
+
 def run(path, **inputs):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
@@ -97,7 +104,7 @@ def test_missing_packages_are_named_first(make_model, config, tmp_path, monkeypa
 
 
 def test_the_command(make_model, config, tmp_path, capsys):
-    config.num_labels = 3
+    config.num_labels, config.n_layer = 3, 2
     model = make_model(HyenaDNAForSequenceClassification, config)
     model.save_pretrained(tmp_path / "model")
     tokenizer = HyenaDNATokenizer(model_max_length=config.max_seq_len)

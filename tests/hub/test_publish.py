@@ -1,6 +1,8 @@
 """Real clients against a Hub over HTTP, in processes of their own: HF_ENDPOINT is read at import."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -118,6 +120,17 @@ trainer.push_to_hub()
         )
 
 
+@pytest.fixture
+def loading_is_forked(monkeypatch):
+    """Loads the folder in a process that need not import everything; the tests of uploads load it unchanged."""
+
+    def run(words, cwd, env, **_):
+        assert words[:2] == [sys.executable, "-c"]
+        return run_script(*words[2:], folder=cwd, environment=env)
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
@@ -130,7 +143,7 @@ trainer.push_to_hub()
         (lambda folder: (folder / "README.md").write_text("---\na: [\n---\n"), "front matter is not valid"),
     ],
 )
-def test_what_does_not_load_is_not_published(make_model, config, tmp_path, hub, damage, message):
+def test_what_does_not_load_is_not_published(make_model, config, tmp_path, hub, loading_is_forked, damage, message):
     saved(make_model, config, tmp_path / "mine")
     damage(tmp_path / "mine")
     with pytest.raises(InputError, match=message):

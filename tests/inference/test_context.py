@@ -1,10 +1,5 @@
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +7,6 @@ import pytest
 import torch
 from reference import randomise
 
-import hyenadna_hf
 from hyenadna_cli import main as cli
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.errors import InputError, WorkError
@@ -30,7 +24,6 @@ from hyenadna_hf.inference.context_use import (
 )
 from hyenadna_hf.inference.likelihood import BaseLikelihood
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
 FILES = ["loss_by_position.csv", "loss_by_position.png", "needle.csv", "needle.png", "table.md"]
 NEEDLE_COLUMNS = ["distance", "gain", "gain_low", "gain_high", "gain_over_shuffled", "gain_over_shuffled_low"]
 NEEDLE_COLUMNS += ["gain_over_shuffled_high", "bits_control", "bits_with_copy", "bits_with_shuffled", "segments"]
@@ -117,27 +110,13 @@ def test_json(folder, tmp_path, capfd):
     assert found.keys() == {"region", "window", "windows", "loss_by_position", "needle"}
 
 
-KILLED = """
-import os, signal
-from hyenadna_hf.inference import context
-context.PART_TOKENS = 400
-number = 0
-def kill_at(*args, save=context.save_array):
-    global number
-    number += 1
-    if number == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(*args)
-context.save_array = kill_at
-context.main({arguments!r})
-"""
+SMALL_PARTS = {"context.PART_TOKENS": 400}  # 6 windows, or 1 with its five readings
 
 
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "PART_TOKENS", 400)  # 6 windows, or 1 with its five readings
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, whole, tmp_path, monkeypatch, run_until_killed):
+    monkeypatch.setattr(command, "PART_TOKENS", 400)
     words = [*arguments(folder, tmp_path / "out"), "--distances", "8", "30"]
-    script = KILLED.format(arguments=words)
-    assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT).returncode == -signal.SIGKILL
+    run_until_killed("context", words, "context.save_array", 5, SMALL_PARTS)
     partial = tmp_path / "out" / "needle.csv.partial"
     assert len(list(partial.glob("0*"))) == 4 and not (tmp_path / "out" / "needle.csv").exists()
     with pytest.raises(InputError, match="an unfinished run that differs in segments;"):
@@ -151,15 +130,9 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, whole, tmp_path,
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 
 
-def test_two_processes(folder, whole, tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom hyenadna_hf.inference import context\ncontext.PART_TOKENS = 400\ncontext.main(sys.argv[1:])\n"
-    )
+def test_two_processes(folder, whole, tmp_path, run_in_two_processes):
     words = [*arguments(folder, tmp_path / "out"), "--distances", "8", "30"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    result = subprocess.run([*launch, *words], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    result = run_in_two_processes("context", words, SMALL_PARTS)
     assert result.stdout.count("windows of 66 bases of chr20:51-450") == 1
     found, expected = (pd.read_csv(path / "needle.csv") for path in (tmp_path / "out", whole[1]))
     pd.testing.assert_frame_equal(found, expected, atol=1e-5)

@@ -83,9 +83,9 @@ def test_inference(make_model, config, batch, model_class, memory):
 @pytest.mark.parametrize("arguments", [{}, {"use_cache": False}, {"num_beams": 3}])
 def test_generation(make_model, config, batch, arguments):
     model = make_model(HyenaDNAForCausalLM, config)
-    expected = model.generate(**batch, max_new_tokens=20, do_sample=False, **arguments)
+    expected = model.generate(**batch, max_new_tokens=8, do_sample=False, **arguments)
     with Device():
-        found = model.to(ELSEWHERE).generate(**moved(batch), max_new_tokens=20, do_sample=False, **arguments)
+        found = model.to(ELSEWHERE).generate(**moved(batch), max_new_tokens=8, do_sample=False, **arguments)
     assert torch.equal(found.on_cpu, expected)
 
 
@@ -118,7 +118,7 @@ def test_effects_of_changes(make_model, config, monkeypatch, tmp_path):
         with Fasta(tmp_path / "x.fa") as fasta:
             for effect in score_variant_effects(model, tokenizer, variants, fasta, window=40):
                 yield list(effect.scores.values())
-        yield dependency_map(model, tokenizer, sequence, 30, 42).ravel()
+        yield dependency_map(model, tokenizer, sequence, 30, 35).ravel()
         for method in ("input_x_gradient", "integrated_gradients", "mutagenesis"):
             yield attribute(model, tokenizer, sequence[:20], method, references=2, steps=3)
 

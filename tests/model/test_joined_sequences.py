@@ -120,7 +120,7 @@ def test_loss(model_class, separated):
 @st.composite
 def joined_batches(draw):
     """Rows of several sequences, and a mask with zeros anywhere, whole sequences included."""
-    rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 30))
+    rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 20))
 
     def table():
         return torch.tensor([draw(st.lists(st.booleans(), min_size=length, max_size=length)) for _ in range(rows)])

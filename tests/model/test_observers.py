@@ -49,10 +49,14 @@ def model_of(**kwargs):
     return reference.randomise(HyenaDNAModel(HyenaDNAConfig(**{**sizes, **kwargs}))).double().eval()
 
 
+def input_of(length):
+    return torch.randint(7, 12, (1, length), generator=torch.Generator().manual_seed(length))
+
+
 def cases(model, lengths):
     """Inputs of each length, under each setting of memory, without and with gradients."""
     for length in lengths:
-        ids = torch.randint(7, 12, (1, length), generator=torch.Generator().manual_seed(length))
+        ids = input_of(length)
         for memory in MEMORY:
             for gradients in (False, True):
                 model.config.memory = memory
@@ -116,7 +120,7 @@ def assert_named(model, ids, name):
 def test_hooks(lengths):
     """One hooked module at a time."""
     model = model_of()
-    expected = {length: expected_captures(model, ids) for ids in cases(model, lengths) for length in ids.shape[1:]}
+    expected = {length: expected_captures(model, input_of(length)) for length in lengths}
     for site in SITES:
         for ids in cases(model, lengths):
             values, output = expected[ids.shape[1]]
@@ -190,7 +194,7 @@ def test_hooks_that_replace_values(lengths):
         ablated = model_of()
         for parameter in ablated.backbone.get_submodule(path).parameters():
             nn.init.zeros_(parameter)
-        expected = {n: ablated(ids, plan=TRANSPARENT)[0] for ids in cases(ablated, lengths) for n in ids.shape[1:]}
+        expected = {length: ablated(input_of(length), plan=TRANSPARENT)[0] for length in lengths}
         handle = model.backbone.get_submodule(path).register_forward_hook(lambda module, args, output: output * 0)
         for ids in cases(model, lengths):
             close(model(ids)[0], expected[ids.shape[1]], path)
@@ -199,7 +203,7 @@ def test_hooks_that_replace_values(lengths):
 
 def assert_computes(model, baked, lengths):
     with torch.no_grad():
-        expected = {n: baked(ids, plan=TRANSPARENT)[0] for ids in cases(baked, lengths) for n in ids.shape[1:]}
+        expected = {length: baked(input_of(length), plan=TRANSPARENT)[0] for length in lengths}
     for ids in cases(model, lengths):
         close(model(ids)[0], expected[ids.shape[1]], f"{ids.shape[1]} positions, {model.config.memory}")
 
