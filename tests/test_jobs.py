@@ -114,6 +114,30 @@ def test_parts_of_another_job_are_refused(tmp_path):
     assert lines_job(out, ["a", "b"], Shard(), {"window": 20, "model": "x"}) == ("done", ["b"])
 
 
+def test_folders_of_a_job_are_kept_for_the_next_run_and_installed_as_a_whole(tmp_path):
+    out = tmp_path / "out.txt"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+    with pytest.raises(KilledError), Job(out, {"a": 1}, Shard()) as job:
+        for name in ("model", "empty"):
+            (job.folder / name).mkdir()
+        (job.folder / "model" / "checkpoint").touch()
+        raise KilledError
+    assert sorted(os.listdir(tmp_path / "out.txt.partial")) == ["job.json", "model"]
+    with pytest.raises(InputError, match="differs in a;"), Job(out, {"a": 2}, Shard()):
+        pass
+    with Job(out, {"a": 1}, Shard()) as job:
+        assert (job.folder / "model" / "checkpoint").is_file()
+
+        def finish(path):
+            (path.parent / "model").mkdir()
+            (path.parent / "model" / "new").touch()
+            path.touch()
+
+        job.finish(finish)
+    assert sorted(os.listdir(tmp_path)) == ["model", "out.txt"] and os.listdir(tmp_path / "model") == ["new"]
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "out.txt.partial").mkdir()
     (tmp_path / "out.txt.partial" / "mine").touch()

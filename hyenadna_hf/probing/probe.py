@@ -21,7 +21,7 @@ from ..data.files import find_published
 from ..data.labelled import limit_split
 from ..data.named import BENCHMARKS, load_labelled
 from ..errors import InputError, WorkError
-from ..jobs import Job, folder_job, save_array, write_text
+from ..jobs import Job, folder_job, output_folder, save_array, write_text
 from ..loading import CHECKPOINTS, InferenceArguments, fingerprint, load_base_model
 from ..processes import processes
 from .classifiers import GRIDS, METRICS, draw_rows, fit_and_evaluate
@@ -141,9 +141,7 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
         InputError: If an argument, the data or a model is invalid, before anything is written.
     """
     state = processes(args.use_cpu)
-    out = Path(args.out).expanduser()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: this is a file; name a folder.")
+    out = output_folder("--out", args.out)
     _check_choices(args)
     import_module("matplotlib")  # fail early if it is missing
     data = load_labelled(args.dataset, args.sequence_column, args.label_column, seed=args.seed)

@@ -276,7 +276,7 @@ def test_a_published_table_that_the_hub_does_not_give(folder, tmp_path, monkeypa
         ([*LABELS, "--table", "zero.csv"], "zero.csv, row 2: the position '0' is invalid; it must be"),
         ([*LABELS, "--table", "broken.vcf"], "broken.vcf: "),
         ([*LABELS, "--fasta", "absent.fa"], "absent.fa: there is no such file"),
-        ([*LABELS, "--out", "text.csv"], "--out text.csv: this is a file; name a folder."),
+        ([*LABELS, "--out", "text.csv"], "--out text.csv: this is a file; give a folder."),
     ],
 )
 def test_bad_input_leaves_nothing(folder, tmp_path, monkeypatch, options, message):

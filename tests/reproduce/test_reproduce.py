@@ -134,7 +134,7 @@ def test_local_table(untrained, tmp_path, monkeypatch, capsys, steps_are_forked)
     assert ours["split"] == "splits as in the files; limited to 40 per split" and ours["evaluated"] == "last epoch"
     assert ours["command"].endswith("--num_train_epochs 4 --learning_rate 1e-2 --per_device_train_batch_size 8")
     assert (out / "table.png").stat().st_size > 1000
-    assert not any((out / "scratch" / "runs").iterdir())  # checkpoints of what is done are not kept
+    assert not list((out / "cells").glob("*.partial"))  # checkpoints of what is done are not kept
 
     main([*arguments, "--models", f"small={untrained}", "--seeds", "1", "2", "3", "--dry_run"])
     assert capsys.readouterr().err.splitlines()[-1].startswith("1 cells to run, about ")  # by the time of the others
@@ -219,17 +219,38 @@ def test_a_run_that_is_stopped_leaves_the_table_so_far(untrained, tmp_path, monk
 
 def test_pictures_of_a_cell_are_kept(tmp_path, monkeypatch):
     def drawn(step, folder, number, device):
-        (folder / "0").mkdir(parents=True)
-        (folder / "0" / "embeddings.png").write_bytes(b"picture")
+        (folder / "step-0").mkdir()
+        (folder / "step-0" / "embeddings.png").write_bytes(b"picture")
         return {"metrics": {"accuracy": 0.5}}
 
     monkeypatch.setattr(cells, "_run_step", drawn)
     data = Data("somewhere", "somewhere", "", {}, 1, "data")
     cell = Cell("mine", "small", "model", 1, (Step("probe", ("--picture",)),), data)
-    cells.run(cell, tmp_path / "out", tmp_path / "scratch")
+    result = cells.run(cell, tmp_path / "out")
+    assert result == cell.load(tmp_path / "out") and result["metrics"] == {"accuracy": 0.5}
     kept = cell.path(tmp_path / "out")
     assert kept.with_name(f"{kept.stem}-embeddings.png").read_bytes() == b"picture"
-    assert not any((tmp_path / "scratch" / "runs").iterdir())
+    assert len(list(kept.parent.iterdir())) == 2
+
+
+def test_a_cell_that_fails_resumes_with_the_step_that_failed(tmp_path, monkeypatch):
+    """The results of its first step are kept; the reason is there until the cell has a result."""
+    made = []
+
+    def step(step, folder, number, device):
+        made.append(step.command)
+        if step.command == "finetune" and len(made) == 2:
+            raise InputError("no room")
+        return {"train_seconds": 2.0} if step.command == "pretrain" else {"test": {"model": {"accuracy": 0.5}}}
+
+    monkeypatch.setattr(cells, "_run_step", step)
+    steps = Step("pretrain", ()), Step("finetune", ())
+    cell = Cell("mine", "small", "model", 1, steps, Data("somewhere", "somewhere", "", {}, 1, "data"))
+    result = cells.run(cell, tmp_path)
+    assert result["reason"] == "no room" and "metrics" not in result and cell.load(tmp_path) == result
+    assert cells.run(cell, tmp_path)["metrics"] == {"pretraining_seconds": 2.0, "accuracy": 0.5}
+    assert made == ["pretrain", "finetune", "finetune"] and "reason" not in cell.load(tmp_path)
+    assert list((tmp_path / "cells").iterdir()) == [cell.path(tmp_path)]
 
 
 def test_a_cell_is_another_one_if_anything_that_matters_differs(tmp_path, untrained):
@@ -250,7 +271,7 @@ def test_a_cell_is_another_one_if_anything_that_matters_differs(tmp_path, untrai
 @pytest.mark.parametrize("state", ['{"global_step": 3}', '{"glob'])
 def test_a_killed_cell_goes_on_from_its_checkpoint(untrained, tmp_path, monkeypatch, state):
     """Or starts anew if the kill has cut the checkpoint."""
-    folder = tmp_path / "run" / "0"
+    folder = tmp_path / "run" / "step-0"
     (folder / "checkpoint-3").mkdir(parents=True)
     (folder / "checkpoint-3" / "trainer_state.json").write_text(state)
     (folder / "results.json").write_text("{}")  # some commands write it as they go

@@ -295,16 +295,24 @@ def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, m
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ShowSteps, "on_step_end", killed)
         soft_prompt.soft_prompt(args["killed"])
+    assert [path.name for path in folders["killed"].iterdir()] == ["results.json.partial"]
+    args["killed"].dropout = 0.2
+    with pytest.raises(InputError, match="an unfinished run that differs in dropout; finish that run, delete the "):
+        soft_prompt.soft_prompt(args["killed"])
+    args["killed"].dropout = args["whole"].dropout
     steps.clear()
     monkeypatch.setattr(ShowSteps, "on_step_end", lambda self, a, state, *rest, **more: steps.append(state.global_step))
     resumed = soft_prompt.soft_prompt(args["killed"])
     assert steps == list(range(5, 9))
+    assert not (folders["killed"] / "results.json.partial").exists()
     for one, other in zip(whole["rows"], resumed["rows"], strict=True):
         assert one.items() - {("seconds", one["seconds"])} == other.items() - {("seconds", other["seconds"])}
     steps.clear()
     assert soft_prompt.soft_prompt(args["killed"]) == resumed and not steps
     args["killed"].prompt_tokens = [2]
     assert [row["prompt_tokens"] for row in soft_prompt.soft_prompt(args["killed"])["rows"]] == [2, 4, 8]
+    assert (folders["killed"] / "prompt-2-after-shots-0-seed-42" / "adapter_model.safetensors").is_file()
+    assert not list(folders["killed"].glob("*/checkpoint-*"))
     args["killed"].learning_rate = 0.01
     with pytest.raises(InputError, match=r"it contains results of other settings \(learning_rate 0.03, now 0.01\)"):
         soft_prompt.soft_prompt(args["killed"])
