@@ -1,20 +1,13 @@
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from reference import randomise
+from forked import run_in_two_processes, run_until_killed
 
-import hyenadna_hf
 from hyenadna_cli import main as cli
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.errors import InputError, WorkError
 from hyenadna_hf.inference import context as command
 from hyenadna_hf.inference.context import main
@@ -30,7 +23,6 @@ from hyenadna_hf.inference.context_use import (
 )
 from hyenadna_hf.inference.likelihood import BaseLikelihood
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hyenadna_hf.__file__).parents[1])}
 FILES = ["loss_by_position.csv", "loss_by_position.png", "needle.csv", "needle.png", "table.md"]
 NEEDLE_COLUMNS = ["distance", "gain", "gain_low", "gain_high", "gain_over_shuffled", "gain_over_shuffled_low"]
 NEEDLE_COLUMNS += ["gain_over_shuffled_high", "bits_control", "bits_with_copy", "bits_with_shuffled", "segments"]
@@ -39,12 +31,9 @@ REGION = CONTIG[50:450]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_model):
     folder = tmp_path_factory.mktemp("context")
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=66, filter_order=16, embed_dropout=0.0)
-    randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / "model")
-    HyenaDNATokenizer(model_max_length=66).save_pretrained(folder / "model")
+    save_model(folder / "model", max_seq_len=66)
     (folder / "reference.fa").write_text(f">chr20\n{CONTIG}\n>none\n{'N' * 200}\n")
     return folder
 
@@ -117,29 +106,15 @@ def test_json(folder, tmp_path, capfd):
     assert found.keys() == {"region", "window", "windows", "loss_by_position", "needle"}
 
 
-KILLED = """
-import os, signal
-from hyenadna_hf.inference import context
-context.PART_TOKENS = 400
-number = 0
-def kill_at(*args, save=context.save_array):
-    global number
-    number += 1
-    if number == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(*args)
-context.save_array = kill_at
-context.main({arguments!r})
-"""
+SMALL_PARTS = {"inference.context.PART_TOKENS": 400}  # 6 windows, or 1 with its five readings
 
 
 def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "PART_TOKENS", 400)  # 6 windows, or 1 with its five readings
     words = [*arguments(folder, tmp_path / "out"), "--distances", "8", "30"]
-    script = KILLED.format(arguments=words)
-    assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT).returncode == -signal.SIGKILL
+    run_until_killed("inference.context", words, "inference.context.save_array", 5, SMALL_PARTS)
     partial = tmp_path / "out" / "needle.csv.partial"
     assert len(list(partial.glob("0*"))) == 4 and not (tmp_path / "out" / "needle.csv").exists()
+    monkeypatch.setattr(command, "PART_TOKENS", 400)
     with pytest.raises(InputError, match="an unfinished run that differs in segments;"):
         main([*words, "--needles", "real"])
     saved = []
@@ -152,14 +127,8 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, whole, tmp_path,
 
 
 def test_two_processes(folder, whole, tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom hyenadna_hf.inference import context\ncontext.PART_TOKENS = 400\ncontext.main(sys.argv[1:])\n"
-    )
     words = [*arguments(folder, tmp_path / "out"), "--distances", "8", "30"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    result = subprocess.run([*launch, *words], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    result = run_in_two_processes("inference.context", words, SMALL_PARTS)
     assert result.stdout.count("windows of 66 bases of chr20:51-450") == 1
     found, expected = (pd.read_csv(path / "needle.csv") for path in (tmp_path / "out", whole[1]))
     pd.testing.assert_frame_equal(found, expected, atol=1e-5)

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from forked import run_until_killed
 from genomes import REGION_CONTIG as CONTIG
 from matplotlib.figure import Figure
 
@@ -91,10 +92,11 @@ def test_a_plot_without_values_or_letters(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"none.svg", "long.png"}
 
 
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch, run_until_killed):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "PART_TOKENS", 300)
     words = arguments(folder, "chr20:31-60", tmp_path / "map.npz")
-    run_until_killed("dependency_map", words, "dependency_map.save_array", 6, {"dependency_map.PART_TOKENS": 300})
+    small_parts = {"inference.dependency_map.PART_TOKENS": 300}
+    run_until_killed("inference.dependency_map", words, "inference.dependency_map.save_array", 6, small_parts)
     partial = tmp_path / "map.npz.partial"
     assert len(list(partial.glob("0*"))) == 5 and not (tmp_path / "map.npz").exists()
     with pytest.raises(InputError, match="an unfinished run that differs in region;"):

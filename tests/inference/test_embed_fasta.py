@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pysam
 import pytest
 import torch
-from forked import run_script
+from forked import run_in_two_processes, run_script
 from reference import randomise
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, set_seed
 
@@ -225,11 +225,11 @@ def test_memory_does_not_grow_with_the_sequences(model_folder, tmp_path):
     assert (many - few) * 1024 < 0.4 * numbers, (few, many)
 
 
-def test_several_processes(fasta, model_folder, tmp_path, monkeypatch, run_in_two_processes):
+def test_several_processes(fasta, model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(embed_fasta, "PART_BASES", 500)
     main(["--fasta", str(fasta), "--model", model_folder, "--out", str(tmp_path / "one.parquet")])
     arguments = ["--fasta", str(fasta), "--model", model_folder, "--out", str(tmp_path / "two.parquet"), "--use_cpu"]
-    result = run_in_two_processes("embed_fasta", arguments, {"embed_fasta.PART_BASES": 500})
+    result = run_in_two_processes("inference.embed_fasta", arguments, {"inference.embed_fasta.PART_BASES": 500})
     assert result.stderr.count("60 sequences embedded") == 1
     assert rows(tmp_path / "one.parquet") == rows(tmp_path / "two.parquet")
 

@@ -6,7 +6,7 @@ from itertools import islice
 import pandas as pd
 import pysam
 import pytest
-from forked import Script, run_script
+from forked import Script, run_in_two_processes, run_script, run_until_killed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNATokenizer
@@ -19,7 +19,7 @@ from hyenadna_hf.inference.variants import score_variants
 
 HEADER = "##fileformat=VCFv4.2\n##contig=<ID=20>\n##INFO=<ID=AF,Number=A,Type=Float,Description=share>\n"
 SCRIPT = "import sys\nfrom hyenadna_hf.inference.score_variants import main\nmain(sys.argv[1:])\n"
-SMALL_PARTS = {"score_table.PART_BASES": 320}
+SMALL_PARTS = {"inference.score_table.PART_BASES": 320}
 COLUMN_LINE = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 
 
@@ -115,15 +115,17 @@ def test_vcf_with_info(folder, expected, tmp_path, name):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr("hyenadna_hf.inference.score_table.PART_BASES", SMALL_PARTS["score_table.PART_BASES"])
+    monkeypatch.setattr("hyenadna_hf.inference.score_table.PART_BASES", SMALL_PARTS["inference.score_table.PART_BASES"])
 
 
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, small_parts, run_until_killed):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, small_parts):
     main(arguments(folder, tmp_path / "whole.tsv"))
     out = tmp_path / "new" / "out.tsv"
     out.parent.mkdir()
     for row in (30, 21):  # in the middle of a part
-        run_until_killed("score_variants", arguments(folder, out), "score_table.to_row", row, SMALL_PARTS)
+        run_until_killed(
+            "inference.score_variants", arguments(folder, out), "inference.score_table.to_row", row, SMALL_PARTS
+        )
         assert not out.exists()
     parts = {path.name for path in (out.parent / "out.tsv.partial").glob("[0-9]*")}
     assert parts == {"000000", "000001", "000002", "000003", "000004"}  # of 8 variants each
@@ -184,10 +186,10 @@ def test_two_runs_at_once(folder, table, tmp_path):
     assert out.read_text() == table and [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
 
 
-def test_two_processes(folder, tmp_path, small_parts, run_in_two_processes):
+def test_two_processes(folder, tmp_path, small_parts):
     out = tmp_path / "out" / "out.tsv"
     out.parent.mkdir()
-    result = run_in_two_processes("score_variants", arguments(folder, out), SMALL_PARTS)
+    result = run_in_two_processes("inference.score_variants", arguments(folder, out), SMALL_PARTS)
     main(arguments(folder, tmp_path / "one.tsv"))
     assert out.read_text() == (tmp_path / "one.tsv").read_text()
     assert result.stdout.count("alleles have a score") == 1

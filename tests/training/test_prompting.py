@@ -1,9 +1,8 @@
-import random
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from genomes import write_composition
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM
@@ -27,16 +26,8 @@ A, C, G, T, N = range(7, 12)
 @pytest.fixture
 def dataset(tmp_path):
     """AT-rich or GC-rich sequences of 8 to 12 bases."""
-    rng = random.Random(0)
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for split, count in (("train", 96), ("dev", 24), ("test", 40)):
-        rows = []
-        for i in range(count):
-            bases = rng.choices("ACGT", [(1, 9, 9, 1), (9, 1, 1, 9)][i % 2], k=rng.randint(8, 12))
-            rows.append(("".join(bases), ["GC", "AT"][i % 2]))
-        pd.DataFrame(rows, columns=["sequence", "label"]).to_csv(folder / f"{split}.csv", index=False)
-    return folder
+    sizes, weights = {"train": 96, "dev": 24, "test": 40}, ((1, 9, 9, 1), (9, 1, 1, 9))
+    return write_composition(tmp_path / "data", sizes, weights=weights, lengths=(8, 12))
 
 
 @pytest.fixture
