@@ -76,11 +76,11 @@ class EmbedArguments(InferenceArguments):
 
 class Region(NamedTuple):
     """
-    A sequence to embed: `[start, end)` of a contig, 0-based. `strand` is `+`, `-`, or `.` if the BED file has none.
+    A sequence to embed: `[start, end)` of `chrom`, 0-based. `strand` is `+`, `-`, or `.` if the BED file has none.
     """
 
     name: str
-    contig: str
+    chrom: str
     start: int
     end: int
     strand: str
@@ -92,7 +92,7 @@ class Region(NamedTuple):
 
     def read(self, genome: Fasta) -> str:
         """Read the sequence; on strand `-`, its reverse complement."""
-        sequence = genome.fetch(self.contig, self.start, self.end)
+        sequence = genome.fetch(self.chrom, self.start, self.end)
         return reverse_complement(sequence) if self.strand == "-" else sequence
 
 

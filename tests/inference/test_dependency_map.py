@@ -48,15 +48,15 @@ def test_the_map_of_a_region(folder, tmp_path, region, start, end, ending):
     np.testing.assert_allclose(read_map(out, end - start, start), expected, rtol=1e-4, atol=1e-4)
     if ending == ".npz":
         with np.load(out) as arrays:
-            assert (arrays["sequence"], arrays["contig"], arrays["start"]) == (
+            assert (arrays["sequence"], arrays["chrom"], arrays["start"]) == (
                 CONTIG[start:end].upper(),
                 "chr20",
                 start,
             )
     else:
         table = pd.read_parquet(out)
-        assert list(table.columns) == ["contig", "changed", "predicted", "base", "dependency"]
-        assert len(table) == np.isfinite(expected).sum() and set(table["contig"]) == {"chr20"}
+        assert list(table.columns) == ["chrom", "changed", "predicted", "base", "dependency"]
+        assert len(table) == np.isfinite(expected).sum() and set(table["chrom"]) == {"chr20"}
         row = table[(table["changed"] == start + 2) & (table["predicted"] == start + 5)].iloc[0]
         assert row["base"] == CONTIG[start + 1].upper()
         assert row["dependency"] == pytest.approx(expected[1, 4], rel=1e-4)

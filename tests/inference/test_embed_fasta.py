@@ -64,7 +64,7 @@ def test_a_row_for_each_sequence_in_their_order(fasta, records, model_folder, lo
     found = rows(out)
     assert [row["name"] for row in found] == list(records)
     for row, embedding in zip(found, expected):
-        assert (row["contig"], row["start"], row["strand"]) == (row["name"], 0, "+")
+        assert (row["chrom"], row["start"], row["strand"]) == (row["name"], 0, "+")
         assert row["end"] == row["length"] == len(records[row["name"]])
         np.testing.assert_allclose(row["embedding"], embedding, rtol=1e-4, atol=1e-5)
     file = pq.ParquetFile(out)
@@ -97,7 +97,7 @@ def test_intervals_with_name_and_strand(fasta, records, model_folder, loaded, tm
     np.testing.assert_allclose(np.load(out), np.stack(list(expected)), rtol=1e-4, atol=1e-5)
     lines = (tmp_path / "out.tsv").read_text().splitlines()
     assert lines == [
-        "name\tcontig\tstart\tend\tstrand\tlength",
+        "name\tchrom\tstart\tend\tstrand\tlength",
         f"gene\t{name}\t10\t50\t-\t40",
         f"{name}:11-50\t{name}\t10\t50\t.\t40",
         f"{name}:1-9\t{name}\t0\t9\t+\t9",
