@@ -175,7 +175,8 @@ class Job:
                     os.replace(file, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for path in self._content():
+        # Parts first: after a kill here, those that are left still have the files that belong to them.
+        for path in sorted(self._content(), key=lambda path: not path.name.isdecimal()):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
