@@ -1,5 +1,6 @@
 import gzip
 import random
+import weakref
 from contextlib import nullcontext
 from itertools import islice
 
@@ -13,7 +14,7 @@ from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, Hyena
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.errors import InputError, WorkError
 from hyenadna_hf.inference import score_table
-from hyenadna_hf.inference.score_table import COLUMNS
+from hyenadna_hf.inference.score_table import COLUMNS, write_tsv
 from hyenadna_hf.inference.score_variants import main, read_vcf
 from hyenadna_hf.inference.variants import score_variants
 
@@ -89,6 +90,25 @@ def test_a_row_for_each_allele(folder, expected, table, tmp_path, capsys):
     scored = sum(score.reason is None for score in expected)
     assert f"again.tsv: {scored} of {len(expected)} alleles have a score; not scored: 1 contig_not_in_fasta" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["again.tsv"]
+
+
+def test_rows_are_written_one_by_one(tmp_path):
+    """Memory does not grow with their number."""
+
+    class Row(list):
+        """Lists have no weak references."""
+
+    rows, alive = [], []
+
+    def read():
+        for number in range(50):
+            row = Row([str(number)] * len(COLUMNS))
+            rows.append(weakref.ref(row))
+            alive.append(sum(reference() is not None for reference in rows))
+            yield row
+
+    write_tsv(tmp_path / "out.tsv", read())
+    assert max(alive) <= 2 and (tmp_path / "out.tsv").read_text().count("\n") == 51
 
 
 @pytest.mark.parametrize("name", ["out.vcf", "out.vcf.gz"])
