@@ -177,7 +177,7 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
         states = pooled_states_of_tokens(
             model, tokenizer, token_ids, layers[name], args.poolings, max_tokens=args.max_tokens
         )
-        _truncated_file(path).write_text(str(truncated), encoding="utf-8")  # first, so that a part is never without it
+        write_text(_truncated_file(path), str(truncated))  # first, so that a part is never without it
         save_array(path, states)
         advance(len(token_ids))
 

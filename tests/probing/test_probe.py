@@ -168,7 +168,7 @@ def test_after_kills_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeyp
     expected = main([*arguments(folder, tmp_path / "whole", *options), "--metric", "mcc"])
     words = [*arguments(folder, tmp_path / "out", *options), "--metric", "mcc"]
     partial = tmp_path / "out" / "scores.csv.partial"
-    for name, call, finished in (("save_array", 4, 3), ("write_text", 10, None)):
+    for name, call, finished in (("save_array", 4, 3), ("fit_and_evaluate", 10, None)):
         run_until_killed("probing.probe", words, f"probing.probe.{name}", call, SMALL_PARTS)
         parts = {path: path.stat().st_mtime_ns for path in partial.glob("[0-9]" * 6)}
         assert finished is None or len(parts) == finished
