@@ -1,9 +1,9 @@
 """
 Resumable jobs: one run at a time does the work, a killed run can be resumed, and only a complete result is installed.
 
-A job that writes the file `OUT` keeps its finished parts in the folder `OUT.partial`, with its identity (`job.json`)
-and a lock. The same command resumes it, with any number of processes. `OUT` itself is created or replaced only after
-its content has been checked.
+A job that writes the file `OUT` keeps its finished parts in the folder `OUT.partial`, with its identity (`job.json`),
+a lock, and everything else that it writes before it is finished, such as checkpoints. The same command resumes it, with
+any number of processes. `OUT` itself is created or replaced only after its content has been checked.
 """
 
 import errno
@@ -29,6 +29,8 @@ from .errors import InputError, system_error
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+    from .processes import SingleProcess
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 IDENTITY_FILE, LOCK_FILE, UNFINISHED = "job.json", ".lock", ".unfinished-"
@@ -41,14 +43,19 @@ class Job:
     Args:
         out: File to write.
         identity: Everything that the result depends on, JSON-serializable. Parts with another identity are refused.
-        state: Accelerate's view of this process among those that share the job; the main process holds the lock.
+        state: Accelerate's view of this process among those that share the job; the main process holds the lock. Or
+            [`~hyenadna_hf.processes.SingleProcess`], for a job that is not shared.
+
+    Attributes:
+        folder: The folder `OUT.partial`. Files and folders that a job keeps there besides its parts are removed when
+            it is finished.
 
     Raises:
         InputError: If another run is writing `out`, or `OUT.partial` contains parts of another job or other files.
         OSError: If the folder is not writable.
     """
 
-    def __init__(self, out: Path, identity: dict[str, Any], state: "PartialState") -> None:
+    def __init__(self, out: Path, identity: dict[str, Any], state: "PartialState | SingleProcess") -> None:
         self.out, self.state = out, state
         self.identity = json.loads(json.dumps({"version": __version__, **identity}))
         self.folder = parts_folder(out)
@@ -78,14 +85,17 @@ class Job:
                 elif has_other_files(self.folder):
                     raise InputError(
                         f"{self.folder}: this folder is needed for unfinished parts, but contains other files; move "
-                        "it or change --out."
+                        "it or change the output."
                     )
                 else:
                     write_text(identity, json.dumps(self.identity, indent=2) + "\n")
                 try:
                     yield
                 finally:
-                    if not any(self._parts()):
+                    for path in self._content():
+                        with suppress(OSError):  # a file, or not empty
+                            path.rmdir()
+                    if not self._content():
                         identity.unlink(missing_ok=True)
         finally:
             with suppress(OSError):  # it contains parts, or another run uses it
@@ -96,11 +106,11 @@ class Job:
         if names:
             raise InputError(
                 f"{self.folder}: contains parts of an unfinished run that differs in {', '.join(names)}; finish that "
-                "run, delete the folder, or change --out."
+                "run, delete the folder, or change the output."
             )
 
-    def _parts(self) -> Iterator[Path]:
-        return self.folder.glob("[0-9]*")
+    def _content(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.name not in (IDENTITY_FILE, LOCK_FILE)]
 
     def part(self, number: int) -> Path:
         """Return the path of a part, which exists once the part is finished."""
@@ -110,7 +120,7 @@ class Job:
         self,
         parts: Iterable[Part],
         size: Callable[[Part], int],
-        make: Callable[[Part, Path, Callable[[int], None]], None],
+        make: Callable[[Part, Path, Callable[[float], None]], None],
         unit: str,
         total: int,
         first: int = 0,
@@ -143,7 +153,8 @@ class Job:
 
         Args:
             write: Writes and checks the result, given a path with the name of `out` in an empty folder. It may write
-                other files beside it. Called in the main process only.
+                other files and folders beside it; they replace earlier ones of their names. Called in the main process
+                only.
 
         Returns:
             The return value of `write`, or `None` in other processes.
@@ -158,11 +169,18 @@ class Job:
                 staging.mkdir()
                 result = write(staging / self.out.name)
                 for file in sorted(staging.iterdir(), key=lambda file: file.name == self.out.name):  # `out` comes last
-                    os.replace(file, self.out.with_name(file.name))
+                    target = self.out.with_name(file.name)
+                    if file.is_dir() and target.is_dir():  # cannot be replaced in one step
+                        shutil.rmtree(target)
+                    os.replace(file, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for path in self._parts():
-            path.unlink()
+        # Parts first: after a kill here, those that are left still have the files that belong to them.
+        for path in sorted(self._content(), key=lambda path: not path.name.isdecimal()):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         return result
 
 
@@ -229,18 +247,39 @@ def _is_open_file(path: Path, file: IO[str]) -> bool:
 
 
 @contextmanager
-def folder_job(out: Path, name: str, identity: dict[str, Any], state: "PartialState") -> Iterator[Job]:
+def writing_folder(out: Path, argument: str, state: "PartialState | SingleProcess") -> Iterator[None]:
+    """
+    Lock the output folder of a command, and make errors of the operating system name it.
+
+    Args:
+        out: The folder, created if it does not exist.
+        argument: Name of the argument, such as `--out`, for error messages.
+        state: Accelerate's view of this process. The main process holds the lock.
+
+    Raises:
+        InputError: If another run is writing to the folder.
+        OSError: If the folder cannot be written. The error names it.
+    """
+    lock = locked(out, f"{argument} {out}") if state.is_main_process else nullcontext()
+    with errors_naming(out), lock:
+        yield
+
+
+@contextmanager
+def folder_job(
+    out: Path, name: str, identity: dict[str, Any], state: "PartialState | SingleProcess", argument: str = "--out"
+) -> Iterator[Job]:
     """
     Open the [`Job`] of a command that writes several files into a folder, which is locked as a whole.
 
     Args:
-        out: Folder of the results, given as `--out`.
+        out: Folder of the results.
         name: Name of the file in it that the job installs last.
         identity: Identity of the job.
         state: Accelerate's view of this process.
+        argument: Name of the argument that gives the folder, for error messages.
     """
-    lock = locked(out, f"--out {out}") if state.is_main_process else nullcontext()
-    with errors_naming(out), lock, Job(out / name, identity, state) as job:
+    with writing_folder(out, argument, state), Job(out / name, identity, state) as job:
         yield job
 
 
@@ -330,8 +369,25 @@ def output_path(argument: str, value: str, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
+def output_folder(argument: str, value: str | Path) -> Path:
+    """
+    Check the path of an output folder, which need not exist.
+
+    Args:
+        argument: Name of the argument, such as `--out`, for error messages.
+        value: Its value.
+
+    Raises:
+        InputError: If the path is a file.
+    """
+    path = Path(value).expanduser()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{argument} {path}: this is a file; give a folder.")
+    return path
+
+
 @contextmanager
-def progress(unit: str, total: int, show: bool = True) -> Iterator[Callable[[int], None]]:
+def progress(unit: str, total: int, show: bool = True) -> Iterator[Callable[[float], None]]:
     """
     Show a progress bar on a terminal, and nothing elsewhere.
 
@@ -341,7 +397,7 @@ def progress(unit: str, total: int, show: bool = True) -> Iterator[Callable[[int
         show: Whether this process shows the bar.
 
     Yields:
-        A function that advances the bar by a number of items.
+        A function that advances the bar by a number of items, or by a fraction of one.
     """
     console = Console(stderr=True)
     columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())

@@ -21,6 +21,15 @@ def has_fast_bfloat16(use_cpu: bool = False) -> bool:
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 
 
+class SingleProcess:
+    """This process on its own, in place of Accelerate's `PartialState`, for work that processes do not share."""
+
+    process_index, num_processes, is_main_process = 0, 1, True
+
+    def wait_for_everyone(self) -> None:
+        """Return at once."""
+
+
 def processes(use_cpu: bool = False) -> "PartialState":
     """Return Accelerate's `PartialState`: rank and device of this process among those launched together."""
     from accelerate import PartialState

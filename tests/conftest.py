@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from genomes import write_composition
 from hypothesis import settings
+from models import save_untrained
 from reference import randomise
 from transformers import set_seed
 
@@ -57,6 +59,18 @@ def model_of(make_model, config):
         return make_model(model_class, config)
 
     return build
+
+
+@pytest.fixture
+def composition(tmp_path):
+    """A data set that is easy: sequences rich in G and C or in A and T, of varied length."""
+    return write_composition(tmp_path / "composition", {"train": 160, "dev": 20, "test": 40})
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    """A folder with a small configuration and a tokenizer, but no weights."""
+    return save_untrained(tmp_path / "untrained")
 
 
 @pytest.fixture

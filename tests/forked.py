@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,26 @@ IMPORTS += ["datasets", "peft", "pandas", "scipy.stats", "sklearn.metrics", "mat
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(IMPORTS)
 HOME = tempfile.mkdtemp()
+# A command whose constants are set, and which is killed at a call of a function. Names are relative to `hyenadna_hf`.
+JOB = """
+import importlib, json, os, signal, sys
+command, constants, function, call, *arguments = sys.argv[1:]
+def find(name):
+    module, _, attribute = name.rpartition(".")
+    return importlib.import_module(f"hyenadna_hf.{module}"), attribute
+for name, value in json.loads(constants).items():
+    setattr(*find(name), value)
+if function:
+    module, attribute = find(function)
+    calls = []
+    def kill_at_call(*args, original=getattr(module, attribute)):
+        calls.append(args)
+        if len(calls) == int(call):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args)
+    setattr(module, attribute, kill_at_call)
+find(f"{command}.main")[0].main(arguments)
+"""
 # The command `hyenadna`.
 COMMAND = "import sys\nfrom hyenadna_cli import main\nsys.exit(main(sys.argv[1:]))\n"
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
@@ -112,6 +133,28 @@ def run_ranks(script, *arguments, processes=2, **options):
     status = next((rank.returncode for rank in ended if rank.returncode), 0)
     texts = ("".join(getattr(rank, name) for rank in ended) for name in ("stdout", "stderr"))
     return subprocess.CompletedProcess(ended[0].args, status, *texts)
+
+
+def run_until_killed(command, arguments, function, call, constants=()):
+    """
+    Run the `main` of a module in another process, which is killed.
+
+    Args:
+        command (`str`): Module, relative to `hyenadna_hf`.
+        arguments (`list[str]`): Arguments of the command.
+        function (`str`): Function, with its module, that the process is killed at.
+        call (`int`): The call of the function, counted from 1.
+        constants (`dict[str, Any]`): Values of constants, by their names with their modules.
+    """
+    result = run_script(JOB, command, json.dumps(dict(constants)), function, call, *arguments)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+def run_in_two_processes(command, arguments, constants=()):
+    """Run the `main` of a module in two processes that share its work, and return what they print."""
+    result = run_ranks(JOB, command, json.dumps(dict(constants)), "", 0, *arguments)
+    assert result.returncode == 0, result.stderr
+    return result
 
 
 @contextmanager

@@ -107,6 +107,60 @@ def test_parts_of_another_job_are_refused(tmp_path):
     assert lines_job(out, ["a", "b"], Shard(), {"window": 20, "model": "x"}) == ("done", ["b"])
 
 
+def test_folders_of_a_job_are_kept_for_the_next_run_and_installed_as_a_whole(tmp_path):
+    out = tmp_path / "out.txt"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+    with pytest.raises(KilledError), Job(out, {"a": 1}, Shard()) as job:
+        for name in ("model", "empty"):
+            (job.folder / name).mkdir()
+        (job.folder / "model" / "checkpoint").touch()
+        raise KilledError
+    assert sorted(os.listdir(tmp_path / "out.txt.partial")) == ["job.json", "model"]
+    with pytest.raises(InputError, match="differs in a;"), Job(out, {"a": 2}, Shard()):
+        pass
+    with Job(out, {"a": 1}, Shard()) as job:
+        assert (job.folder / "model" / "checkpoint").is_file()
+
+        def finish(path):
+            (path.parent / "model").mkdir()
+            (path.parent / "model" / "new").touch()
+            path.touch()
+
+        job.finish(finish)
+    assert sorted(os.listdir(tmp_path)) == ["model", "out.txt"] and os.listdir(tmp_path / "model") == ["new"]
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_a_kill_while_a_finished_job_is_removed_leaves_parts_with_their_files(tmp_path, monkeypatch, call):
+    def make(part, path, advance):
+        path.with_suffix(".size").write_text(str(len(part)))
+        write_text(path, part)
+
+    def run():
+        with Job(tmp_path / "out.txt", {}, Shard()) as job:
+            job.run(["a", "bb", "ccc"], len, make, "parts", 6)
+            numbers = range(3)
+            sizes = [int(job.part(number).with_suffix(".size").read_text()) for number in numbers]
+            texts = [job.part(number).read_text() for number in numbers]
+            return job.finish(lambda path: path.write_text("".join(texts)) and sizes)
+
+    calls = []
+
+    def killed(path, *args, unlink=Path.unlink, **options):
+        if path.name.startswith("0"):
+            calls.append(path)
+            if len(calls) == call:
+                raise KilledError
+        unlink(path, *args, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Path, "unlink", killed)
+        run()
+    assert run() == [1, 2, 3] and os.listdir(tmp_path) == ["out.txt"]
+    assert (tmp_path / "out.txt").read_text() == "abbccc"
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "out.txt.partial").mkdir()
     (tmp_path / "out.txt.partial" / "mine").touch()

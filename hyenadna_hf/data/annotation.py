@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ..errors import InputError
 from .biotypes import parse_annotation_row
 from .fasta import Fasta, bare_name
-from .intervals import read_bed
+from .intervals import NOT_AN_INTERVAL, read_bed
 from .source import ANNOTATION, BED, DAMAGED_GZIP, open_packed, regular_file
 
 
@@ -47,34 +47,50 @@ def features_in(path: str | Path, fasta: Fasta, contig: str, start: int, end: in
     Raises:
         InputError: If the file is missing or damaged, or a row is malformed.
     """
-    read = _annotation_features if _is_annotation(path) else _bed_features
+    kind = is_annotation(path)
+    if kind is None:
+        raise InputError(f"{path}: the file contains no interval.")
+    read = _annotation_features if kind else _bed_features
     features = [feature for feature in read(path, fasta, contig) if feature.start < end and feature.end > start]
     kinds = list(dict.fromkeys(feature.kind for feature in features))
     return sorted(set(features), key=lambda feature: (kinds.index(feature.kind), feature[1:]))
 
 
-def _is_annotation(path: str | Path) -> bool:
-    for _, line in _rows(path, f"{BED}, or {ANNOTATION}"):
+def is_annotation(path: str | Path) -> bool | None:
+    """Return whether a file is GTF or GFF3, not BED, by its first row; `None` if it has none."""
+    for _, line in annotation_rows(path, f"{BED}, or {ANNOTATION}"):
         columns = line.rstrip("\r\n").split("\t")
         return len(columns) >= 8 and columns[3].isdecimal() and columns[4].isdecimal()
-    raise InputError(f"{path}: the file contains no interval.")
+    return None
 
 
-def _rows(path: str | Path, wanted: str) -> Iterator[tuple[int, str]]:
-    """Yield the numbered lines of a file that are neither empty nor comments."""
+def annotation_rows(path: str | Path, wanted: str = ANNOTATION) -> Iterator[tuple[int, str]]:
+    """
+    Read the rows of an annotation, without comments, lines for genome browsers and the sequences of GFF3.
+
+    Args:
+        path: File, plain, gzip or bgzip.
+        wanted: Description of the file that is expected, for error messages.
+
+    Yields:
+        The number of each line, counted from 1, and the line.
+
+    Raises:
+        InputError: If the file is missing or damaged.
+    """
     try:
         with open_packed(regular_file(path, wanted, unpack=False), "rt") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.startswith("##FASTA"):  # sequences at the end of GFF3 files
                     return
-                if line.strip() and not line.startswith("#"):
+                if line.strip() and not NOT_AN_INTERVAL.match(line):
                     yield number, line
     except (*DAMAGED_GZIP, UnicodeDecodeError) as error:
         raise InputError(f"{path}: this is not readable as {wanted} ({error}).") from error
 
 
 def _annotation_features(path: str | Path, fasta: Fasta, contig: str) -> Iterator[Feature]:
-    for number, line in _rows(path, ANNOTATION):
+    for number, line in annotation_rows(path):
         columns, attributes, _ = parse_annotation_row(f"{path}, line {number:,}", line)
         if bare_name(columns[0]) == bare_name(contig):
             name = next(filter(None, map(attributes.get, ("gene_name", "Name", "gene_id", "ID"))), "")

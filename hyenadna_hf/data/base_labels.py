@@ -11,11 +11,11 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..model.tokenization_hyenadna import VOCABULARY
+from .annotation import annotation_rows, is_annotation
 from .biotypes import parse_annotation_row
 from .fasta import Fasta
 from .intervals import Interval, read_bed
 from .sequence import IGNORED, token_ids
-from .source import ANNOTATION, BED, DAMAGED_GZIP, open_packed, regular_file
 from .track_labels import TrackLabels
 
 BACKGROUND = "background"
@@ -154,19 +154,7 @@ class LabelledWindows(Dataset):
 
 
 def _read(path: str | Path, fasta: Fasta) -> Iterator[_Row]:
-    source = regular_file(path, f"{BED}, or {ANNOTATION}", unpack=False)
-    try:
-        with open_packed(source, "rt") as lines:
-            first = next(
-                (line for line in lines if line.strip() and not line.startswith(("#", "track", "browser"))), ""
-            )
-        columns = first.rstrip("\r\n").split("\t")
-        if len(columns) >= 8 and columns[3].isdecimal() and columns[4].isdecimal():
-            yield from _read_annotation(path, source, fasta)
-        else:
-            yield from _read_bed(path, fasta)
-    except (*DAMAGED_GZIP, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: this is not readable as {BED}, or {ANNOTATION} ({error}).") from error
+    return (_read_annotation if is_annotation(path) else _read_bed)(path, fasta)
 
 
 def _read_bed(path: str | Path, fasta: Fasta) -> Iterator[_Row]:
@@ -177,26 +165,21 @@ def _read_bed(path: str | Path, fasta: Fasta) -> Iterator[_Row]:
         yield _Row(contig, start, end, rest[0], where)
 
 
-def _read_annotation(path: str | Path, source: Path, fasta: Fasta) -> Iterator[_Row]:
-    with open_packed(source, "rt") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.startswith("##FASTA"):  # sequences at the end of GFF3 files
-                return
-            if not line.strip() or line.startswith("#"):
-                continue
-            where = f"line {number:,}"
-            columns, _, is_gff3 = parse_annotation_row(f"{path}, {where}", line)
-            try:
-                contig = fasta.resolve(unquote(columns[0]) if is_gff3 else columns[0])
-            except InputError as error:
-                raise InputError(f"{path}, {where}: {error} The annotation may belong to another genome.") from error
-            start, end = int(columns[3]) - 1, int(columns[4])
-            if not 0 <= start < end <= fasta.lengths[contig]:
-                raise InputError(
-                    f"{path}, {where}: {start + 1:,}-{end:,} is outside {contig}, which has "
-                    f"{fasta.lengths[contig]:,} bases in {fasta.path}; use the annotation of this genome."
-                )
-            yield _Row(contig, start, end, columns[2], where)
+def _read_annotation(path: str | Path, fasta: Fasta) -> Iterator[_Row]:
+    for number, line in annotation_rows(path):
+        where = f"line {number:,}"
+        columns, _, is_gff3 = parse_annotation_row(f"{path}, {where}", line)
+        try:
+            contig = fasta.resolve(unquote(columns[0]) if is_gff3 else columns[0])
+        except InputError as error:
+            raise InputError(f"{path}, {where}: {error} The annotation may belong to another genome.") from error
+        start, end = int(columns[3]) - 1, int(columns[4])
+        if not 0 <= start < end <= fasta.lengths[contig]:
+            raise InputError(
+                f"{path}, {where}: {start + 1:,}-{end:,} is outside {contig}, which has {fasta.lengths[contig]:,} "
+                f"bases in {fasta.path}; use the annotation of this genome."
+            )
+        yield _Row(contig, start, end, columns[2], where)
 
 
 def _check_overlaps(path: str | Path, rows: list[_Row]) -> None:

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,7 +60,7 @@ class Fasta:
         self._cleanup: Callable[[], Any] | None = None
         self._prepare()
         file = self._open()
-        self._set_lengths(dict(zip(file.references, file.lengths)))
+        self.lengths = dict(zip(file.references, file.lengths))
 
     def resolve(self, name: str) -> str:
         """
@@ -145,11 +146,13 @@ class Fasta:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handle": None, "_process": None, "_cleanup": None}
 
-    def _set_lengths(self, lengths: dict[str, int]) -> None:
-        self.lengths = lengths
-        self._names: dict[str, list[str]] = {}
-        for name in lengths:
-            self._names.setdefault(bare_name(name), []).append(name)
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """Names by their bare name. Built when it is first needed, because a file may have millions of sequences."""
+        names: dict[str, list[str]] = {}
+        for name in self.lengths:
+            names.setdefault(bare_name(name), []).append(name)
+        return names
 
     def _some_names(self, shown: int = 6) -> str:
         names = list(self.lengths)
@@ -237,7 +240,7 @@ class FastaFolder(Fasta):
                 self._files[name], lengths[name] = fasta, length
         if not lengths:
             raise InputError(f"{self.path}: this folder contains no FASTA file ({', '.join(ENDINGS)}).")
-        self._set_lengths(lengths)
+        self.lengths = lengths
 
     def fetch(self, name: str, start: int = 0, end: int | None = None) -> str:
         name = self.resolve(name)

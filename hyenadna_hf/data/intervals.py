@@ -9,8 +9,8 @@ from ..errors import InputError
 from .fasta import Fasta
 from .source import BED, DAMAGED_GZIP, open_packed, regular_file
 
-# Lines for genome browsers. The name of a sequence may be or start with "track".
-_NOT_AN_INTERVAL = re.compile(r"#|(track|browser)(?!\S)(?!\s+-?\d+\s+-?\d)")
+# Comments, and lines for genome browsers. The name of a sequence may be or start with "track", in BED, GTF and GFF3.
+NOT_AN_INTERVAL = re.compile(r"#|(track|browser)(?!\S)(?!\s+-?\d+\s+-?\d)(?!(\t[^\t]*){2}(\t\d+){2}\t)")
 REGION = re.compile(r"(?P<name>.+?)(?::(?P<start>\d[\d,]{0,20})-(?P<end>\d[\d,]{0,20}))?")
 
 
@@ -44,7 +44,7 @@ def read_bed(path: str | Path, fasta: Fasta) -> Iterator[Interval]:
             for number, line in enumerate(lines, start=1):
                 columns = line.split("\t") if "\t" in line else line.split()
                 columns = [column.strip() for column in columns]
-                if any(columns) and not _NOT_AN_INTERVAL.match(line):
+                if any(columns) and not NOT_AN_INTERVAL.match(line):
                     yield _interval(f"{path}, line {number:,}", columns, fasta)
     except (*DAMAGED_GZIP, UnicodeDecodeError) as error:
         raise InputError(f"{path}: this is not a readable BED file ({error}).") from error

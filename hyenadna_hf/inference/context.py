@@ -14,7 +14,7 @@ from ..arguments import CommandParser
 from ..data.fasta import Fasta
 from ..data.intervals import parse_region
 from ..errors import InputError, WorkError
-from ..jobs import Job, folder_job, save_array
+from ..jobs import Job, folder_job, output_folder, save_array
 from ..loading import load_language_model
 from ..processes import processes
 from .context_report import GAINS, draw_losses, draw_repeats, figure_of, markdown
@@ -114,9 +114,7 @@ def context(args: ContextArguments, command: str = "hyenadna context") -> dict[s
         InputError: If an argument or a file is invalid, before anything is written.
     """
     state = processes(args.use_cpu)
-    out = Path(args.out).expanduser()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: this is a file; name a folder.")
+    out = output_folder("--out", args.out)
     import_module("matplotlib")  # fail early if it is missing
     with Fasta(args.fasta) as fasta:
         contig, start, end, _ = parse_region(args.region, fasta)

@@ -132,8 +132,8 @@ def write(path: Path, dependencies: np.ndarray, sequence: str, contig: str, star
     Write a map to a file, and check it by reading it back.
 
     Args:
-        path: `.npz` with the arrays `dependencies`, `sequence`, `contig` and `start` (0-based), or `.parquet` with the
-            columns `contig`, `changed` and `predicted` (1-based positions), `base` (the changed one) and `dependency`,
+        path: `.npz` with the arrays `dependencies`, `sequence`, `chrom` and `start` (0-based), or `.parquet` with the
+            columns `chrom`, `changed` and `predicted` (1-based positions), `base` (the changed one) and `dependency`,
             without undefined pairs.
         dependencies: Map from [`~hyenadna_hf.inference.dependencies.dependency_map`], of shape `(bases, bases)`.
         sequence: Bases of the region.
@@ -144,7 +144,7 @@ def write(path: Path, dependencies: np.ndarray, sequence: str, contig: str, star
         WorkError: If the file differs from the map when it is read back.
     """
     if path.suffix == ".npz":
-        np.savez_compressed(path, dependencies=dependencies, sequence=sequence, contig=contig, start=start)
+        np.savez_compressed(path, dependencies=dependencies, sequence=sequence, chrom=contig, start=start)
     else:
         _table(dependencies, sequence, contig, start).to_parquet(path, index=False)
     if not np.array_equal(read_map(path, len(sequence), start), dependencies, equal_nan=True):
@@ -159,7 +159,7 @@ def _table(dependencies: np.ndarray, sequence: str, contig: str, start: int) -> 
     changed, predicted = np.nonzero(~np.isnan(dependencies))
     return pd.DataFrame(
         {
-            "contig": contig,
+            "chrom": contig,
             "changed": start + 1 + changed,
             "predicted": start + 1 + predicted,
             "base": np.array([*sequence])[changed],

@@ -76,11 +76,11 @@ class EmbedArguments(InferenceArguments):
 
 class Region(NamedTuple):
     """
-    A sequence to embed: `[start, end)` of a contig, 0-based. `strand` is `+`, `-`, or `.` if the BED file has none.
+    A sequence to embed: `[start, end)` of `chrom`, 0-based. `strand` is `+`, `-`, or `.` if the BED file has none.
     """
 
     name: str
-    contig: str
+    chrom: str
     start: int
     end: int
     strand: str
@@ -92,7 +92,7 @@ class Region(NamedTuple):
 
     def read(self, genome: Fasta) -> str:
         """Read the sequence; on strand `-`, its reverse complement."""
-        sequence = genome.fetch(self.contig, self.start, self.end)
+        sequence = genome.fetch(self.chrom, self.start, self.end)
         return reverse_complement(sequence) if self.strand == "-" else sequence
 
 
@@ -123,8 +123,8 @@ def embed_fasta(arguments: EmbedArguments) -> Path:
     Embed the sequences of a FASTA file into a file.
 
     The work is a [`~hyenadna_hf.jobs.Job`]: parts are kept until all are finished, and `out` appears once it is
-    complete and checked. In addition to the list of regions, memory holds one part (64 MB, or one sequence if that is
-    larger) and the working memory of [`embed`].
+    complete and checked. In addition to the names and lengths of the sequences (about 0.4 kB each) and the intervals
+    (0.1 kB each), memory holds one part (64 MB, or one sequence if that is larger) and the working memory of [`embed`].
 
     Args:
         arguments: Command-line arguments.

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import InputError, WorkError
 from ..jobs import parts_folder
 
-COLUMNS = ("name", "contig", "start", "end", "strand", "length")
+COLUMNS = ("name", "chrom", "start", "end", "strand", "length")
 Parts = list[tuple[list[Any], Path]]  # regions, and the file with their embeddings
 
 
@@ -62,7 +62,7 @@ def write_parquet(path: Path, parts: Parts, metadata: dict[str, Any]) -> None:
     fields = [(column, types.get(column, pa.string())) for column in COLUMNS]
     fields.append(("embedding", pa.list_(vector) if every_base else vector))
     schema = pa.schema(fields, metadata={"hyenadna": json.dumps(metadata)})
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["contig", "strand"]) as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["chrom", "strand"]) as writer:
         for regions, file in parts:
             columns = [[getattr(region, column) for region in regions] for column in COLUMNS]
             embedding = pa.FixedSizeListArray.from_arrays(pa.array(np.load(file).ravel()), width)
@@ -96,7 +96,7 @@ def write_h5ad(path: Path, parts: Parts, metadata: dict[str, Any]) -> None:
 
     array = path.with_suffix(".npy")
     write_npy(array, parts, metadata)
-    rows = pd.read_csv(_names_file(array), sep="\t", dtype={"name": str, "contig": "category", "strand": "category"})
+    rows = pd.read_csv(_names_file(array), sep="\t", dtype={"name": str, "chrom": "category", "strand": "category"})
     rows.index = rows["name"].to_numpy(object)
     # anndata sees an ordinary array, but its content stays in the file.
     values = np.asarray(np.load(array, mmap_mode="r"))

@@ -20,7 +20,7 @@ from ..data.files import LABEL_COLUMNS, find_published
 from ..data.labelled import MISSING
 from ..data.source import FASTA, regular_file
 from ..errors import InputError, WorkError
-from ..jobs import Job, folder_job, progress, replace_file, sha256
+from ..jobs import Job, folder_job, output_folder, progress, replace_file, sha256
 from ..loading import CHECKPOINTS, InferenceArguments, fingerprint, load_trained
 from ..processes import processes
 from .likelihood import MAX_TOKENS
@@ -144,9 +144,7 @@ def evaluate_variants(
         InputError: If an argument or a file is invalid, before anything is written.
     """
     state = processes(args.use_cpu)
-    out = Path(args.out).expanduser()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: this is a file; name a folder.")
+    out = output_folder("--out", args.out)
     _check_choices(args)
     import_module("matplotlib")  # fail early if it is missing
     variants, table = read_variants(args.table)

@@ -181,7 +181,7 @@ def _read_queries(args: PredictArguments) -> tuple[tuple[str, ...], list[Query],
         regions = list_regions(genome, args.input if args.fasta is not None else None)
         if args.fasta is None:
             return ("name",), [_query((region.name,), region, genome) for region in regions], genome
-        header = ("name", "contig", "start", "end", "strand")
+        header = ("name", "chrom", "start", "end", "strand")
         return header, [_query(tuple(map(str, region)), region, genome) for region in regions], genome
     table = read_file(Path(args.input))
     column = choose_column(args.input, table, args.sequence_column, SEQUENCE_COLUMNS, "sequence_column")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def _text(field: object) -> str:
 def write_tsv(path: Path, rows: Iterable[list[str]]) -> None:
     """Write rows below a header line."""
     with path.open("w", encoding="utf-8") as file:
-        for row in (COLUMNS, *rows):
+        for row in chain([COLUMNS], rows):  # not as a tuple, which would hold all rows
             file.write("\t".join(row) + "\n")
 
 

@@ -53,15 +53,43 @@ def pooled_states(
     Raises:
         InputError: If a layer or pooling does not exist, or the model has no hidden states.
     """
+    token_ids, _ = tokenize(model, tokenizer, sequences, kmer)
+    return pooled_states_of_tokens(model, tokenizer, token_ids, layers, poolings, max_tokens)
+
+
+def pooled_states_of_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    token_ids: Sequence[list[int]],
+    layers: Sequence[int] | None = None,
+    poolings: Sequence[str] = ("mean",),
+    max_tokens: int = MAX_TOKENS,
+) -> np.ndarray:
+    """
+    Embed tokenized sequences like [`pooled_states`].
+
+    Args:
+        model: See [`pooled_states`].
+        tokenizer: See [`pooled_states`].
+        token_ids: Token ids of each sequence, from [`tokenize`].
+        layers: See [`pooled_states`].
+        poolings: See [`pooled_states`].
+        max_tokens: See [`pooled_states`].
+
+    Returns:
+        A float32 array of shape `(sequences, layers, poolings, width)`.
+
+    Raises:
+        InputError: If a layer or pooling does not exist, or the model has no hidden states.
+    """
     wrong = [pooling for pooling in poolings if pooling not in POOLINGS]
     if wrong:
         raise InputError(f"poolings: {wrong[0]!r} is not one of {', '.join(POOLINGS)}.")
     base = model.base_model
-    token_ids, _ = tokenize(model, tokenizer, sequences, kmer)
     parameters = inspect.signature(base.forward).parameters
     takes_mask = "attention_mask" in parameters
     has_states = "output_hidden_states" in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-    embedded: list[Any] = [None] * len(sequences)
+    embedded: list[Any] = [None] * len(token_ids)
     with inference_of(base):
         for numbers in _batches(token_ids, max_tokens, same_length=not takes_mask):
             rows = [torch.tensor(token_ids[number]) for number in numbers]
@@ -121,7 +149,7 @@ def tokenize(
     return token_ids, len(longer)
 
 
-def _batches(token_ids: list[list[int]], max_tokens: int, same_length: bool) -> Iterator[list[int]]:
+def _batches(token_ids: Sequence[list[int]], max_tokens: int, same_length: bool) -> Iterator[list[int]]:
     """Batch the indices of sequences of similar or equal length."""
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for number, ids in enumerate(token_ids):

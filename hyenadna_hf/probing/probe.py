@@ -21,11 +21,11 @@ from ..data.files import find_published
 from ..data.labelled import limit_split
 from ..data.named import BENCHMARKS, load_labelled
 from ..errors import InputError, WorkError
-from ..jobs import Job, folder_job, save_array, write_text
+from ..jobs import Job, folder_job, output_folder, save_array, write_text
 from ..loading import CHECKPOINTS, InferenceArguments, fingerprint, load_base_model
 from ..processes import processes
 from .classifiers import GRIDS, METRICS, draw_rows, fit_and_evaluate
-from .embeddings import MAX_TOKENS, POOLINGS, check_layers, count_layers, pooled_states, tokenize
+from .embeddings import MAX_TOKENS, POOLINGS, check_layers, count_layers, pooled_states_of_tokens, tokenize
 from .report import draw, figure_of, markdown
 
 SPLITS = ("train", "validation", "test")
@@ -141,9 +141,7 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
         InputError: If an argument, the data or a model is invalid, before anything is written.
     """
     state = processes(args.use_cpu)
-    out = Path(args.out).expanduser()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: this is a file; name a folder.")
+    out = output_folder("--out", args.out)
     _check_choices(args)
     import_module("matplotlib")  # fail early if it is missing
     data = load_labelled(args.dataset, args.sequence_column, args.label_column, seed=args.seed)
@@ -175,9 +173,13 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
         for other, (model, _) in models.items():  # one model at a time on the device
             model.to(state.device if other == name else "cpu")
         model, tokenizer = models[name]
-        some = sequences[start : ends[start]]
-        save_array(path, pooled_states(model, tokenizer, some, layers[name], args.poolings, args.kmer, args.max_tokens))
-        advance(len(some))
+        token_ids, truncated = tokenize(model, tokenizer, sequences[start : ends[start]], args.kmer)
+        states = pooled_states_of_tokens(
+            model, tokenizer, token_ids, layers[name], args.poolings, max_tokens=args.max_tokens
+        )
+        write_text(_truncated_file(path), str(truncated))  # first, so that a part is never without it
+        save_array(path, states)
+        advance(len(token_ids))
 
     @lru_cache(maxsize=1)
     def embeddings(name: str, layer: int, pooling: int) -> dict[str, np.ndarray]:
@@ -197,7 +199,10 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
 
     def finish(path: Path) -> dict[str, Any]:
         rows = _rows(job, len(parts), cells, args.dataset)
-        truncated = {name: tokenize(*models[name], sequences, args.kmer)[1] for name in args.model}
+        truncated = dict.fromkeys(args.model, 0)
+        for number, (name, _) in enumerate(parts):
+            if name in truncated:  # not a control
+                truncated[name] += int(_truncated_file(job.part(number)).read_text(encoding="utf-8"))
         result = {
             "dataset": args.dataset,
             "metric": metric,
@@ -282,6 +287,11 @@ def _cells(args: ProbeArguments, layers: Mapping[str, list[int]]) -> list[Cell]:
         for layer, pooling, classifier, size in product(layers[name], args.poolings, args.classifiers, args.train_sizes)
         for seed in (seeds[:1] if size == ALL else seeds)
     ]
+
+
+def _truncated_file(part: Path) -> Path:
+    """Return the file, beside the embeddings of a part, with the number of its truncated sequences."""
+    return part.with_suffix(".truncated")
 
 
 def _rows(job: Job, first: int, cells: list[Cell], dataset: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import torch
 
 from .. import __version__
 from ..errors import InputError
-from ..jobs import write_text
+from ..jobs import Job, write_text
 from ..pretrained import BUNDLED_CHECKPOINTS
+from ..processes import SingleProcess
 from ..training.runs import last_whole_checkpoint
 from .data import Data
 
@@ -69,16 +71,20 @@ class Cell:
     data: Data
     evaluated: str = ""
 
-    @property
-    def key(self) -> str:
-        """Digest of all that the result depends on: arguments, contents of data and model, and the version."""
-        content = {
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the result depends on: arguments, contents of data and model, and the version."""
+        return {
             "version": __version__,
             "data": self.data.fingerprint,
             "model": _fingerprint(self.source),
             "steps": [[self._portable(word) for word in step.words()] for step in self.steps],
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def key(self) -> str:
+        """Digest of the identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def _portable(self, word: str) -> str:
         """Replace the locations of data and model in a word of a command."""
@@ -117,39 +123,49 @@ def share(cells: Sequence[Cell], rank: int, world_size: int) -> Sequence[Cell]:
     return cells[rank::world_size]
 
 
-def run(cell: Cell, out: Path, work: Path, device: int | None = None) -> dict[str, Any]:
+def run(cell: Cell, out: Path, device: int | None = None) -> dict[str, Any]:
     """
-    Run a cell and write its result, or the reason why there is none, together with its plots.
+    Run a cell as a [`~hyenadna_hf.jobs.Job`] whose parts are the results of its steps.
+
+    The result is installed together with the plots of the cell. If a step fails, the reason is written instead, and the
+    next run resumes with this step.
 
     Args:
         cell: The cell.
         out: Folder of the table.
-        work: Folder of temporary files, from which an interrupted run resumes.
         device: Index of the GPU to use among the visible ones.
 
     Returns:
         `metrics` by name, or `reason`; also `command`, `seconds`, and a description of the data.
     """
     started = time.monotonic()
-    result = cell.describe()
-    folder = work / "runs" / cell.path(out).stem
-    try:
-        result["metrics"] = {}
-        for number, step in enumerate(cell.steps):
-            results = _run_step(step, folder, number, device)
-            result["metrics"].update(metrics(step.command, results))
-            result.update({name: results[name] for name in ("start", "epochs") if name in results})
-    except (InputError, OSError, KeyError) as error:
-        result.pop("metrics")
-        result["reason"] = str(error)
-    path = cell.path(out)
+    result, path = cell.describe(metrics={}), cell.path(out)
+
+    def text() -> str:
+        result["seconds"] = round(time.monotonic() - started, 1)
+        return json.dumps(result, indent=2) + "\n"
+
+    def finish(path: Path) -> None:
+        for picture in job.folder.glob("*/*.png"):
+            shutil.copy(picture, path.with_name(f"{path.stem}-{picture.name}"))
+        path.write_text(text(), encoding="utf-8")
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    if "metrics" in result:
-        for picture in folder.glob("*/*.png"):
-            shutil.move(picture, path.with_name(f"{path.stem}-{picture.name}"))
-        shutil.rmtree(folder)
-    result["seconds"] = round(time.monotonic() - started, 1)
-    write_text(path, json.dumps(result, indent=2) + "\n")
+    with Job(path, cell.identity, SingleProcess()) as job:
+        try:
+            for number, step in enumerate(cell.steps):
+                part = job.part(number)
+                if not part.exists():
+                    write_text(part, json.dumps(_run_step(step, job.folder, number, device)))
+                results = json.loads(part.read_text(encoding="utf-8"))
+                result["metrics"].update(metrics(step.command, results))
+                result.update({name: results[name] for name in ("start", "epochs") if name in results})
+        except (InputError, OSError, KeyError) as error:
+            del result["metrics"]
+            result["reason"] = str(error)
+            write_text(path, text())
+        else:
+            job.finish(finish)
     return result
 
 
@@ -170,26 +186,23 @@ def _setting_name(row: dict[str, Any]) -> str:
 
 
 def _run_step(step: Step, folder: Path, number: int, device: int | None) -> dict[str, Any]:
-    """Run a step, unless it is finished, and load its results from `folder/number`."""
-    output, marker = folder / str(number), folder / f"{number}.done"
-    if not marker.is_file():
-        words = [*step.words(str(folder / "0")), "--output_dir", str(output)]
-        if step.resumes and last_whole_checkpoint(output):
-            words += ["--resume_from_checkpoint", "true"]
-        elif step.resumes:
-            shutil.rmtree(output, ignore_errors=True)  # left by a run that ended before its first checkpoint
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "log.txt", "w", encoding="utf-8") as log:
-            status = subprocess.run(
-                [sys.executable, *words[1:]],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=_environment(device),
-            ).returncode
-        if status:
-            raise InputError(f"{step.command}: {_find_error(folder / 'log.txt')} (exit status {status})")
-        marker.touch()
+    """Run a step, or resume it, in the folder of the job of its cell, and load its results."""
+    output = folder / f"step-{number}"
+    words = [*step.words(str(folder / "step-0")), "--output_dir", str(output)]
+    if step.resumes and last_whole_checkpoint(output):
+        words += ["--resume_from_checkpoint", "true"]
+    elif step.resumes:
+        shutil.rmtree(output, ignore_errors=True)  # left by a run that ended before its first checkpoint
+    with open(folder / "log.txt", "w", encoding="utf-8") as log:
+        status = subprocess.run(
+            [sys.executable, *words[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(device),
+        ).returncode
+    if status:
+        raise InputError(f"{step.command}: {_find_error(folder / 'log.txt')} (exit status {status})")
     return json.loads((output / step.results).read_text(encoding="utf-8"))
 
 

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rich.markup import escape
 from ..arguments import CommandParser
 from ..data.named import BENCHMARKS
 from ..errors import InputError, WorkError
-from ..jobs import locked, write_text
+from ..jobs import output_folder, write_text, writing_folder
 from ..processes import processes
 from ..training.recipes import RECIPES
 from . import report
@@ -102,6 +101,9 @@ def reproduce(name: str, args: ReproduceArguments, rest: Sequence[str] = (), com
     """
     Run the cells of a table that have no result yet, and write the table.
 
+    Each cell is a [`~hyenadna_hf.jobs.Job`]. The table is not: it is written with the results so far, also after an
+    interruption or if cells fail, and other models, data sets and seeds share a folder on purpose.
+
     Args:
         name: A key of `TABLES`.
         args: Options of the command.
@@ -121,11 +123,9 @@ def reproduce(name: str, args: ReproduceArguments, rest: Sequence[str] = (), com
     for argument, value in (("--limit", args.limit), ("--num_train_epochs", args.num_train_epochs)):
         if value is not None and value <= 0:
             raise InputError(f"{argument} {value}: it must be greater than 0.")
-    out = Path(args.output_dir or f"reproduce/{name}").expanduser()
-    if out.is_file():
-        raise InputError(f"--output_dir {out}: this is a file; name a folder.")
+    out = output_folder("--output_dir", args.output_dir or f"reproduce/{name}")
     state = processes()
-    with locked(out, f"--output_dir {out}") if state.is_main_process else nullcontext():
+    with writing_folder(out, "--output_dir", state):
         return _run_table(table, sources, models, args, rest, out, state, command)
 
 
@@ -143,7 +143,7 @@ def _run_table(
     work = out / "scratch"
     with state.main_process_first():
         work.mkdir(parents=True, exist_ok=True)
-        write_text(work / ".gitignore", "*\n")  # data and checkpoints are not part of a record
+        write_text(work / ".gitignore", "*\n")  # data are not part of a record
         cells, unavailable = _make_cells(table, sources, models, args, rest, work)
     pending = [cell for cell in cells if "metrics" not in (cell.load(out) or {})]
     pending.sort(key=lambda cell: args.seeds.index(cell.seed))  # the first run of every cell precedes any second run
@@ -155,7 +155,7 @@ def _run_table(
         return 0
     device = state.local_process_index if state.num_processes > 1 else None
     try:
-        _run_all(console, own_cells, out, work, device, costs)
+        _run_all(console, own_cells, out, device, costs)
         state.wait_for_everyone()
     finally:  # an interrupted run writes the table with the results so far
         if state.is_main_process:
@@ -288,9 +288,7 @@ class _CostEstimate:
         return cell.data.bases * sum(seconds for seconds, _ in measured) / sum(bases for _, bases in measured)
 
 
-def _run_all(
-    console: Console, cells: Sequence[Cell], out: Path, work: Path, device: int | None, costs: _CostEstimate
-) -> None:
+def _run_all(console: Console, cells: Sequence[Cell], out: Path, device: int | None, costs: _CostEstimate) -> None:
     for number, cell in enumerate(cells, start=1):
         remaining = [costs.seconds(later) for later in cells[number - 1 :]]
         known = [seconds for seconds in remaining if seconds is not None]
@@ -298,7 +296,7 @@ def _run_all(
         title = escape(f"[{number}/{len(cells)}] {_title(cell)}")
         console.print(f"{title}: {cell.data.bases:,} bases to train on{eta}")
         with console.status(title):
-            result = run(cell, out, work, device)
+            result = run(cell, out, device)
         costs.add(result)
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.get("metrics", {}).items())
         outcome = metrics or "no result: " + result["reason"]

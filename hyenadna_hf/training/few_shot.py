@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Subset
@@ -80,19 +81,25 @@ def few_shot(args: FewShotArguments) -> dict[str, Any]:
         for count, method in itertools.product(samples, dict.fromkeys(args.baselines))
         if count >= len(task.letters)  # otherwise the probe does not know all classes
     ]
-    job = {"command": "few-shot", **{name: getattr(args, name) for name in SETTINGS}}
+    fixed = {"command": "few-shot", **{name: getattr(args, name) for name in SETTINGS}}
 
-    def run(settings: dict[str, Any], seed: int, show: Callable[[int, int], None]) -> dict[str, Any]:
+    def run(settings: dict[str, Any], seed: int, folder: Path, show: Callable[[float], None]) -> dict[str, Any]:
         if "method" in settings:
             rows = in_turn(task.prompts("train", 0, seed).rows_of, settings["training_sequences"], seed)
             return {"accuracy": probe_accuracy(task, args, rows)}
-        return tune_and_evaluate(args, task, seed=seed, show=show, **settings)
+        return tune_and_evaluate(args, task, seed=seed, folder=folder, show=show, **settings)
 
-    return run_grid(args, task, job, grid, run)
+    return run_grid(args, task, fixed, grid, run)
 
 
 def tune_and_evaluate(
-    args: FewShotArguments, task: Task, tuning_samples: int, shots: int, seed: int, show: Callable[[int, int], None]
+    args: FewShotArguments,
+    task: Task,
+    tuning_samples: int,
+    shots: int,
+    seed: int,
+    folder: Path,
+    show: Callable[[float], None],
 ) -> dict[str, float]:
     """
     Tune a copy of the model on few-shot prompts, and evaluate it on the test split.
@@ -103,7 +110,8 @@ def tune_and_evaluate(
         tuning_samples: Number of prompts to tune on.
         shots: Demonstrations per class.
         seed: Seed of the demonstrations, their order, and tuning.
-        show: Called with the numbers of finished and of all steps.
+        folder: Folder for temporary files.
+        show: Called with the finished fraction.
 
     Returns:
         The result of [`~hyenadna_hf.training.prompting.evaluate`].
@@ -117,7 +125,7 @@ def tune_and_evaluate(
         task.model_to_answer(args.softmax),
         Subset(prompts, in_turn(prompts.rows_of, tuning_samples, seed)),
         callbacks=[ShowSteps(show)],
-        output_dir=args.output_dir,
+        output_dir=str(folder),
         num_train_epochs=1,
         per_device_train_batch_size=args.batch_size,
         learning_rate=args.learning_rate,

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,35 +11,38 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..errors import InputError
-from ..jobs import replace_file, write_text
+from ..errors import InputError, WorkError
+from ..jobs import folder_job, write_text
 from ..markdown import markdown_table
-from .runs import writing
+from ..processes import SingleProcess
+from .runs import whole_checkpoints
 
 RESULTS_FILE = "results.json"
+PROMPT_FOLDER = "prompt-"  # beginning of the names of trained prompts
 MAJORITY = "majority class"
 # Settings that identify a run, besides its seed, in the order of columns and rows of the table.
 SETTINGS = ("method", "training_sequences", "prompt_position", "prompt_tokens", "tuning_samples", "shots")
 Z = 1.96  # 95 % interval of a normal distribution
-BAR = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
 
 
-def run_grid(args: Any, task: Any, job: dict[str, Any], grid: list[dict[str, Any]], run: Callable) -> dict[str, Any]:
+def run_grid(args: Any, task: Any, fixed: dict[str, Any], grid: list[dict[str, Any]], run: Callable) -> dict[str, Any]:
     """
-    Do the unfinished runs of a grid with each seed, and write tables, plot and results.
+    Do the unfinished runs of a grid with each seed, in a resumable [`~hyenadna_hf.jobs.Job`].
 
-    `output_dir` receives `results.json` after each run, then `table.csv`, `table.md` and `accuracy.png`.
+    `output_dir` receives tables, plot, `results.json` and the trained prompts when all runs are finished. Runs with the
+    same settings in an earlier `results.json` are not repeated, so that a folder can get further runs and seeds.
 
     Args:
         args: Arguments of the command.
         task: Data and model.
-        job: Settings that all results depend on. A folder with results of other settings is an error.
+        fixed: Settings that all results depend on. A folder with results of other settings is an error.
         grid: Settings of each run; keys are in `SETTINGS`. Runs whose input exceeds the model, because of `shots` and
             `prompt_tokens`, are listed with the reason. Baselines have a `method`.
-        run: Function that does a run. It takes the settings, the seed, and a function that shows the numbers of
-            finished and of all steps, and returns a `dict` with `accuracy` and further columns.
+        run: Function that does a run. It takes the settings, the seed, the folder of the job, and a function that shows
+            the finished fraction. It returns a `dict` with `accuracy` and further columns. Prompts that it saves to
+            folders of the job that begin with `PROMPT_FOLDER` are results; checkpoints are removed.
 
     Returns:
         The content of `results.json`: settings, `runs` with one seed each, and means over the seeds with 95 % intervals
@@ -49,53 +53,90 @@ def run_grid(args: Any, task: Any, job: dict[str, Any], grid: list[dict[str, Any
     """
     limit = task.model.config.max_seq_len
     tokens = [settings.get("prompt_tokens", 0) + task.tokens(settings.get("shots", 0)) for settings in grid]
-    prompt_lengths = [length for settings, length in zip(grid, tokens) if "method" not in settings]
-    if min(prompt_lengths) > limit:
+    shortest = min(length for settings, length in zip(grid, tokens) if "method" not in settings)
+    if shortest > limit:
         raise InputError(
-            f"--shots {min(args.shots)}: an input would have {min(prompt_lengths):,} tokens, but {args.model} reads "
-            f"{limit:,}; set --max_bases, give fewer shots, or use a model for longer inputs."
+            f"--shots {min(args.shots)}: an input would have {shortest:,} tokens, but {args.model} reads {limit:,}; "
+            "set --max_bases, give fewer shots, or use a model for longer inputs."
         )
-    folder, queries = Path(args.output_dir), len(task.splits["test"])
-    results = {**task.identity, **job, "majority_class": task.majority()}
-    with writing(folder):
-        runs = _earlier_runs(folder, results)
-        console, stdout = Console(stderr=True), Console(highlight=False, soft_wrap=True)
-        with Progress(*BAR, console=console, disable=not console.is_terminal, transient=True) as progress:
-            for seed in range(args.seed, args.seed + args.seeds):
-                for settings, length in zip(grid, tokens):
-                    key, title = (_key(settings), seed), _title(settings, seed if args.seeds > 1 else None)
-                    if length > limit:
-                        reason = f"the model reads {limit:,} tokens"
-                        runs[key] = {**settings, "seed": seed, "tokens": length, "left_out": reason}
-                        stdout.print(f"{title}: left out, {length:,} tokens, but the model reads {limit:,}")
-                    elif key not in runs:
-                        bar, started = progress.add_task(title, total=None), time.monotonic()
+    folder, queries = Path(args.output_dir).expanduser(), len(task.splits["test"])
+    common = {**task.identity, **fixed, "majority_class": task.majority()}
+    seeds = range(args.seed, args.seed + args.seeds)
+    runs = [{**settings, "seed": seed, "tokens": length} for seed in seeds for settings, length in zip(grid, tokens)]
+    stdout = Console(highlight=False, soft_wrap=True)
 
-                        def show(step: int, steps: int, bar: Any = bar) -> None:
-                            progress.update(bar, completed=step, total=steps)
+    def make(row: dict[str, Any], path: Path, advance: Callable[[float], None]) -> None:
+        settings = {name: row[name] for name in SETTINGS if name in row}
+        title = _title(settings, row["seed"] if args.seeds > 1 else None)
+        started, shown = time.monotonic(), 0.0
 
-                        metrics = run(settings, seed, show)
-                        progress.remove_task(bar)
-                        seconds = round(time.monotonic() - started, 1)
-                        runs[key] = {**settings, "seed": seed, "tokens": length, **metrics, "seconds": seconds}
-                        stdout.print(f"{title}: accuracy {metrics['accuracy']:.4f} ({seconds:.0f} s)")
-                    results["runs"] = [runs[key] for key in sorted(runs)]
-                    summary = summarise(results["runs"], queries)
-                    results["rows"] = [row for row in summary if "method" not in row]
-                    results["baselines"] = [row for row in summary if "method" in row]
-                    write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
-        majority = results["majority_class"]
-        row = {"method": MAJORITY, "accuracy": majority, **interval(majority, queries)}
-        write_tables(folder, [*results["rows"], *results["baselines"], row])
-        replace_file(folder / "accuracy.png", lambda path: draw(path, results["rows"], results["baselines"], majority))
-    stdout.print(f"{MAJORITY}: accuracy {majority:.4f}")
+        def show(fraction: float) -> None:
+            nonlocal shown
+            advance(fraction - shown)
+            shown = fraction
+
+        if row["tokens"] > limit:
+            row = {**row, "left_out": f"the model reads {limit:,} tokens"}
+            stdout.print(f"{title}: left out, {row['tokens']:,} tokens, but the model reads {limit:,}")
+        elif _key(row) in earlier:
+            row = earlier[_key(row)]
+        else:
+            metrics = run(settings, row["seed"], job.folder, show)
+            row = {**row, **metrics, "seconds": round(time.monotonic() - started, 1)}
+            stdout.print(f"{title}: accuracy {row['accuracy']:.4f} ({row['seconds']:.0f} s)")
+        write_text(path, json.dumps(row))
+        for checkpoint in job.folder.glob(f"*/{PREFIX_CHECKPOINT_DIR}-*"):
+            shutil.rmtree(checkpoint)
+        show(1.0)
+
+    def finish(path: Path) -> dict[str, Any]:
+        rows = dict(earlier)
+        for number, expected in enumerate(runs):
+            row = json.loads(job.part(number).read_text(encoding="utf-8"))
+            if not expected.items() <= row.items():
+                raise WorkError(f"{job.part(number)}: the run has other settings; delete {job.folder}.")
+            rows[_key(row)] = row
+        for prompt in job.folder.glob(f"{PROMPT_FOLDER}*"):
+            without = shutil.ignore_patterns(f"{PREFIX_CHECKPOINT_DIR}-*")  # left by a kill after the last run
+            shutil.copytree(prompt, path.with_name(prompt.name), ignore=without)
+        return _write(path, common, [rows[key] for key in sorted(rows)], queries)
+
+    with (
+        folder_job(folder, RESULTS_FILE, {**common, "runs": runs}, SingleProcess(), "--output_dir") as job,
+        whole_checkpoints(job.folder),
+    ):
+        earlier = _earlier_runs(folder, common)
+        job.run(runs, lambda row: 1, make, "runs", len(runs))
+        results = job.finish(finish)
+    assert results is not None  # this is the main process
+    stdout.print(f"{MAJORITY}: accuracy {results['majority_class']:.4f}")
     stdout.print(f"{folder}: {RESULTS_FILE}, table.csv, table.md, accuracy.png")
     return results
 
 
-def _key(settings: dict[str, Any]) -> tuple:
-    """Return the settings of a run as a sort key that puts baselines last."""
-    return tuple(settings.get(name, -1 if name != "method" and name != "prompt_position" else "") for name in SETTINGS)
+def _write(path: Path, common: dict[str, Any], runs: list[dict[str, Any]], queries: int) -> dict[str, Any]:
+    """Write results, tables and plot, and return the content of `results.json`."""
+    summary, majority = summarise(runs, queries), common["majority_class"]
+    results = {
+        **common,
+        "runs": runs,
+        "rows": [row for row in summary if "method" not in row],
+        "baselines": [row for row in summary if "method" in row],
+    }
+    text = json.dumps(results, indent=2) + "\n"
+    path.write_text(text, encoding="utf-8")
+    row = {"method": MAJORITY, "accuracy": majority, **interval(majority, queries)}
+    write_tables(path.parent, [*results["rows"], *results["baselines"], row])
+    draw(path.with_name("accuracy.png"), results["rows"], results["baselines"], majority)
+    if path.read_text(encoding="utf-8") != text:
+        raise WorkError(f"{path.name}: it differs when it is read back; check the free disk space.")
+    return results
+
+
+def _key(run: dict[str, Any]) -> tuple:
+    """Return the settings of a run, and its seed if it has one, as a sort key that puts baselines last."""
+    names = (*SETTINGS, "seed")
+    return tuple(run.get(name, -1 if name != "method" and name != "prompt_position" else "") for name in names)
 
 
 def _title(settings: dict[str, Any], seed: int | None) -> str:
@@ -108,21 +149,21 @@ def _title(settings: dict[str, Any], seed: int | None) -> str:
     return ", ".join(words if seed is None else [*words, f"seed {seed}"])
 
 
-def _earlier_runs(folder: Path, results: dict[str, Any]) -> dict[tuple, dict[str, Any]]:
-    """Read the runs of earlier calls, by settings and seed."""
+def _earlier_runs(folder: Path, common: dict[str, Any]) -> dict[tuple, dict[str, Any]]:
+    """Read the runs of earlier calls, by settings and seed; raise an `InputError` if their other settings differ."""
     if not (folder / RESULTS_FILE).is_file():
         return {}
     try:
         earlier = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{folder / RESULTS_FILE}: this is not JSON ({error}); remove it.") from error
-    for name, value in results.items():
+    for name, value in common.items():
         if earlier.get(name) != value:
             raise InputError(
                 f"--output_dir {folder}: it contains results of other settings ({name} {earlier.get(name)}, now "
                 f"{value}); name another folder."
             )
-    return {(_key(run), run["seed"]): run for run in earlier["runs"]}
+    return {_key(run): run for run in earlier["runs"]}
 
 
 def summarise(runs: list[dict[str, Any]], queries: int) -> list[dict[str, Any]]:
@@ -139,7 +180,7 @@ def summarise(runs: list[dict[str, Any]], queries: int) -> list[dict[str, Any]]:
     """
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for run in runs:
-        groups.setdefault(_key(run), []).append(run)
+        groups.setdefault(_key({**run, "seed": None}), []).append(run)
     rows = []
     for group in groups.values():
         row = {}
@@ -183,15 +224,12 @@ def write_tables(folder: Path, rows: list[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     columns.sort(key=lambda name: (*SETTINGS, name).index(name))  # settings first; a stable sort
 
-    def write_csv(path: Path) -> None:
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
+    with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
     lines = markdown_table(columns, ([_text(row.get(name, "")) for name in columns] for row in rows))
-    replace_file(folder / "table.csv", write_csv)
-    write_text(folder / "table.md", "\n".join(lines) + "\n")
+    (folder / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _text(value: Any) -> str:

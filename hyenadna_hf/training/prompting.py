@@ -424,20 +424,10 @@ def accuracy_of_letters(scores: np.ndarray, answers: np.ndarray, letters: Sequen
 
 
 class ShowSteps(TrainerCallback):
-    """Call a function with the numbers of finished and of all steps, in training and in evaluation."""
+    """Call a function with the finished fraction of the training steps."""
 
-    def __init__(self, show: Callable[[int, int], None]) -> None:
+    def __init__(self, show: Callable[[float], None]) -> None:
         self.show = show
-        self.evaluated = 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.show(state.global_step, state.max_steps)
-
-    def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any, **kwargs: Any) -> None:
-        self.evaluated += 1
-        self.show(self.evaluated, len(eval_dataloader))
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.evaluated = 0
-
-    on_predict = on_evaluate
+        self.show(state.global_step / state.max_steps)

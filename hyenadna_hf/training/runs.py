@@ -18,9 +18,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from ..baselines.cnn import CNNConfig
 from ..baselines.gpt import GPTConfig
 from ..errors import InputError
-from ..jobs import errors_naming, has_other_files, locked
+from ..jobs import has_other_files, output_folder, parts_folder, writing_folder
 from ..model.configuration_hyenadna import HyenaDNAConfig
-from ..processes import has_accelerator, has_fast_bfloat16
+from ..processes import SingleProcess, has_accelerator, has_fast_bfloat16
 from .ema import UNAVERAGED_FILE, EMACallback
 
 # Arguments of transformers that the commands support only in part: supported values, and the reason.
@@ -134,15 +134,16 @@ def check_output_folder(path: str | Path, results_file: str) -> None:
 
     Args:
         path: The folder; it need not exist.
-        results_file: File that identifies a folder of such a run; a checkpoint of a Trainer does, too.
+        results_file: File that identifies a folder of such a run; parts of a job that writes it, or a checkpoint of a
+            Trainer, do too.
 
     Raises:
         InputError: If the path is a file, or the folder contains other files.
     """
-    path = Path(path)
-    if path.is_file():
-        raise InputError(f"--output_dir {path}: this is a file; give a folder.")
-    is_ours = path.is_dir() and ((path / results_file).is_file() or get_last_checkpoint(path) is not None)
+    path = output_folder("--output_dir", path)
+    results = path / results_file
+    is_ours = results.is_file() or parts_folder(results).is_dir()
+    is_ours = is_ours or (path.is_dir() and get_last_checkpoint(path) is not None)
     if path.is_dir() and has_other_files(path) and not is_ours:
         raise InputError(f"--output_dir {path}: the folder contains other files; give an empty or a new one.")
 
@@ -190,14 +191,20 @@ def writing(folder: str | Path, first: bool = True) -> Iterator[None]:
         yield
         return
     folder = Path(folder)
-    with errors_naming(folder), locked(folder, f"--output_dir {folder}"):
-        try:
-            yield
-        except BaseException:
-            for checkpoint in folder.rglob(f"{PREFIX_CHECKPOINT_DIR}-*/"):
-                if not _load_state(checkpoint):
-                    shutil.rmtree(checkpoint)
-            raise
+    with writing_folder(folder, "--output_dir", SingleProcess()), whole_checkpoints(folder):
+        yield
+
+
+@contextmanager
+def whole_checkpoints(folder: Path) -> Iterator[None]:
+    """Remove the incomplete checkpoints in a folder after an error."""
+    try:
+        yield
+    except BaseException:
+        for checkpoint in folder.rglob(f"{PREFIX_CHECKPOINT_DIR}-*/"):
+            if not _load_state(checkpoint):
+                shutil.rmtree(checkpoint)
+        raise
 
 
 def train(trainer: Trainer, saving: AbstractContextManager[None] | None = None) -> float:

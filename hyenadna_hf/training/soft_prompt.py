@@ -1,7 +1,6 @@
 """`hyenadna soft-prompt`: train soft prompts of several lengths and positions for a frozen language model."""
 
 import itertools
-import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,13 +10,12 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 from transformers import EarlyStoppingCallback, set_seed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..arguments import CommandParser
 from ..errors import InputError
 from .adapters import LINEAR_LAYERS
 from .prompt_baselines import BASELINES, LEARNING_RATES, in_turn, probe_accuracy
-from .prompt_grid import run_grid
+from .prompt_grid import PROMPT_FOLDER, run_grid
 from .prompting import (
     POSITIONS,
     PUBLISHED_LETTERS,
@@ -180,14 +178,13 @@ def soft_prompt(args: SoftPromptArguments) -> dict[str, Any]:
         {"method": method, "training_sequences": count}
         for count, method in itertools.product(samples, dict.fromkeys(args.baselines))
     ]
-    job = {"command": "soft-prompt", **{name: getattr(args, name) for name in SETTINGS}}
+    fixed = {"command": "soft-prompt", **{name: getattr(args, name) for name in SETTINGS}}
 
-    def run(settings: dict[str, Any], seed: int, show: Callable[[int, int], None]) -> dict[str, Any]:
-        if "method" in settings:
-            return train_baseline(args, task, seed, show, **settings)
-        return train_prompt(args, task, seed=seed, show=show, **settings)
+    def run(settings: dict[str, Any], seed: int, folder: Path, show: Callable[[float], None]) -> dict[str, Any]:
+        train = train_baseline if "method" in settings else train_prompt
+        return train(args, task, seed=seed, folder=folder, show=show, **settings)
 
-    return run_grid(args, task, job, grid, run)
+    return run_grid(args, task, fixed, grid, run)
 
 
 def train_prompt(
@@ -197,10 +194,11 @@ def train_prompt(
     prompt_tokens: int,
     shots: int,
     seed: int,
-    show: Callable[[int, int], None],
+    folder: Path,
+    show: Callable[[float], None],
 ) -> dict[str, Any]:
     """
-    Train a soft prompt, or resume from its last checkpoint, and evaluate it on the test split.
+    Train a soft prompt, or resume from its last checkpoint, save it, and evaluate it on the test split.
 
     Args:
         args: Arguments of the command.
@@ -209,7 +207,8 @@ def train_prompt(
         prompt_tokens: Length of the soft prompt.
         shots: Demonstrations per class.
         seed: Seed of the demonstrations and of training.
-        show: Called with the numbers of finished and of all steps.
+        folder: Folder for the folder of the prompt, which begins with `PROMPT_FOLDER`.
+        show: Called with the finished fraction.
 
     Returns:
         Test `accuracy`, `validation_loss` of the best epoch in nats, `epochs`, and number of trained `parameters`.
@@ -221,23 +220,26 @@ def train_prompt(
     set_seed(seed)
     model = task.model_to_answer(args.softmax)
     if prompt_tokens == 0:
-        validation, steps = task.prompts("validation", shots, seed), [ShowSteps(show)]
-        trainer = make_trainer(task, args, model, None, validation, steps, output_dir=args.output_dir)
+        validation = task.prompts("validation", shots, seed)
+        trainer = make_trainer(task, args, model, None, validation, output_dir=str(folder))
         loss = trainer.evaluate()["eval_loss"]
         metrics = evaluate(task, args, trainer, shots, seed)
         return {**metrics, "validation_loss": loss, "epochs": 0, "parameters": 0}
     place = "before" if prompt_position == PUBLISHED else prompt_position
     model = prompted(model, prompt_tokens, args.dropout, place)
     initialise(model, task, args.prompt_init)
-    folder = Path(args.output_dir) / f"prompt-{prompt_tokens}-{prompt_position}-shots-{shots}-seed-{seed}"
-    return _fit(args, task, model, None, shots, folder, show)
+    folder = folder / f"{PROMPT_FOLDER}{prompt_tokens}-{prompt_position}-shots-{shots}-seed-{seed}"
+    metrics = _fit(args, task, model, None, shots, folder, show)
+    model.save_pretrained(folder)
+    return metrics
 
 
 def train_baseline(
     args: SoftPromptArguments,
     task: Task,
     seed: int,
-    show: Callable[[int, int], None],
+    folder: Path,
+    show: Callable[[float], None],
     method: str,
     training_sequences: int,
 ) -> dict[str, Any]:
@@ -250,7 +252,8 @@ def train_baseline(
         args: Arguments of the command.
         task: Data and model, which does not change.
         seed: Seed of training and of the choice of sequences.
-        show: Called with the numbers of finished and of all steps.
+        folder: Folder for the checkpoints.
+        show: Called with the finished fraction.
         method: One of `BASELINES`.
         training_sequences: Number of training sequences, drawn from each class in turn.
 
@@ -270,10 +273,7 @@ def train_baseline(
         with warnings.catch_warnings():  # PEFT asks transformers by an old name
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=list(LINEAR_LAYERS)))
-    folder = Path(args.output_dir) / f"{method}-{training_sequences}-seed-{seed}"
-    metrics = _fit(args, task, model, rows, 0, folder, show)
-    shutil.rmtree(folder)
-    return metrics
+    return _fit(args, task, model, rows, 0, folder / f"{method}-{training_sequences}-seed-{seed}", show)
 
 
 def _fit(
@@ -283,9 +283,9 @@ def _fit(
     rows: list[int] | None,
     shots: int,
     folder: Path,
-    show: Callable[[int, int], None],
+    show: Callable[[float], None],
 ) -> dict[str, Any]:
-    """Train the trainable parameters of a model or resume, save it to `folder`, and evaluate it on the test split."""
+    """Train a model, or resume from its last checkpoint in a folder, and evaluate it on the test split."""
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     train = task.prompts("train", shots, args.seed, args.reverse_complement)
     reduces_on_plateau = args.lr_scheduler_type == "reduce_lr_on_plateau"
@@ -313,9 +313,6 @@ def _fit(
     )
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     metrics = evaluate(task, args, trainer, shots, args.seed)
-    trainer.save_model()
-    for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        shutil.rmtree(checkpoint)
     return {
         **metrics,
         "validation_loss": trainer.state.best_metric,

@@ -1,5 +1,6 @@
 """Commands that are killed at random moments and started again, against runs that nothing has interrupted."""
 
+import json
 import random
 import shutil
 import signal
@@ -10,6 +11,7 @@ import pysam
 import pytest
 import torch
 from forked import server_with
+from genomes import write_composition
 from reference import randomise
 from safetensors.torch import load_file
 
@@ -25,9 +27,9 @@ from hyenadna_hf.training.runs import last_whole_checkpoint
 KILLS = 20
 # Modules that are loaded once, in the process that all others are forked from.
 MODULES = (
-    *("inference.attribute", "inference.dependency_map", "inference.embed_fasta", "inference.evaluate_variants"),
-    *("inference.mutagenesis", "inference.predict", "inference.score_variants", "inference.tracks"),
-    "training.pretrain",
+    *("inference.attribute", "inference.context", "inference.dependency_map", "inference.embed_fasta"),
+    *("inference.evaluate_variants", "inference.mutagenesis", "inference.predict", "inference.score_variants"),
+    *("inference.tracks", "probing.probe", "training.pretrain", "training.soft_prompt"),
 )
 
 
@@ -71,6 +73,7 @@ def folder(tmp_path_factory):
     rows = [line.split("\t")[:5] for line in lines[:200]]
     rows = [f"{name},{at},{ref},{alt},{number % 2}\n" for number, (name, at, _, ref, alt) in enumerate(rows)]
     (folder / "variants.csv").write_text("chrom,pos,ref,alt,label\n" + "".join(rows))
+    write_composition(folder / "labelled", {"train": 60, "dev": 20, "test": 20})
     return folder
 
 
@@ -79,8 +82,8 @@ def run(module, constants, argv):
     torch.set_num_threads(1)
     imported = __import__(f"hyenadna_hf.{module}", fromlist=["main"])
     for name, value in constants.items():
-        owner = __import__(f"hyenadna_hf.inference.{name.partition('.')[0]}", fromlist=["x"])
-        setattr(owner, name.partition(".")[2], value)
+        owner, _, constant = name.rpartition(".")
+        setattr(__import__(f"hyenadna_hf.{owner}", fromlist=["x"]), constant, value)
     imported.main(argv)
 
 
@@ -116,42 +119,49 @@ def check_with_kills(start, whole, killed, compare, is_done=lambda folder: False
 
 # Module, file or folder to write, and options, in which the files of `folder` stand for their paths.
 GENOME = ["--fasta", "genome.fa", "--model", "model"]
+BASES = ["--input", "genome.fa", "--model", "annotator"]
+WINDOW = ["--window", "120"]
 EVALUATE = ["--table", "variants.csv", "--label_column", "label", "--bootstrap", "20", "--window", "100"]
-INFERENCE = {
-    "attribute": ("attribute", "out.bw", [*GENOME, "--bed", "regions.bed", "--method", "input_x_gradient"]),
-    "dependency-map": ("dependency_map", "out.npz", [*GENOME, "--region", "chr1:1001-1100", "--window", "120"]),
-    "embed, NumPy": ("embed_fasta", "out.npy", [*GENOME, "--bed", "in.bed"]),
-    "embed, Parquet": ("embed_fasta", "out.parquet", [*GENOME, "--bed", "in.bed"]),
-    "evaluate-variants": ("evaluate_variants", "made", [*GENOME, *EVALUATE]),
-    "mutagenesis": ("mutagenesis", "out.tsv", [*GENOME, "--region", "chr1:1001-1200", "--window", "100"]),
-    "predict, BED": ("predict", "out.bed", ["--input", "genome.fa", "--model", "annotator"]),
-    "predict, bigWig": ("predict", "out.bw", ["--input", "genome.fa", "--model", "annotator", "--target", "LABEL_1"]),
-    "predict, TSV": ("predict", "out.tsv", ["--input", "in.csv", "--model", "classifier"]),
-    "score-variants, TSV": ("score_variants", "out.tsv", [*GENOME, "--vcf", "in.vcf", "--window", "100"]),
-    "score-variants, VCF": ("score_variants", "out.vcf.gz", [*GENOME, "--vcf", "in.vcf", "--window", "100"]),
-    "track, bedGraph": ("tracks", "out.bg", [*GENOME, "--window", "100"]),
-    "track, bigWig": ("tracks", "out.bw", [*GENOME, "--window", "100"]),
+PROBE = ["--dataset", "labelled", "--model", "model", "--classifiers", "ridge", "knn", "--train_sizes", "2", "all"]
+RESUMABLE = {
+    "attribute": ("inference.attribute", "out.bw", [*GENOME, "--bed", "regions.bed", "--method", "input_x_gradient"]),
+    "context": ("inference.context", "made", [*GENOME, "--region", "chr1", "--windows", "40", "--needle_length", "8"]),
+    "dependency-map": ("inference.dependency_map", "out.npz", [*GENOME, "--region", "chr1:1001-1100", *WINDOW]),
+    "embed, NumPy": ("inference.embed_fasta", "out.npy", [*GENOME, "--bed", "in.bed"]),
+    "embed, Parquet": ("inference.embed_fasta", "out.parquet", [*GENOME, "--bed", "in.bed"]),
+    "evaluate-variants": ("inference.evaluate_variants", "made", [*GENOME, *EVALUATE]),
+    "mutagenesis": ("inference.mutagenesis", "out.tsv", [*GENOME, "--region", "chr1:1001-1200", *WINDOW]),
+    "predict, BED": ("inference.predict", "out.bed", BASES),
+    "predict, bigWig": ("inference.predict", "out.bw", [*BASES, "--target", "LABEL_1"]),
+    "predict, TSV": ("inference.predict", "out.tsv", ["--input", "in.csv", "--model", "classifier"]),
+    "probe": ("probing.probe", "made", PROBE),
+    "score-variants, TSV": ("inference.score_variants", "out.tsv", [*GENOME, "--vcf", "in.vcf", *WINDOW]),
+    "score-variants, VCF": ("inference.score_variants", "out.vcf.gz", [*GENOME, "--vcf", "in.vcf", *WINDOW]),
+    "track, bedGraph": ("inference.tracks", "out.bg", [*GENOME, *WINDOW]),
+    "track, bigWig": ("inference.tracks", "out.bw", [*GENOME, *WINDOW]),
 }
 SMALL_PARTS = {
-    "dependency_map.PART_TOKENS": 3000,
-    "embed_fasta.PART_BASES": 5000,
-    "evaluate_variants.PART_BASES": 2000,
-    "predict.PART_BASES": 2000,
-    "score_table.PART_BASES": 2000,
-    "tracks.PART_BASES": 1000,
+    "inference.context.PART_TOKENS": 3000,
+    "inference.dependency_map.PART_TOKENS": 3000,
+    "inference.embed_fasta.PART_BASES": 5000,
+    "inference.evaluate_variants.PART_BASES": 2000,
+    "inference.predict.PART_BASES": 2000,
+    "inference.score_table.PART_BASES": 2000,
+    "inference.tracks.PART_BASES": 1000,
+    "probing.probe.PART_BASES": 2000,
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", INFERENCE)
+@pytest.mark.parametrize("command", RESUMABLE)
 def test_a_result_is_the_same_whatever_kills_there_were(context, folder, tmp_path, command):
-    module, out, options = INFERENCE[command]
+    module, out, options = RESUMABLE[command]
     options = [str(folder / word) if (folder / word).exists() else word for word in options]
 
     def start(folder):
         folder.mkdir(exist_ok=True)
         argv = [*options, "--use_cpu", "true", "--out", str(folder / out)]
-        process = context.Process(target=run, args=(f"inference.{module}", SMALL_PARTS, argv))
+        process = context.Process(target=run, args=(module, SMALL_PARTS, argv))
         process.start()
         return process
 
@@ -169,6 +179,35 @@ def test_a_result_is_the_same_whatever_kills_there_were(context, folder, tmp_pat
         return (folder / out).is_file() and not (folder / f"{out}.partial").exists()
 
     check_with_kills(start, tmp_path / "whole", tmp_path / "killed", compare, is_done)
+
+
+@pytest.mark.slow
+def test_prompts_are_the_same_whatever_kills_there_were(context, folder, tmp_path):
+    options = ["--dataset", str(folder / "labelled"), "--model", str(folder / "model"), "--use_cpu", "true"]
+    options += ["--prompt_tokens", "0", "2", "4", "--shots", "0", "--num_train_epochs", "3", "--baselines", "lora"]
+
+    def start(folder):
+        argv = [*options, "--output_dir", str(folder / "made")]
+        process = context.Process(target=run, args=("training.soft_prompt", {}, argv))
+        process.start()
+        return process
+
+    def compare(whole, killed):
+        results = [json.loads((folder / "made" / "results.json").read_text()) for folder in (whole, killed)]
+        for rows in (row for result in results for row in (*result["runs"], *result["rows"], *result["baselines"])):
+            del rows["seconds"]
+        assert results[0] == results[1]
+        files, found = (
+            sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+            for folder in (whole, killed)
+        )
+        assert files == found and not [name for name in files if "checkpoint" in name or "partial" in name]
+        prompts = [name for name in files if name.endswith("adapter_model.safetensors")]
+        assert len(prompts) == 2
+        for name in prompts:
+            assert (whole / name).read_bytes() == (killed / name).read_bytes()
+
+    check_with_kills(start, tmp_path / "whole", tmp_path / "killed", compare)
 
 
 @pytest.mark.slow

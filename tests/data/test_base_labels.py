@@ -85,6 +85,24 @@ def test_features_of_annotations(tmp_path, genome, name, text):
         BaseLabels(path, genome)
 
 
+NAMES = ["trackX", "browser.1", "track", "chr1"]
+ROWS = {"bed": "{}\t2\t10\texon\n", "gtf": '{}\ttoy\texon\t3\t10\t.\t+\t.\tgene_id "g";\n'}
+
+
+@pytest.mark.parametrize("first", NAMES)
+@pytest.mark.parametrize("form", ROWS)
+def test_contigs_that_are_called_like_the_lines_of_browsers(tmp_path, form, first):
+    """Whichever row is the first, by which the format is told."""
+    (tmp_path / "genome.fa").write_text("".join(f">{name}\n{'ACGT' * 5}\n" for name in NAMES))
+    names = sorted(NAMES, key=lambda name: name != first)
+    lines = ["browser position chr7:1-20\n", "track name=x description='1 2'\n", *map(ROWS[form].format, names)]
+    (tmp_path / "x").write_text("".join(lines))
+    labels = BaseLabels(tmp_path / "x", Fasta(tmp_path / "genome.fa"))
+    assert labels.names == ["background", "exon"] and sorted(labels.contigs) == sorted(NAMES)
+    for name in NAMES:
+        np.testing.assert_array_equal(labels.fetch(name, 0, 20), [0] * 2 + [1] * 8 + [0] * 10)
+
+
 def test_windows_tile_regions_and_ignore_n(tmp_path, genome):
     path = tmp_path / "in.bed"
     path.write_text("chr1\t5\t12\ta\nchr1\t30\t31\tb\n")

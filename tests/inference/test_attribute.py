@@ -1,6 +1,7 @@
 import numpy as np
 import pyBigWig
 import pytest
+from forked import run_until_killed
 from genomes import REGION_CONTIG as CONTIG
 
 from hyenadna_hf import HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNATokenizer
@@ -91,11 +92,11 @@ def test_a_logo_without_logomaker(folder, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch, run_until_killed):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
     (tmp_path / "new").mkdir()
     out, bed = tmp_path / "new" / "out.bg", ["--bed", str(folder / "sites.bed")]
     words = [*arguments(folder, out), *bed]
-    run_until_killed("attribute", words, "attribute.save_array", 3)
+    run_until_killed("inference.attribute", words, "inference.attribute.save_array", 3)
     assert not out.exists()
     with pytest.raises(InputError, match="an unfinished run that differs in steps;"):
         main([*words, "--steps", "4"])

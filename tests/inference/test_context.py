@@ -4,11 +4,10 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from reference import randomise
+from forked import run_in_two_processes, run_until_killed
 
 from hyenadna_cli import main as cli
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.errors import InputError, WorkError
 from hyenadna_hf.inference import context as command
 from hyenadna_hf.inference.context import main
@@ -32,12 +31,9 @@ REGION = CONTIG[50:450]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_model):
     folder = tmp_path_factory.mktemp("context")
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=66, filter_order=16, embed_dropout=0.0)
-    randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / "model")
-    HyenaDNATokenizer(model_max_length=66).save_pretrained(folder / "model")
+    save_model(folder / "model", max_seq_len=66)
     (folder / "reference.fa").write_text(f">chr20\n{CONTIG}\n>none\n{'N' * 200}\n")
     return folder
 
@@ -110,15 +106,15 @@ def test_json(folder, tmp_path, capfd):
     assert found.keys() == {"region", "window", "windows", "loss_by_position", "needle"}
 
 
-SMALL_PARTS = {"context.PART_TOKENS": 400}  # 6 windows, or 1 with its five readings
+SMALL_PARTS = {"inference.context.PART_TOKENS": 400}  # 6 windows, or 1 with its five readings
 
 
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, whole, tmp_path, monkeypatch, run_until_killed):
-    monkeypatch.setattr(command, "PART_TOKENS", 400)
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, whole, tmp_path, monkeypatch):
     words = [*arguments(folder, tmp_path / "out"), "--distances", "8", "30"]
-    run_until_killed("context", words, "context.save_array", 5, SMALL_PARTS)
+    run_until_killed("inference.context", words, "inference.context.save_array", 5, SMALL_PARTS)
     partial = tmp_path / "out" / "needle.csv.partial"
     assert len(list(partial.glob("0*"))) == 4 and not (tmp_path / "out" / "needle.csv").exists()
+    monkeypatch.setattr(command, "PART_TOKENS", 400)
     with pytest.raises(InputError, match="an unfinished run that differs in segments;"):
         main([*words, "--needles", "real"])
     saved = []
@@ -130,9 +126,9 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, whole, tmp_path,
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 
 
-def test_two_processes(folder, whole, tmp_path, run_in_two_processes):
+def test_two_processes(folder, whole, tmp_path):
     words = [*arguments(folder, tmp_path / "out"), "--distances", "8", "30"]
-    result = run_in_two_processes("context", words, SMALL_PARTS)
+    result = run_in_two_processes("inference.context", words, SMALL_PARTS)
     assert result.stdout.count("windows of 66 bases of chr20:51-450") == 1
     found, expected = (pd.read_csv(path / "needle.csv") for path in (tmp_path / "out", whole[1]))
     pd.testing.assert_frame_equal(found, expected, atol=1e-5)

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from forked import run_until_killed
 from genomes import REGION_CONTIG as CONTIG
 from matplotlib.figure import Figure
 
@@ -47,15 +48,15 @@ def test_the_map_of_a_region(folder, tmp_path, region, start, end, ending):
     np.testing.assert_allclose(read_map(out, end - start, start), expected, rtol=1e-4, atol=1e-4)
     if ending == ".npz":
         with np.load(out) as arrays:
-            assert (arrays["sequence"], arrays["contig"], arrays["start"]) == (
+            assert (arrays["sequence"], arrays["chrom"], arrays["start"]) == (
                 CONTIG[start:end].upper(),
                 "chr20",
                 start,
             )
     else:
         table = pd.read_parquet(out)
-        assert list(table.columns) == ["contig", "changed", "predicted", "base", "dependency"]
-        assert len(table) == np.isfinite(expected).sum() and set(table["contig"]) == {"chr20"}
+        assert list(table.columns) == ["chrom", "changed", "predicted", "base", "dependency"]
+        assert len(table) == np.isfinite(expected).sum() and set(table["chrom"]) == {"chr20"}
         row = table[(table["changed"] == start + 2) & (table["predicted"] == start + 5)].iloc[0]
         assert row["base"] == CONTIG[start + 1].upper()
         assert row["dependency"] == pytest.approx(expected[1, 4], rel=1e-4)
@@ -91,10 +92,11 @@ def test_a_plot_without_values_or_letters(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"none.svg", "long.png"}
 
 
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch, run_until_killed):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "PART_TOKENS", 300)
     words = arguments(folder, "chr20:31-60", tmp_path / "map.npz")
-    run_until_killed("dependency_map", words, "dependency_map.save_array", 6, {"dependency_map.PART_TOKENS": 300})
+    small_parts = {"inference.dependency_map.PART_TOKENS": 300}
+    run_until_killed("inference.dependency_map", words, "inference.dependency_map.save_array", 6, small_parts)
     partial = tmp_path / "map.npz.partial"
     assert len(list(partial.glob("0*"))) == 5 and not (tmp_path / "map.npz").exists()
     with pytest.raises(InputError, match="an unfinished run that differs in region;"):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pysam
 import pytest
 import torch
-from forked import run_script
+from forked import run_in_two_processes, run_script
 from reference import randomise
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, set_seed
 
@@ -64,7 +64,7 @@ def test_a_row_for_each_sequence_in_their_order(fasta, records, model_folder, lo
     found = rows(out)
     assert [row["name"] for row in found] == list(records)
     for row, embedding in zip(found, expected):
-        assert (row["contig"], row["start"], row["strand"]) == (row["name"], 0, "+")
+        assert (row["chrom"], row["start"], row["strand"]) == (row["name"], 0, "+")
         assert row["end"] == row["length"] == len(records[row["name"]])
         np.testing.assert_allclose(row["embedding"], embedding, rtol=1e-4, atol=1e-5)
     file = pq.ParquetFile(out)
@@ -97,7 +97,7 @@ def test_intervals_with_name_and_strand(fasta, records, model_folder, loaded, tm
     np.testing.assert_allclose(np.load(out), np.stack(list(expected)), rtol=1e-4, atol=1e-5)
     lines = (tmp_path / "out.tsv").read_text().splitlines()
     assert lines == [
-        "name\tcontig\tstart\tend\tstrand\tlength",
+        "name\tchrom\tstart\tend\tstrand\tlength",
         f"gene\t{name}\t10\t50\t-\t40",
         f"{name}:11-50\t{name}\t10\t50\t.\t40",
         f"{name}:1-9\t{name}\t0\t9\t+\t9",
@@ -225,11 +225,11 @@ def test_memory_does_not_grow_with_the_sequences(model_folder, tmp_path):
     assert (many - few) * 1024 < 0.4 * numbers, (few, many)
 
 
-def test_several_processes(fasta, model_folder, tmp_path, monkeypatch, run_in_two_processes):
+def test_several_processes(fasta, model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(embed_fasta, "PART_BASES", 500)
     main(["--fasta", str(fasta), "--model", model_folder, "--out", str(tmp_path / "one.parquet")])
     arguments = ["--fasta", str(fasta), "--model", model_folder, "--out", str(tmp_path / "two.parquet"), "--use_cpu"]
-    result = run_in_two_processes("embed_fasta", arguments, {"embed_fasta.PART_BASES": 500})
+    result = run_in_two_processes("inference.embed_fasta", arguments, {"inference.embed_fasta.PART_BASES": 500})
     assert result.stderr.count("60 sequences embedded") == 1
     assert rows(tmp_path / "one.parquet") == rows(tmp_path / "two.parquet")
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
+from forked import run_in_two_processes, run_until_killed
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -177,15 +178,16 @@ def test_json(folder, tmp_path, capfd):
     assert found.keys() == {"variants", "scored", "metrics"} and len(found["metrics"]) == 2
 
 
-WRITE = "evaluate_variants._write_part"
-SMALL_PARTS = {"evaluate_variants.PART_BASES": 400}
+WRITE = "inference.evaluate_variants._write_part"
+SMALL_PARTS = {"inference.evaluate_variants.PART_BASES": 400}
 
 
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch, run_until_killed):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("hyenadna_hf.inference.evaluate_variants.PART_BASES", 400)
     expected = main([*arguments(folder, tmp_path / "whole"), *LABELS])
     words = [*arguments(folder, tmp_path / "out"), *LABELS]
-    run_until_killed("evaluate_variants", words, WRITE, 14, SMALL_PARTS)  # of 18: 10 variants each, and a control
+    # Of 18 parts: 10 variants each, and a control.
+    run_until_killed("inference.evaluate_variants", words, WRITE, 14, SMALL_PARTS)
     parts = list((tmp_path / "out" / "scores.parquet.partial").glob("0*"))
     assert len(parts) == 13 and not (tmp_path / "out" / "metrics.csv").exists()
     before = {path: path.stat().st_mtime_ns for path in parts}
@@ -199,19 +201,19 @@ def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkey
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 
 
-def test_two_processes(folder, whole, tmp_path, run_in_two_processes):
+def test_two_processes(folder, whole, tmp_path):
     words = [*arguments(folder, tmp_path / "out", models=("model", "other")), *LABELS]
-    result = run_in_two_processes("evaluate_variants", words, SMALL_PARTS)
+    result = run_in_two_processes("inference.evaluate_variants", words, SMALL_PARTS)
     assert result.stdout.count("of 90 variants have scores") == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
     found, expected = (pd.read_parquet(path / "scores.parquet") for path in (tmp_path / "out", whole[1]))
     pd.testing.assert_frame_equal(found, expected, atol=1e-5)
 
 
-def test_another_question_resumes_and_another_model_does_not(folder, tmp_path, monkeypatch, run_until_killed):
+def test_another_question_resumes_and_another_model_does_not(folder, tmp_path, monkeypatch):
     """Parts hold scores alone, so that labels may change."""
     words = [*arguments(folder, tmp_path / "out"), *LABELS]
-    run_until_killed("evaluate_variants", words, WRITE, 3, SMALL_PARTS)
+    run_until_killed("inference.evaluate_variants", words, WRITE, 3, SMALL_PARTS)
     with pytest.raises(InputError, match="an unfinished run that differs in models;"):
         main([*arguments(folder, tmp_path / "out", models=("other",)), *LABELS])
     with pytest.raises(InputError, match="an unfinished run that differs in scores, window;"):
@@ -276,7 +278,7 @@ def test_a_published_table_that_the_hub_does_not_give(folder, tmp_path, monkeypa
         ([*LABELS, "--table", "zero.csv"], "zero.csv, row 2: the position '0' is invalid; it must be"),
         ([*LABELS, "--table", "broken.vcf"], "broken.vcf: "),
         ([*LABELS, "--fasta", "absent.fa"], "absent.fa: there is no such file"),
-        ([*LABELS, "--out", "text.csv"], "--out text.csv: this is a file; name a folder."),
+        ([*LABELS, "--out", "text.csv"], "--out text.csv: this is a file; give a folder."),
     ],
 )
 def test_bad_input_leaves_nothing(folder, tmp_path, monkeypatch, options, message):

@@ -122,7 +122,7 @@ def test_intervals_of_a_genome(data, capsys):
         expected = call(model, text, SINGLE)
         assert [float(row[f"probability_{name}"]) for name in NAMES] == pytest.approx(expected, rel=1e-4)
     places = [("chr1", "10", "60", "+"), ("chr1", "100", "120", "-"), ("chr2", "0", "30", ".")]
-    assert [(row["contig"], row["start"], row["end"], row["strand"]) for row in rows] == places
+    assert [(row["chrom"], row["start"], row["end"], row["strand"]) for row in rows] == places
 
 
 @pytest.mark.parametrize("strands", ["forward", "both"])

@@ -1,25 +1,26 @@
 import gzip
 import random
+import weakref
 from contextlib import nullcontext
 from itertools import islice
 
 import pandas as pd
 import pysam
 import pytest
-from forked import Script, run_script
+from forked import Script, run_in_two_processes, run_script, run_until_killed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNATokenizer
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.errors import InputError, WorkError
 from hyenadna_hf.inference import score_table
-from hyenadna_hf.inference.score_table import COLUMNS
+from hyenadna_hf.inference.score_table import COLUMNS, write_tsv
 from hyenadna_hf.inference.score_variants import main, read_vcf
 from hyenadna_hf.inference.variants import score_variants
 
 HEADER = "##fileformat=VCFv4.2\n##contig=<ID=20>\n##INFO=<ID=AF,Number=A,Type=Float,Description=share>\n"
 SCRIPT = "import sys\nfrom hyenadna_hf.inference.score_variants import main\nmain(sys.argv[1:])\n"
-SMALL_PARTS = {"score_table.PART_BASES": 320}
+SMALL_PARTS = {"inference.score_table.PART_BASES": 320}
 COLUMN_LINE = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 
 
@@ -91,6 +92,25 @@ def test_a_row_for_each_allele(folder, expected, table, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["again.tsv"]
 
 
+def test_rows_are_written_one_by_one(tmp_path):
+    """Memory does not grow with their number."""
+
+    class Row(list):
+        """Lists have no weak references."""
+
+    rows, alive = [], []
+
+    def read():
+        for number in range(50):
+            row = Row([str(number)] * len(COLUMNS))
+            rows.append(weakref.ref(row))
+            alive.append(sum(reference() is not None for reference in rows))
+            yield row
+
+    write_tsv(tmp_path / "out.tsv", read())
+    assert max(alive) <= 2 and (tmp_path / "out.tsv").read_text().count("\n") == 51
+
+
 @pytest.mark.parametrize("name", ["out.vcf", "out.vcf.gz"])
 def test_vcf_with_info(folder, expected, tmp_path, name):
     main(arguments(folder, tmp_path / name))
@@ -115,15 +135,17 @@ def test_vcf_with_info(folder, expected, tmp_path, name):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr("hyenadna_hf.inference.score_table.PART_BASES", SMALL_PARTS["score_table.PART_BASES"])
+    monkeypatch.setattr("hyenadna_hf.inference.score_table.PART_BASES", SMALL_PARTS["inference.score_table.PART_BASES"])
 
 
-def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, small_parts, run_until_killed):
+def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, small_parts):
     main(arguments(folder, tmp_path / "whole.tsv"))
     out = tmp_path / "new" / "out.tsv"
     out.parent.mkdir()
     for row in (30, 21):  # in the middle of a part
-        run_until_killed("score_variants", arguments(folder, out), "score_table.to_row", row, SMALL_PARTS)
+        run_until_killed(
+            "inference.score_variants", arguments(folder, out), "inference.score_table.to_row", row, SMALL_PARTS
+        )
         assert not out.exists()
     parts = {path.name for path in (out.parent / "out.tsv.partial").glob("[0-9]*")}
     assert parts == {"000000", "000001", "000002", "000003", "000004"}  # of 8 variants each
@@ -184,10 +206,10 @@ def test_two_runs_at_once(folder, table, tmp_path):
     assert out.read_text() == table and [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
 
 
-def test_two_processes(folder, tmp_path, small_parts, run_in_two_processes):
+def test_two_processes(folder, tmp_path, small_parts):
     out = tmp_path / "out" / "out.tsv"
     out.parent.mkdir()
-    result = run_in_two_processes("score_variants", arguments(folder, out), SMALL_PARTS)
+    result = run_in_two_processes("inference.score_variants", arguments(folder, out), SMALL_PARTS)
     main(arguments(folder, tmp_path / "one.tsv"))
     assert out.read_text() == (tmp_path / "one.tsv").read_text()
     assert result.stdout.count("alleles have a score") == 1

@@ -3,6 +3,7 @@ import random
 
 import numpy as np
 import pytest
+from forked import run_in_two_processes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,9 +98,11 @@ def test_a_whole_genome_as_bedgraph_and_bigwig(folder, model, fasta, tmp_path, c
 
 
 @pytest.mark.parametrize("suffix", ["bg", "bw"])
-def test_parts_and_processes_change_nothing(folder, tmp_path, run_in_two_processes, suffix):
+def test_parts_and_processes_change_nothing(folder, tmp_path, suffix):
     main(arguments(folder, tmp_path / f"whole.{suffix}"))
-    result = run_in_two_processes("tracks", arguments(folder, tmp_path / f"two.{suffix}"), {"tracks.PART_BASES": 30})
+    result = run_in_two_processes(
+        "inference.tracks", arguments(folder, tmp_path / f"two.{suffix}"), {"inference.tracks.PART_BASES": 30}
+    )
     assert result.stdout.count("229 bases in 3 regions") == 1
     assert {path.name for path in tmp_path.iterdir()} == {f"whole.{suffix}", f"two.{suffix}"}
     if suffix == "bg":

@@ -1,17 +1,17 @@
 import json
-import random
-import signal
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from forked import run_ranks, run_script
+from forked import run_in_two_processes, run_until_killed
+from genomes import write_composition
+from models import save_model
 from reference import randomise
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM
 
 from hyenadna_cli import main as cli
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAModel, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNAConfig, HyenaDNAModel, HyenaDNATokenizer
 from hyenadna_hf.baselines.kmer_tokenizer import kmer_tokenizer
 from hyenadna_hf.data.named import load_labelled
 from hyenadna_hf.errors import InputError
@@ -29,10 +29,7 @@ COLUMNS += ["parameter", "split", "metric", "value"]
 def folder(tmp_path_factory):
     """A HyenaDNA and a BERT-like model with a head, and sequences of two compositions."""
     folder = tmp_path_factory.mktemp("probe")
-    torch.manual_seed(0)
-    config = HyenaDNAConfig(d_model=12, n_layer=2, max_seq_len=40, filter_order=16, embed_dropout=0.0)
-    randomise(HyenaDNAForCausalLM(config)).save_pretrained(folder / "hyena")
-    HyenaDNATokenizer(model_max_length=40).save_pretrained(folder / "hyena")
+    save_model(folder / "hyena")
     tokenizer = kmer_tokenizer(3, model_max_length=20, special_tokens_mode="cls_sep")
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -45,14 +42,8 @@ def folder(tmp_path_factory):
     )
     randomise(BertForMaskedLM(config)).save_pretrained(folder / "bert")
     tokenizer.save_pretrained(folder / "bert")
-    rng = random.Random(0)
-    (folder / "data").mkdir()
-    for split, count in (("train", 40), ("dev", 20), ("test", 30)):
-        rows = [
-            ("".join(rng.choices("ACGT", [(2, 3, 3, 2), (3, 2, 2, 3)][i % 2], k=rng.randint(10, 60))), "ab"[i % 2])
-            for i in range(count)
-        ]
-        pd.DataFrame(rows, columns=["Seq", "kind"]).to_csv(folder / "data" / f"{split}.csv", index=False)
+    sizes, weights = {"train": 40, "dev": 20, "test": 30}, ((2, 3, 3, 2), (3, 2, 2, 3))
+    write_composition(folder / "data", sizes, weights=weights, lengths=(10, 60), columns=("Seq", "kind"))
     return folder
 
 
@@ -167,22 +158,7 @@ def test_json_and_a_forest(folder, tmp_path, capfd):
     assert found["selected"][0]["auroc_sd"] is None and 0 <= found["selected"][0]["auroc"] <= 1
 
 
-KILLED = """
-import os, signal
-from hyenadna_hf.probing import probe
-probe.PART_BASES = 800
-number = 0
-def kill_at(limit, write):
-    def kill(*args):
-        global number
-        number += 1
-        if number == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(*args)
-    return kill
-probe.{name} = kill_at({limit}, probe.{name})
-probe.main({arguments!r})
-"""
+SMALL_PARTS = {"probing.probe.PART_BASES": 800}
 
 
 def test_after_kills_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
@@ -192,11 +168,9 @@ def test_after_kills_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeyp
     expected = main([*arguments(folder, tmp_path / "whole", *options), "--metric", "mcc"])
     words = [*arguments(folder, tmp_path / "out", *options), "--metric", "mcc"]
     partial = tmp_path / "out" / "scores.csv.partial"
-    for name, limit, finished in (("save_array", 4, 3), ("write_text", 10, None)):
-        script = KILLED.format(name=name, limit=limit, arguments=words)
-        result = run_script(script)
-        assert result.returncode == -signal.SIGKILL, result.stderr
-        parts = {path: path.stat().st_mtime_ns for path in partial.glob("0*")}
+    for name, call, finished in (("save_array", 4, 3), ("fit_and_evaluate", 10, None)):
+        run_until_killed("probing.probe", words, f"probing.probe.{name}", call, SMALL_PARTS)
+        parts = {path: path.stat().st_mtime_ns for path in partial.glob("[0-9]" * 6)}
         assert finished is None or len(parts) == finished
     arrays = [path for path in parts if path.read_bytes()[:6] == b"\x93NUMPY"]
     assert len(arrays) >= 8 and len(parts) == len(arrays) + 9
@@ -207,6 +181,7 @@ def test_after_kills_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeyp
         command, "write_text", lambda path, text, write=command.write_text: (made.append(path), write(path, text))
     )
     monkeypatch.setattr(command, "save_array", lambda *args: pytest.fail("the embeddings were there"))
+    monkeypatch.setattr(command, "tokenize", lambda *args: pytest.fail("the sequences were tokenized"))
     found = main(words)
     assert not set(made) & parts.keys()
     assert json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
@@ -214,15 +189,14 @@ def test_after_kills_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeyp
 
 
 def test_two_processes(folder, whole, tmp_path):
-    script = "import sys\nfrom hyenadna_hf.probing import probe\nprobe.PART_BASES = 800\nprobe.main(sys.argv[1:])\n"
-    result = run_ranks(script, *arguments(folder, tmp_path / "out", ("hyena",)), "--metric", "mcc")
-    assert result.returncode == 0, result.stderr
+    words = [*arguments(folder, tmp_path / "out"), "--metric", "mcc"]
+    result = run_in_two_processes("probing.probe", words, SMALL_PARTS)
     assert result.stdout.count("layer and pooling by mcc") == 1
     found, expected = (pd.read_csv(path / "scores.csv") for path in (tmp_path / "out", whole[1]))
-    control = f"random weights ({folder / 'hyena'})"
-    expected = expected[expected["model"].isin([str(folder / "hyena"), control])].reset_index(drop=True)
-    expected["model"] = expected["model"].replace(control, "random weights")  # the name of an only control
     pd.testing.assert_frame_equal(found, expected, atol=1e-5)
+    found, expected = ((path / "table.md").read_text().splitlines() for path in (tmp_path / "out", whole[1]))
+    counts = [[line for line in lines if "longer than the model reads" in line] for lines in (found, expected)]
+    assert counts[0] == counts[1] and len(counts[0]) == 2
 
 
 @pytest.mark.parametrize(

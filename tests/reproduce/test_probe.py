@@ -1,8 +1,6 @@
 import json
-import random
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
@@ -10,20 +8,6 @@ from transformers import BertConfig, BertForSequenceClassification
 from hyenadna_hf import HyenaDNAConfig, HyenaDNAForSequenceClassification, HyenaDNATokenizer
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.reproduce.probe import main, mean_embeddings, plot_embeddings, score
-
-
-@pytest.fixture
-def composition(tmp_path):
-    rng = random.Random(0)
-    folder = tmp_path / "composition"
-    folder.mkdir()
-    for split, count in (("train", 60), ("dev", 6), ("test", 30)):
-        rows = [
-            ("".join(rng.choices("ACGT", [(1, 4, 4, 1), (4, 1, 1, 4)][i % 2], k=50)), ["GC", "AT"][i % 2])
-            for i in range(count)
-        ]
-        pd.DataFrame(rows, columns=["sequence", "label"]).to_csv(folder / f"{split}.csv", index=False)
-    return folder
 
 
 @pytest.mark.parametrize("kind", ["linear", "boosted", "forest"])
@@ -41,7 +25,7 @@ def test_probe_of_a_frozen_model(kind, composition, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--shots", "31"], "the smallest class has 30"),
+        (["--shots", "81"], "the smallest class has 80"),
         (["--draws", "0"], "at least 1 draw"),
         (["--probe", "tree"], "it must be one of linear, boosted, forest"),
     ],

@@ -12,11 +12,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from forked import COMMAND, run_script
+from genomes import write_composition
 from hypothesis import given
 from hypothesis import strategies as st
 
 import hyenadna_hf
-from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNAConfig
 from hyenadna_hf.data.genomic_benchmarks import GENOMIC_BENCHMARKS
 from hyenadna_hf.errors import InputError, WorkError
 from hyenadna_hf.reproduce import cells, command, report
@@ -29,26 +30,8 @@ RECORDED = Path(__file__).parents[2] / "benchmarks" / "results" / "reproduce_spl
 BAND = 6.0  # points of accuracy, about three standard deviations of the recorded runs
 
 
-def composition(folder, prefix="", train=60, test=24):
-    """A data set that is easy: AT-rich or GC-rich."""
-    rng = random.Random(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, count in (("train", train), ("test", test)):
-        rows = []
-        for i in range(count):
-            bases = rng.choices("ACGT", [(1, 4, 4, 1), (4, 1, 1, 4)][i % 2], k=rng.randint(20, 60))
-            rows.append(("".join(bases), ["GC", "AT"][i % 2]))
-        pd.DataFrame(rows, columns=["sequence", "label"]).to_csv(folder / f"{prefix}{split}.csv", index=False)
-    return folder
-
-
-@pytest.fixture
-def untrained(tmp_path):
-    """A folder with a small configuration and a tokenizer, but no weights."""
-    folder = tmp_path / "untrained"
-    HyenaDNAConfig(d_model=8, filter_order=8, max_seq_len=64).save_pretrained(folder)
-    HyenaDNATokenizer(model_max_length=64).save_pretrained(folder)
-    return folder
+def write_data(folder, prefix=""):
+    return write_composition(folder, {"train": 60, "test": 24}, prefix)
 
 
 def read_table(out):
@@ -114,7 +97,7 @@ def steps_are_forked(monkeypatch):
 
 def test_local_table(untrained, tmp_path, monkeypatch, capsys, steps_are_forked):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    composition(tmp_path / "mine")
+    write_data(tmp_path / "mine")
     out = tmp_path / "out"
     settings = [
         "--limit",
@@ -134,7 +117,7 @@ def test_local_table(untrained, tmp_path, monkeypatch, capsys, steps_are_forked)
     assert ours["split"] == "splits as in the files; limited to 40 per split" and ours["evaluated"] == "last epoch"
     assert ours["command"].endswith("--num_train_epochs 4 --learning_rate 1e-2 --per_device_train_batch_size 8")
     assert (out / "table.png").stat().st_size > 1000
-    assert not any((out / "scratch" / "runs").iterdir())  # checkpoints of what is done are not kept
+    assert not list((out / "cells").glob("*.partial"))  # checkpoints of what is done are not kept
 
     main([*arguments, "--models", f"small={untrained}", "--seeds", "1", "2", "3", "--dry_run"])
     assert capsys.readouterr().err.splitlines()[-1].startswith("1 cells to run, about ")  # by the time of the others
@@ -159,7 +142,7 @@ def test_local_table(untrained, tmp_path, monkeypatch, capsys, steps_are_forked)
 
 @pytest.mark.slow
 def test_ranks_run_each_cell_once(untrained, tmp_path):
-    composition(tmp_path / "mine")
+    write_data(tmp_path / "mine")
     out = tmp_path / "out"
     script = tmp_path / "reproduce.py"
     script.write_text("import sys; from hyenadna_hf.reproduce.command import main; main(sys.argv[1:])")
@@ -196,7 +179,7 @@ def test_a_run_that_is_stopped_leaves_the_table_so_far(untrained, tmp_path, monk
 
     seen, out = [], tmp_path / "out"
     monkeypatch.setattr(command, "run", stopped_at_the_third)
-    datasets = [f"{name}={composition(tmp_path / name)}" for name in ("one", "two")]
+    datasets = [f"{name}={write_data(tmp_path / name)}" for name in ("one", "two")]
     with pytest.raises(KeyboardInterrupt):
         main(
             [
@@ -219,17 +202,38 @@ def test_a_run_that_is_stopped_leaves_the_table_so_far(untrained, tmp_path, monk
 
 def test_pictures_of_a_cell_are_kept(tmp_path, monkeypatch):
     def drawn(step, folder, number, device):
-        (folder / "0").mkdir(parents=True)
-        (folder / "0" / "embeddings.png").write_bytes(b"picture")
+        (folder / "step-0").mkdir()
+        (folder / "step-0" / "embeddings.png").write_bytes(b"picture")
         return {"metrics": {"accuracy": 0.5}}
 
     monkeypatch.setattr(cells, "_run_step", drawn)
     data = Data("somewhere", "somewhere", "", {}, 1, "data")
     cell = Cell("mine", "small", "model", 1, (Step("probe", ("--picture",)),), data)
-    cells.run(cell, tmp_path / "out", tmp_path / "scratch")
+    result = cells.run(cell, tmp_path / "out")
+    assert result == cell.load(tmp_path / "out") and result["metrics"] == {"accuracy": 0.5}
     kept = cell.path(tmp_path / "out")
     assert kept.with_name(f"{kept.stem}-embeddings.png").read_bytes() == b"picture"
-    assert not any((tmp_path / "scratch" / "runs").iterdir())
+    assert len(list(kept.parent.iterdir())) == 2
+
+
+def test_a_cell_that_fails_resumes_with_the_step_that_failed(tmp_path, monkeypatch):
+    """The results of its first step are kept; the reason is there until the cell has a result."""
+    made = []
+
+    def step(step, folder, number, device):
+        made.append(step.command)
+        if step.command == "finetune" and len(made) == 2:
+            raise InputError("no room")
+        return {"train_seconds": 2.0} if step.command == "pretrain" else {"test": {"model": {"accuracy": 0.5}}}
+
+    monkeypatch.setattr(cells, "_run_step", step)
+    steps = Step("pretrain", ()), Step("finetune", ())
+    cell = Cell("mine", "small", "model", 1, steps, Data("somewhere", "somewhere", "", {}, 1, "data"))
+    result = cells.run(cell, tmp_path)
+    assert result["reason"] == "no room" and "metrics" not in result and cell.load(tmp_path) == result
+    assert cells.run(cell, tmp_path)["metrics"] == {"pretraining_seconds": 2.0, "accuracy": 0.5}
+    assert made == ["pretrain", "finetune", "finetune"] and "reason" not in cell.load(tmp_path)
+    assert list((tmp_path / "cells").iterdir()) == [cell.path(tmp_path)]
 
 
 def test_a_cell_is_another_one_if_anything_that_matters_differs(tmp_path, untrained):
@@ -250,7 +254,7 @@ def test_a_cell_is_another_one_if_anything_that_matters_differs(tmp_path, untrai
 @pytest.mark.parametrize("state", ['{"global_step": 3}', '{"glob'])
 def test_a_killed_cell_goes_on_from_its_checkpoint(untrained, tmp_path, monkeypatch, state):
     """Or starts anew if the kill has cut the checkpoint."""
-    folder = tmp_path / "run" / "0"
+    folder = tmp_path / "run" / "step-0"
     (folder / "checkpoint-3").mkdir(parents=True)
     (folder / "checkpoint-3" / "trainer_state.json").write_text(state)
     (folder / "results.json").write_text("{}")  # some commands write it as they go
@@ -270,9 +274,9 @@ def test_a_killed_cell_goes_on_from_its_checkpoint(untrained, tmp_path, monkeypa
 
 
 def test_where_data_are_found(tmp_path):
-    composition(tmp_path / "folder" / "one")
-    composition(tmp_path / "folder", "two_")
-    composition(tmp_path / "other")
+    write_data(tmp_path / "folder" / "one")
+    write_data(tmp_path / "folder", "two_")
+    write_data(tmp_path / "other")
     (tmp_path / "other" / "test.csv").rename(tmp_path / "folder" / "test_three.csv")
     folder = str(tmp_path / "folder")
     assert find(folder, "one") == str(tmp_path / "folder" / "one")
@@ -283,7 +287,7 @@ def test_where_data_are_found(tmp_path):
 
 
 def test_a_single_file_is_split_and_said_to_be(tmp_path):
-    composition(tmp_path)
+    write_data(tmp_path)
     (tmp_path / "train.csv").rename(tmp_path / "test_human_nontata_promoters.csv")
     name = "human_nontata_promoters"
     data = prepare("labelled", name, None, str(tmp_path), None, tmp_path / "work")
@@ -298,14 +302,14 @@ def test_a_single_file_is_split_and_said_to_be(tmp_path):
 
 
 def test_sizes_tell_the_published_split(tmp_path):
-    composition(tmp_path, "human_enhancers_cohn_")
+    write_data(tmp_path, "human_enhancers_cohn_")
     data = prepare("labelled", "human_enhancers_cohn", None, str(tmp_path), None, tmp_path / "work")
     assert data.split == "60 / 24 of 20,843 / 6,948 sequences, not the published split"
     assert data.argument == str(tmp_path / "human_enhancers_cohn")  # whole: read where it is
 
 
 def test_limit_keeps_the_proportions_of_classes(tmp_path):
-    composition(tmp_path)
+    write_data(tmp_path)
     data = prepare("labelled", "mine", str(tmp_path), None, 20, tmp_path / "work")
     assert data.sizes == {"train": 20, "validation": 6, "test": 20}
     train = pd.read_parquet(Path(data.argument) / "train.parquet")
@@ -346,7 +350,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(arguments, message
 
 
 def test_dry_run_tells_commands_and_writes_no_table(untrained, tmp_path, capsys):
-    composition(tmp_path / "mine")
+    write_data(tmp_path / "mine")
     out = tmp_path / "out"
     arguments = [
         "local",

@@ -13,37 +13,13 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, TrainingArguments
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNATokenizer
 from hyenadna_hf.baselines.kmer import kmer_classifier
 from hyenadna_hf.cli import main
 from hyenadna_hf.data.chromatin import chromatin_from_arrays
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 from hyenadna_hf.training import finetune as finetune_module
 from hyenadna_hf.training.ema import UNAVERAGED_FILE
-
-
-@pytest.fixture
-def composition(tmp_path):
-    """A data set that is easy: AT-rich or GC-rich, of varied length."""
-    rng = random.Random(0)
-    folder = tmp_path / "composition"
-    folder.mkdir()
-    for split, count in (("train", 160), ("dev", 20), ("test", 40)):
-        rows = []
-        for i in range(count):
-            bases = rng.choices("ACGT", [(1, 4, 4, 1), (4, 1, 1, 4)][i % 2], k=rng.randint(20, 60))
-            rows.append(("".join(bases), ["GC", "AT"][i % 2]))
-        pd.DataFrame(rows, columns=["sequence", "label"]).to_csv(folder / f"{split}.csv", index=False)
-    return folder
-
-
-@pytest.fixture
-def untrained(tmp_path):
-    """A folder with a configuration and a tokenizer, but no weights."""
-    folder = tmp_path / "untrained"
-    HyenaDNAConfig(d_model=16, filter_order=16, max_seq_len=64).save_pretrained(folder)
-    HyenaDNATokenizer(model_max_length=64).save_pretrained(folder)
-    return folder
 
 
 def test_from_scratch_on_files_of_ones_own(composition, untrained, tmp_path, capsys):

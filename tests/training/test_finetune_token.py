@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from models import save_untrained
 from sklearn.metrics import average_precision_score, f1_score
 from sklearn.naive_bayes import CategoricalNB
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
+from hyenadna_hf import HyenaDNATokenizer
 from hyenadna_hf.baselines.position_weights import PositionWeights
 from hyenadna_hf.cli import main
 from hyenadna_hf.data.collators import TokenCollator
@@ -40,8 +41,7 @@ def genome(tmp_path):
     both = [(contig, start - 5, start + 20, "both") for contig, start, *_ in rows[::2]]
     text = "".join(f"{contig}\t{start}\t{end}\t{name}\n" for contig, start, end, name in [*rows, *both])
     (tmp_path / "both.bed").write_text(text)
-    HyenaDNAConfig(d_model=16, filter_order=16, max_seq_len=120).save_pretrained(tmp_path / "untrained")
-    HyenaDNATokenizer(model_max_length=120).save_pretrained(tmp_path / "untrained")
+    save_untrained(tmp_path / "untrained", max_seq_len=120)
     return tmp_path, texts
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import save_untrained
 from scipy.stats import pearsonr
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
 from hyenadna_hf.cli import main
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.track_labels import TrackLabels
@@ -47,8 +47,7 @@ def genome(tmp_path):
     write_bigwig(tmp_path / "low.bigWig", {name[3:]: length for name, length in lengths.items()} | {"7": 5}, {
         name[3:]: values for name, values in low.items()
     })  # fmt: skip
-    HyenaDNAConfig(d_model=16, filter_order=16, max_seq_len=165).save_pretrained(tmp_path / "untrained")
-    HyenaDNATokenizer(model_max_length=165).save_pretrained(tmp_path / "untrained")
+    save_untrained(tmp_path / "untrained", max_seq_len=165)
     return tmp_path, texts, high, low
 
 

@@ -1,9 +1,8 @@
-import random
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from genomes import write_composition
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import AutoPeftModelForCausalLM
@@ -27,16 +26,8 @@ A, C, G, T, N = range(7, 12)
 @pytest.fixture
 def dataset(tmp_path):
     """AT-rich or GC-rich sequences of 8 to 12 bases."""
-    rng = random.Random(0)
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for split, count in (("train", 96), ("dev", 24), ("test", 40)):
-        rows = []
-        for i in range(count):
-            bases = rng.choices("ACGT", [(1, 9, 9, 1), (9, 1, 1, 9)][i % 2], k=rng.randint(8, 12))
-            rows.append(("".join(bases), ["GC", "AT"][i % 2]))
-        pd.DataFrame(rows, columns=["sequence", "label"]).to_csv(folder / f"{split}.csv", index=False)
-    return folder
+    sizes, weights = {"train": 96, "dev": 24, "test": 40}, ((1, 9, 9, 1), (9, 1, 1, 9))
+    return write_composition(tmp_path / "data", sizes, weights=weights, lengths=(8, 12))
 
 
 @pytest.fixture
@@ -295,16 +286,24 @@ def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, m
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ShowSteps, "on_step_end", killed)
         soft_prompt.soft_prompt(args["killed"])
+    assert [path.name for path in folders["killed"].iterdir()] == ["results.json.partial"]
+    args["killed"].dropout = 0.2
+    with pytest.raises(InputError, match="an unfinished run that differs in dropout; finish that run, delete the "):
+        soft_prompt.soft_prompt(args["killed"])
+    args["killed"].dropout = args["whole"].dropout
     steps.clear()
     monkeypatch.setattr(ShowSteps, "on_step_end", lambda self, a, state, *rest, **more: steps.append(state.global_step))
     resumed = soft_prompt.soft_prompt(args["killed"])
     assert steps == list(range(5, 9))
+    assert not (folders["killed"] / "results.json.partial").exists()
     for one, other in zip(whole["rows"], resumed["rows"], strict=True):
         assert one.items() - {("seconds", one["seconds"])} == other.items() - {("seconds", other["seconds"])}
     steps.clear()
     assert soft_prompt.soft_prompt(args["killed"]) == resumed and not steps
     args["killed"].prompt_tokens = [2]
     assert [row["prompt_tokens"] for row in soft_prompt.soft_prompt(args["killed"])["rows"]] == [2, 4, 8]
+    assert (folders["killed"] / "prompt-2-after-shots-0-seed-42" / "adapter_model.safetensors").is_file()
+    assert not list(folders["killed"].glob("*/checkpoint-*"))
     args["killed"].learning_rate = 0.01
     with pytest.raises(InputError, match=r"it contains results of other settings \(learning_rate 0.03, now 0.01\)"):
         soft_prompt.soft_prompt(args["killed"])

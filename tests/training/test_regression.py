@@ -41,15 +41,6 @@ def levels(tmp_path):
     return folder
 
 
-@pytest.fixture
-def untrained(tmp_path):
-    """A folder with a configuration and a tokenizer, but no weights."""
-    folder = tmp_path / "untrained"
-    HyenaDNAConfig(d_model=16, filter_order=16, max_seq_len=64).save_pretrained(folder)
-    HyenaDNATokenizer(model_max_length=64).save_pretrained(folder)
-    return folder
-
-
 def finetune(dataset, model, out, columns, *options):
     arguments = ["--dataset", dataset, "--model", model, "--output_dir", out, "--label_column", columns]
     return main(["finetune", "--task", "regression", *map(str, (*arguments, *options))])
