@@ -3,6 +3,7 @@ import os
 import time
 from contextlib import nullcontext, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 from forked import Script
