@@ -28,7 +28,6 @@ def main():
     parser.add_argument("--genes", required=True, help="table of genes and exons")
     parser.add_argument("--chromosome", default="20", help="its name in both files (default: %(default)s)")
     parser.add_argument("--longest", type=int, default=20_000, help="bases of a gene, at most (default: %(default)s)")
-    parser.add_argument("--bases_per_intron", type=float, default=float("inf"), help="at most (default: any number)")
     parser.add_argument("--flank", type=int, default=300, help="bases on either side (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
@@ -38,7 +37,7 @@ def main():
         for gene in genes_of(args.genes, args.chromosome):
             exons = exons_of(gene)
             length, introns = exons[-1][1] - exons[0][0], len(exons) - 1
-            if length > min(args.longest, args.bases_per_intron * introns):  # no bases of genes without intron
+            if not introns or length > args.longest:
                 continue
             start, end = exons[0][0] - args.flank, exons[-1][1] + args.flank
             text, found = oriented(genome.fetch(args.chromosome, start, end), start, exons, gene["STRAND"])
