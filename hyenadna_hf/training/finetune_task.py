@@ -20,8 +20,7 @@ class Task(ABC):
     """
     Labels that a model learns: the data, the outputs of the model, metrics and baselines.
 
-    `hyenadna finetune` makes one for the value of `--task`, which reads the data and checks its own arguments. Then it
-    calls the methods in the order in which they stand here.
+    `hyenadna finetune` makes one for the value of `--task`, which reads the data and checks its own arguments.
 
     Args:
         model_args: Model arguments of the command.
