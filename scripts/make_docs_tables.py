@@ -242,7 +242,6 @@ TABLES: dict[str, Table | Sizes | Output] = {
     "longest_inputs_measured": Table("longest_inputs_measured"),
     "length_warmup": Table("length_warmup"),
     "leakage": Table("leakage"),
-    "splice_annotation": Table("splice_annotation"),
     "pretraining": Table("pretraining"),
     "gue": Table("reproduce_gue/table"),
     "genomic_benchmarks_test_files": Table("reproduce_genomic_benchmarks_test_files/table"),
