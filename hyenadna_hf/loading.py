@@ -21,6 +21,7 @@ from transformers import (
     MODEL_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -285,7 +286,7 @@ def load_to_train(
             and all weights are trained.
         trust_remote_code: Run code that comes with the checkpoint.
         from_scratch: Use only the configuration of the checkpoint.
-        length: Longest sequence, in tokens, for baselines with a fixed input length.
+        length: Longest sequence, in tokens, for baselines that are built for one length.
         check: Function that raises an `InputError` for an unsuitable configuration, before weights are loaded.
         fields: Configuration fields to override.
 
@@ -300,7 +301,8 @@ def load_to_train(
         if is_size(source):
             config = published_config(source, **fields)
         elif is_baseline(source):
-            config = baseline_config(source, length, **fields)
+            per_base = auto_class is AutoModelForTokenClassification
+            config = baseline_config(source, length, per_base, **fields)
         else:
             config = AutoConfig.from_pretrained(path, **fields, **remote)
         if check is not None:
@@ -347,7 +349,7 @@ def load_tokenizer(
             if config is None:
                 raise ValueError("the configuration of the model is needed for its longest sequence")
             make = HyenaDNATokenizer if is_size(source) else partial(baseline_tokenizer, source)
-            return make(config.max_position_embeddings, **mode)
+            return make(getattr(config, "max_position_embeddings", None), **mode)
         path = resolve(source)
         if is_adapter(source) and not has_file(path, "tokenizer_config.json"):
             path = resolve(_adapter_config(path).base_model_name_or_path)

@@ -7,9 +7,11 @@ from datasets import DatasetDict
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..baselines.named import BASELINE_NAMES
+from ..data.sequence import NUCLEOTIDE_IDS
 from ..errors import InputError
 from ..hub.sizes import SIZE_NAMES
 from ..loading import CHECKPOINTS, LoadingArguments, load_to_train, load_tokenizer
+from ..model.configuration_hyenadna import HyenaDNAConfig
 
 
 @dataclass
@@ -50,7 +52,7 @@ def load_classifier(
     Args:
         model_args: Arguments that select the model and the tokenizer.
         names: Class names, in the order of the class numbers.
-        length: Longest sequence, in tokens, for baselines with a fixed input length.
+        length: Longest sequence, in tokens, for baselines that are built for one length.
         auto_class: Auto class to load with.
         config_fields: Further configuration fields to set (`problem_type`, `embed_dropout`, ...).
 
@@ -76,6 +78,16 @@ def longest_input(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) 
     """Return the maximum input length of a model and its tokenizer, in tokens; `None` without a limit."""
     limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
     return min((limit for limit in limits if limit is not None and 0 < limit < 1e9), default=None)
+
+
+def is_hyenadna(model: PreTrainedModel) -> bool:
+    """Return whether a model is HyenaDNA, and not another model of transformers."""
+    return model.config.model_type == HyenaDNAConfig.model_type
+
+
+def has_nucleotide_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a tokenizer has HyenaDNA's tokens, one per nucleotide."""
+    return tokenizer("ACGTN", add_special_tokens=False)["input_ids"] == list(NUCLEOTIDE_IDS)
 
 
 def tokenize(

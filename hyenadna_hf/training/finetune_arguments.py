@@ -154,8 +154,8 @@ class DataArguments:
     baselines: bool = field(
         default=True,
         metadata={
-            "help": "Compare with the majority class or the mean, a linear model on 6-mer counts, a position weight "
-            "matrix and the CNN of GenomicBenchmarks."
+            "help": "Compare with the majority class or the mean, a linear model on 6-mer counts, position weight "
+            "matrices and a CNN."
         },
     )
 

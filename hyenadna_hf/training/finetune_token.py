@@ -1,259 +1,227 @@
-"""`hyenadna finetune --task token` and `--task track`: train on the classes or the values of every base of a genome."""
+"""`hyenadna finetune --task token` and `--task track`: classes or values of every base of a genome."""
 
-import json
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.markup import escape
-from transformers import AutoModelForTokenClassification, AutoTokenizer, EvalPrediction, set_seed
+from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..baselines.position_weights import PositionWeights
 from ..data.base_labels import BaseLabels, LabelledWindows
 from ..data.collators import TokenCollator
 from ..data.fasta import Fasta
 from ..data.intervals import Interval, parse_region
 from ..data.pretraining import subtract_intervals
-from ..data.sequence import IGNORED, NUCLEOTIDE_IDS
+from ..data.sequence import IGNORED
 from ..data.track_labels import TrackLabels
 from ..errors import InputError
-from ..hub.card import model_card
-from ..jobs import write_text
-from .classifier import load_classifier, longest_input
-from .finetune import FinetuneTrainer, build_trainer, describe_weights, is_hyenadna, logits_of, results_table
-from .finetune_arguments import (
-    RESULTS_FILE,
-    ClassifierArguments,
-    DataArguments,
-    FinetuneArguments,
-    check_arguments,
-    check_metric,
-)
-from .loss import WeightedLoss, weights_of_counts
+from .classifier import has_nucleotide_tokens, longest_input
+from .comparison import compare_bases, count_labels
+from .finetune_task import Baselines, Task
+from .loss import weights_of_counts
 from .metrics import REGRESSION_METRICS, regression_metrics, token_metric_names, token_metrics
-from .regression import prepare_outputs, trained_loss
-from .runs import check_model_arguments, print_where, train, writing
-
-FLANK = 20  # bases on either side that the position weight matrices read
+from .regression import prepare_outputs
 
 
-@dataclass
-class TokenRun:
+class BaseTask(Task):
     """
-    A run of `--task token` or `--task track` that is ready to start.
+    Labels of every base of a genome.
 
     Attributes:
-        model_args: Model arguments of the command.
-        data_args: Data arguments of the command.
-        console: Console of the main process, silent in others.
-        labels: Labels of every base.
+        genome: Genome.
+        labels: Labels of its bases.
+        regions: Regions of each split.
+        window: Bases in a window.
         windows: Windows of each split.
-        origin: Phrase that describes the origin of the weights.
-        trainer: Trainer with the model.
+        counts: Bases of train with each label, or sums of its values.
+        bases: Labelled bases of train.
     """
 
-    model_args: ClassifierArguments
-    data_args: DataArguments
-    console: Console
+    auto_class = AutoModelForTokenClassification
     labels: BaseLabels | TrackLabels
+    window: int
     windows: dict[str, LabelledWindows]
-    origin: str
-    trainer: FinetuneTrainer
+    counts: np.ndarray
+    bases: int
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        args = self.data_args
+        self._check_files()
+        self.genome = Fasta(str(args.fasta))
+        self.labels = self._read_labels()
+        self.source, self.names = str(self.labels.path), self.labels.names
+        self.regions = split_regions(self.genome, self.labels, args.validation, args.test)
+        self.config_fields = {"problem_type": self.labels.problem_type}
+        self.longest = args.window
 
-def finetune_token(
-    model_args: ClassifierArguments, data_args: DataArguments, training_args: FinetuneArguments
-) -> dict[str, Any]:
-    """
-    Train a model of every base, evaluate it on the windows of the test regions, save it and load it back.
+    @abstractmethod
+    def _check_files(self) -> None:
+        """Raise an `InputError` if an argument that names a file is missing."""
 
-    Args:
-        model_args: Model arguments.
-        data_args: Data arguments.
-        training_args: Training arguments.
+    @abstractmethod
+    def _read_labels(self) -> BaseLabels | TrackLabels: ...
 
-    Returns:
-        The content of `results.json`: test metrics by model name, sizes, seed and seconds.
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, origin: str) -> str:
+        if not has_nucleotide_tokens(tokenizer):
+            raise InputError(
+                f"--model {self.model_args.model}: --task {self.data_args.task} needs HyenaDNA's tokens, one per "
+                "nucleotide."
+            )
+        self.window = self._choose_window(longest_input(model.config, tokenizer))
+        self.windows = {split: self._cut(regions) for split, regions in self.regions.items()}
+        empty = next((split for split, pieces in self.windows.items() if not len(pieces)), None)
+        if empty:
+            raise InputError(
+                f"{self.genome.path}: the {empty} regions have no window of {self.window:,} bases that is not mostly "
+                "N; change them."
+            )
+        self.counts, self.bases = count_labels(self.windows["train"])
+        absent = [name for name, count in zip(self.names, self.counts) if not count]
+        if absent:
+            raise InputError(f"{self.source}: the train regions have no {absent[0]}; omit it, or choose other regions.")
+        return origin
 
-    Raises:
-        InputError: If the data, the model or an argument is invalid.
-    """
-    started = time.monotonic()
-    run = prepare(model_args, data_args, training_args)
-    with writing(training_args.output_dir, training_args.process_index == 0):
-        seconds = train(run.trainer)
-        return report(run, seconds, started)
+    def _choose_window(self, limit: int | None) -> int:
+        """Return the number of bases in a window, of which a model reads at most `limit`."""
+        window = limit if self.data_args.window is None else self.data_args.window
+        if window is None:
+            raise InputError(f"--model {self.model_args.model}: it reads windows of any length; give --window.")
+        if not 1 <= window <= (limit or window):
+            raise InputError(
+                f"--window {window}: give "
+                + (f"1 to {limit:,} bases, the limit of {self.model_args.model}." if limit else "at least 1 base.")
+            )
+        return window
 
+    def _cut(self, regions: list[Interval]) -> LabelledWindows:
+        return LabelledWindows(self.genome, self.labels, regions, self.window)
 
-def prepare(model_args: ClassifierArguments, data_args: DataArguments, training_args: FinetuneArguments) -> TokenRun:
-    """
-    Check the arguments, load data and model, and build the Trainer.
+    def collators(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, Any]:
+        probability = self.data_args.reverse_complement
+        return TokenCollator(tokenizer), TokenCollator(tokenizer, reverse_complement=probability)
 
-    Args:
-        model_args: Model arguments.
-        data_args: Data arguments.
-        training_args: Training arguments.
-
-    Raises:
-        InputError: If the data, the model or an argument is invalid.
-    """
-    console = Console(quiet=training_args.process_index > 0)
-    check_arguments(model_args, data_args, training_args)
-    genome, labels = _read_labels(data_args)
-    regions = split_regions(genome, labels, data_args.validation, data_args.test)
-    check_metric(training_args, _metric_names(labels))
-    set_seed(training_args.seed)
-    is_track = isinstance(labels, TrackLabels)
-    fields = {"regression_loss": "poisson"} if is_track else {}
-    model, tokenizer, origin = load_classifier(
-        model_args,
-        labels.names,
-        auto_class=AutoModelForTokenClassification,
-        problem_type=labels.problem_type,
-        **{**model_args.config_fields(), **fields},
-    )
-    check_model_arguments(training_args, model)
-    if tokenizer("ACGTN", add_special_tokens=False)["input_ids"] != list(NUCLEOTIDE_IDS):
-        raise InputError(
-            f"--model {model_args.model}: --task {data_args.task} needs HyenaDNA's tokens, one per nucleotide."
+    def print_data(self) -> None:
+        counts = ", ".join(f"{len(pieces):,} {split}" for split, pieces in self.windows.items())
+        means = ", ".join(
+            f"{escape(name)} {self._describe_mean(count / self.bases)}" for name, count in zip(self.names, self.counts)
         )
-    limit = longest_input(model.config, tokenizer)
-    window = limit if data_args.window is None else data_args.window
-    if window is None or not 1 <= window <= (limit or window):
-        raise InputError(f"--window {window}: give 1 to {limit:,} bases, the limit of {model_args.model}.")
-    if isinstance(labels, TrackLabels) and window % labels.bin_size:
-        if data_args.window is not None:
-            raise InputError(f"--window {window}: give a multiple of --bin_size {labels.bin_size}.")
-        window -= window % labels.bin_size
-    windows = {
-        split: LabelledWindows(genome, labels, pieces, window, only_whole=is_track) for split, pieces in regions.items()
-    }
-    empty = next((split for split, pieces in windows.items() if not len(pieces)), None)
-    if empty:
-        raise InputError(
-            f"{genome.path}: the {empty} regions have no window of {window:,} bases that is not mostly N; change them."
+        self.console.print(
+            f"[bold]Data[/bold] {escape(self.source)}: {counts} windows of {self.window:,} bases; in train: {means}"
         )
-    counts, bases = count_labels(windows["train"])
-    absent = [name for name, count in zip(labels.names, counts) if not count]
-    if absent:
-        raise InputError(f"{labels.path}: the train regions have no {absent[0]}; omit it, or choose other regions.")
-    if is_track:
-        is_trained = origin == "pretrained" and trained_loss(model_args.model) == "poisson"
-        prepare_outputs(model, "poisson", (counts / bases)[None], labels.names, is_trained)
-    tokenizer.padding_side = data_args.padding_side or tokenizer.padding_side
-    collators = (
-        TokenCollator(tokenizer),
-        TokenCollator(tokenizer, reverse_complement=data_args.reverse_complement),
-    )
-    console.print(
-        f"[bold]Data[/bold] {escape(str(labels.path))}: "
-        + ", ".join(f"{len(pieces):,} {split}" for split, pieces in windows.items())
-        + f" windows of {window:,} bases; in train: "
-        + ", ".join(
-            f"{escape(name)} {count / bases:{'.4g' if is_track else '.2%'}}"
-            for name, count in zip(labels.names, counts)
-        )
-    )
-    console.print(f"[bold]Model[/bold] {escape(model_args.model)} ({origin}), {model.num_parameters():,} parameters")
-    compute_loss = None
-    if training_args.class_weights or training_args.label_smoothing_factor:
-        multi_label = labels.problem_type == "multi_label_classification"
-        weights = weights_of_counts(counts, bases, multi_label) if training_args.class_weights else None
-        compute_loss = WeightedLoss(weights, training_args.label_smoothing_factor)
 
-    def measure(output: EvalPrediction) -> dict[str, float]:
-        return _measure(labels, logits_of(output.predictions), output.label_ids)
+    @abstractmethod
+    def _describe_mean(self, mean: float) -> str:
+        """Format the fraction of the bases of a class, or the mean of a track."""
 
-    trainer = build_trainer(training_args, model, tokenizer, windows, measure, collators, compute_loss)
-    return TokenRun(model_args, data_args, console, labels, windows, origin, trainer)
+    def examples(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
+        return self.windows
+
+    def sizes(self) -> dict[str, Any]:
+        return {"windows": {name: len(pieces) for name, pieces in self.windows.items()}, "labels": self.names}
+
+    def compare(self, device: torch.device, seed: int) -> Baselines:
+        return compare_bases(self.windows, self.measure, device, seed)
+
+    def title(self) -> str:
+        return f"Held-out test regions: {len(self.windows['test']):,} windows"
+
+    def first_inputs(self, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, torch.Tensor]:
+        text = self.genome.fetch(*self.windows["test"].windows[0][:3])
+        return tokenizer(text, add_special_tokens=False, return_tensors="pt")
+
+    def describe_first(self, outputs: torch.Tensor) -> str:
+        first = self.windows["test"].windows[0]
+        return f"its logits of {first.name}:{first.start + 1:,}-{first.end:,}"
 
 
-def report(run: TokenRun, seconds: float, started: float) -> dict[str, Any]:
-    """
-    Evaluate a trained model on the test windows, write results and model card, and load the checkpoint back.
+class TokenTask(BaseTask):
+    """One class, or several labels, per base."""
 
-    Args:
-        run: Run after training.
-        seconds: Training time.
-        started: Start time of the command, from `time.monotonic()`.
+    shown_metrics = ("f1", "auprc")
+    labels: BaseLabels
 
-    Returns:
-        The content of `results.json`.
-    """
-    trainer, model_args, labels = run.trainer, run.model_args, run.labels
-    args, test = trainer.args, run.windows["test"]
-    trainer.compute_metrics = None
-    output = trainer.predict(test)
-    first = logits_of(trainer.predict([test[0]]).predictions)[0]
-    results: dict[str, Any] = {
-        "dataset": str(labels.path),
-        "model": model_args.model,
-        "start": run.origin,
-        "task": run.data_args.task,
-        "seed": args.seed,
-        "epochs": round(trainer.state.epoch, 2),
-        "weights": describe_weights(args),
-        "windows": {name: len(pieces) for name, pieces in run.windows.items()},
-        "labels": labels.names,
-        "test": {"model": _measure(labels, logits_of(output.predictions), output.label_ids)},
-        "fit_seconds": {"model": round(seconds, 1)},
-    }
-    if not trainer.is_world_process_zero():
-        return results
-    if run.data_args.baselines:
-        for name, (metrics, fit_seconds) in compare(run).items():
-            results["test"][name], results["fit_seconds"][name] = metrics, round(fit_seconds, 1)
-    results["seconds"] = round(time.monotonic() - started, 1)
-    output_dir = Path(args.output_dir)
-    write_text(output_dir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
-    if is_hyenadna(trainer.model):
-        outputs = "rates of" if isinstance(labels, TrackLabels) else "classes"
-        note = f"Fine-tuned from {model_args.model} ({run.origin}) to predict {outputs} {', '.join(labels.names)}"
-        note += " at every base."
-        write_text(output_dir / "README.md", model_card(output_dir, output_dir.name, note=note, results=results))
-    shown = REGRESSION_METRICS if isinstance(labels, TrackLabels) else ("f1", "auprc")
-    title = f"Held-out test regions: {len(test):,} windows"
-    run.console.print(results_table(results, model_args.model, title, shown))
-    is_exact = trainer.accelerator.mixed_precision == "no" and args.device.type == "cpu"
-    _check_checkpoint(run, output_dir, torch.as_tensor(first), tolerance=1e-4 if is_exact else 0.1)
-    print_where(run.console, output_dir, "AutoModelForTokenClassification", started)
-    return results
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.metric_names = token_metric_names(self.names, self.labels.multi_label)
+
+    def _check_files(self) -> None:
+        if self.data_args.fasta is None or self.data_args.annotation is None:
+            raise InputError("--task token: give the genome with --fasta and the intervals with --annotation.")
+
+    def _read_labels(self) -> BaseLabels:
+        args = self.data_args
+        return BaseLabels(str(args.annotation), self.genome, args.features, args.multi_label)
+
+    def _describe_mean(self, mean: float) -> str:
+        return f"{mean:.2%}"
+
+    def class_weights(self) -> torch.Tensor:
+        return weights_of_counts(self.counts, self.bases, self.labels.multi_label)
+
+    def measure(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        return token_metrics(outputs, labels, self.names)
+
+    def purpose(self) -> str:
+        return f"predict classes {', '.join(self.names)} at every base"
 
 
-def _read_labels(args: DataArguments) -> tuple[Fasta, BaseLabels | TrackLabels]:
-    """Open the genome, and read the labels of its bases."""
-    if args.fasta is None or (args.task == "token" and args.annotation is None):
-        raise InputError("--task token: give the genome with --fasta and the intervals with --annotation.")
-    if args.task == "track" and not args.bigwig:
-        raise InputError("--task track: give the bigWig files with --bigwig.")
-    genome = Fasta(args.fasta)
-    if args.task == "track":
+class TrackTask(BaseTask):
+    """Counts or coverage of one or several tracks at every base, as means of bins."""
+
+    shown_metrics = REGRESSION_METRICS
+    labels: TrackLabels
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.metric_names = list(REGRESSION_METRICS[:-1])
+        self.config_fields |= {"regression_loss": "poisson"}
+
+    def _check_files(self) -> None:
+        if self.data_args.fasta is None:
+            raise InputError("--task track: give the genome with --fasta and the bigWig files with --bigwig.")
+        if not self.data_args.bigwig:
+            raise InputError("--task track: give the bigWig files with --bigwig.")
+
+    def _read_labels(self) -> TrackLabels:
+        args = self.data_args
         if args.bin_size < 1:
             raise InputError(f"--bin_size {args.bin_size}: give at least 1.")
-        return genome, TrackLabels(args.bigwig, genome, args.bin_size)
-    return genome, BaseLabels(str(args.annotation), genome, args.features, args.multi_label)
+        return TrackLabels(args.bigwig, self.genome, args.bin_size)
 
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, origin: str) -> str:
+        origin = super().prepare_model(model, tokenizer, origin)
+        rates, source = (self.counts / self.bases)[None], self.model_args.model
+        _, origin = prepare_outputs(model, "poisson", rates, self.names, source, origin)  # rates keep their units
+        return origin
 
-def _metric_names(labels: BaseLabels | TrackLabels) -> list[str]:
-    if isinstance(labels, TrackLabels):
-        return list(REGRESSION_METRICS[:-1])
-    return token_metric_names(labels.names, labels.multi_label)
+    def _choose_window(self, limit: int | None) -> int:
+        window, bin_size = super()._choose_window(limit), self.labels.bin_size
+        if window % bin_size and self.data_args.window is not None:
+            raise InputError(f"--window {window}: give a multiple of --bin_size {bin_size}.")
+        return window - window % bin_size
 
+    def _cut(self, regions: list[Interval]) -> LabelledWindows:
+        return LabelledWindows(self.genome, self.labels, regions, self.window, only_whole=True)
 
-def _measure(labels: BaseLabels | TrackLabels, outputs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Compute the metrics of outputs for windows; those of tracks for the means of bins."""
-    if isinstance(labels, TrackLabels):
-        outputs, truth = (values.reshape(-1, labels.bin_size, len(labels.names)) for values in (outputs, truth))
-        is_used = truth[..., 0] != IGNORED
+    def _describe_mean(self, mean: float) -> str:
+        return f"{mean:.4g}"
+
+    def class_weights(self) -> torch.Tensor:
+        raise NotImplementedError("tracks have no classes")  # check_arguments rejects --class_weights
+
+    def measure(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Compute the metrics of the means of bins."""
+        outputs, labels = (values.reshape(-1, self.labels.bin_size, len(self.names)) for values in (outputs, labels))
+        is_used = labels[..., 0] != IGNORED
         weights = is_used / np.maximum(is_used.sum(1, keepdims=True), 1)
-        predicted, true = (np.einsum("bp,bpt->bt", weights, values)[is_used.any(1)] for values in (outputs, truth))
-        return regression_metrics(predicted, true, labels.names)
-    return token_metrics(outputs, truth, labels.names)
+        predicted, true = (np.einsum("bp,bpt->bt", weights, values)[is_used.any(1)] for values in (outputs, labels))
+        return regression_metrics(predicted, true, self.names)
+
+    def purpose(self) -> str:
+        return f"predict rates of {', '.join(self.names)} at every base"
 
 
 def split_regions(
@@ -286,75 +254,3 @@ def split_regions(
     if not train_regions:
         raise InputError("--validation and --test: they cover all annotated sequences; leave regions to train on.")
     return {"train": train_regions, **held_out}
-
-
-def count_labels(windows: LabelledWindows) -> tuple[np.ndarray, int]:
-    """Count the bases with each label, or add up the values of each track, and count all labelled bases."""
-    names, bases = windows.labels.names, 0
-    counts: np.ndarray = np.zeros(len(names))
-    for _, labels in _examples(windows):
-        if labels.ndim == 1:
-            labels = labels[labels != IGNORED]
-            counts += np.bincount(labels, minlength=len(names))
-        else:
-            labels = labels[labels[:, 0] != IGNORED]
-            counts += labels.sum(0, dtype=np.float64)
-        bases += len(labels)
-    return counts, bases
-
-
-def compare(run: TokenRun) -> dict[str, tuple[dict[str, float], float]]:
-    """
-    Train baselines on the train windows and score them on the test windows.
-
-    The baselines are, for tracks, the mean of train; for classes, their frequencies in train, and position weight
-    matrices over 41 bases around each base.
-
-    Returns:
-        The test metrics of each baseline, and its training time in seconds.
-    """
-    labels, (counts, bases) = run.labels, count_labels(run.windows["train"])
-    truth = [numbers for _, numbers in _examples(run.windows["test"])]
-    results = {}
-
-    def score(name: str, fit: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> None:
-        started = time.monotonic()
-        predict = fit()
-        outputs = [predict(ids) for ids, _ in _examples(run.windows["test"])]
-        metrics = _measure(labels, np.concatenate(outputs), np.concatenate(truth))
-        results[name] = metrics, time.monotonic() - started
-
-    if isinstance(labels, TrackLabels):
-        score("mean of train", lambda: lambda ids: np.tile(counts / bases, (len(ids), 1)))
-        return results
-    others = bases - counts if labels.multi_label else np.full(len(counts), bases)
-    frequencies = np.log(np.maximum(counts, 1e-9) / np.maximum(others, 1e-9))
-    score("frequencies of train", lambda: lambda ids: np.tile(frequencies, (len(ids), 1)))
-    weights = PositionWeights(len(labels.names), FLANK, labels.multi_label)
-    score(f"position weights, {2 * FLANK + 1} bases", lambda: weights.fit(_examples(run.windows["train"])).predict)
-    return results
-
-
-def _examples(windows: LabelledWindows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for number in range(len(windows)):
-        example = windows[number]
-        yield example["input_ids"], example["labels"]
-
-
-def _check_checkpoint(run: TokenRun, folder: Path, expected_logits: torch.Tensor, tolerance: float) -> None:
-    """Load the checkpoint as a user would, and check that the logits of one test window are unchanged."""
-    window, remote = run.windows["test"].windows[0], {"trust_remote_code": run.model_args.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **remote)
-    model = AutoModelForTokenClassification.from_pretrained(folder, **remote).eval()
-    sequence = run.windows["test"].fasta.fetch(*window[:3])
-    with torch.no_grad():
-        logits = model(**tokenizer(sequence, add_special_tokens=False, return_tensors="pt")).logits[0]
-    difference = float((logits - expected_logits).abs().max())
-    if not difference < tolerance * max(1.0, float(expected_logits.abs().max())):
-        raise RuntimeError(
-            f"The logits of the checkpoint in {folder} differ from those of the trained model by {difference:.3g}."
-        )
-    run.console.print(
-        f"Loaded back by AutoModelForTokenClassification: its logits of {window.name}:{window.start + 1:,}-"
-        f"{window.end:,} differ from the trained model's by {difference:.1e}."
-    )

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from ..baselines.dilated_cnn import DilatedCNNConfig
 from ..errors import InputError
 from ..loading import has_weights, is_adapter, resolve
 from ..model.configuration_hyenadna import HyenaDNAConfig
 
 INITIAL_STD = 0.02  # of the weights of an output layer
+WITH_POISSON = (HyenaDNAConfig.model_type, DilatedCNNConfig.model_type)  # models that have the Poisson loss
 
 
 @dataclass(frozen=True)
@@ -104,32 +106,39 @@ def prepare_outputs(
     loss: str,
     targets: np.ndarray,
     names: list[str],
-    is_trained: bool = False,
+    source: str,
+    origin: str,
     is_sharded: bool = False,
-) -> TargetScale:
+) -> tuple[TargetScale, str]:
     """
     Prepare the output layer of a regressor for training.
+
+    It starts anew, unless the weights are those of a regressor with the same loss and the same outputs.
 
     Args:
         model: The regressor.
         loss: `"mse"` or `"poisson"`.
         targets: Numbers of the train split, shape `(rows, targets)`.
         names: Names of the targets.
-        is_trained: Whether the output layer predicts such targets already. Otherwise it starts anew.
+        source: Checkpoint, size or baseline that the model was loaded from.
+        origin: Phrase that describes the origin of the weights.
         is_sharded: Whether weights are sharded among devices. Targets are then not standardised.
 
     Returns:
-        The scale to standardise targets with.
+        The scale to standardise targets with, and the phrase, with the output layer if it starts anew.
 
     Raises:
         InputError: If the model has no Poisson loss, or a count is negative.
     """
     layer = output_layer(model, len(names))
+    is_trained = origin == "pretrained" and trained_loss(source) == loss
     if layer is not None and not is_trained:
         nn.init.normal_(layer.weight, std=INITIAL_STD)
         nn.init.zeros_(layer.bias)
+    if origin == "pretrained" and not is_trained:
+        origin = "pretrained; new: output layer"
     if loss == "poisson":
-        if model.config.model_type != HyenaDNAConfig.model_type:
+        if model.config.model_type not in WITH_POISSON:
             raise InputError(
                 f"--regression_loss poisson: a {model.config.model_type} model has no such loss; use mse or a HyenaDNA "
                 "model."
@@ -139,10 +148,10 @@ def prepare_outputs(
             raise InputError(f"--regression_loss poisson: {name} has negative values, but counts cannot be; use mse.")
         if layer is not None and not is_trained:
             start_at_rates(layer, targets)
-        return TargetScale.units(len(names))
+        return TargetScale.units(len(names)), origin
     if layer is None or is_sharded:  # the scale could not be folded into the weights
-        return TargetScale.units(len(names))
+        return TargetScale.units(len(names)), origin
     scale = TargetScale.of(targets)
     if is_trained:
         scale.standardise_outputs(layer)
-    return scale
+    return scale, origin

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from ..baselines.cnn import CNNConfig
+from ..baselines.dilated_cnn import DilatedCNNConfig
 from ..baselines.gpt import GPTConfig
 from ..errors import InputError
 from ..jobs import has_other_files, output_folder, parts_folder, writing_folder
@@ -31,7 +32,8 @@ UNSUITABLE = {
     "label_names": ((None, ["labels"]), "the only label column of the batches is labels"),
     "prediction_loss_only": ((False,), "the metrics need predictions"),
 }
-OUR_TYPES = tuple(config_class.model_type for config_class in (HyenaDNAConfig, GPTConfig, CNNConfig))
+OUR_CONFIGS = (HyenaDNAConfig, GPTConfig, CNNConfig, DilatedCNNConfig)
+OUR_TYPES = tuple(config_class.model_type for config_class in OUR_CONFIGS)
 
 
 @dataclass

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
+from sklearn.metrics import average_precision_score
 
-from hyenadna_hf.training.comparison import compare
+from hyenadna_hf.data.base_labels import BaseLabels, LabelledWindows
+from hyenadna_hf.data.fasta import Fasta
+from hyenadna_hf.data.intervals import Interval
+from hyenadna_hf.training import comparison
+from hyenadna_hf.training.comparison import FLANK, compare, compare_bases
+from hyenadna_hf.training.metrics import token_metrics
 
 CPU = torch.device("cpu")
 CLASSES = Features({"sequence": Value("string"), "label": ClassLabel(names=["a", "b", "c"])})
@@ -96,3 +102,73 @@ def test_a_seed_gives_the_same_network_and_leaves_other_random_numbers_alone():
     torch.testing.assert_close(torch.rand(3), drawn, rtol=0, atol=0)
     again = compare(data, CPU, seed=1)
     assert {name: metrics for name, (metrics, _) in first.items()} == {n: m for n, (m, _) in again.items()}
+
+
+MOTIFS = {"acceptor": "CTAGGT", "donor": "AGGTAA"}
+
+
+def genome_with_motifs(folder):
+    """The first base after each motif has its class; both motifs contain the other's dinucleotide."""
+    rng, texts, rows = random.Random(0), {}, []
+    for contig in ("train", "test"):
+        letters = rng.choices("ACGT", k=3_000)
+        for start in range(30, 2_960, 40):
+            name, start = rng.choice(sorted(MOTIFS)), start + rng.randrange(20)
+            letters[start : start + 6] = MOTIFS[name]
+            rows.append((contig, start + 6, start + 7, name))
+        texts[contig] = "".join(letters)
+    (folder / "genome.fa").write_text("".join(f">{contig}\n{text}\n" for contig, text in texts.items()))
+    (folder / "sites.bed").write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
+    genome = Fasta(folder / "genome.fa")
+    labels = BaseLabels(folder / "sites.bed", genome)
+    windows = {name: LabelledWindows(genome, labels, [Interval(name, 0, 3_000)], 190) for name in texts}
+    return windows, texts, rows
+
+
+def position_weights_by_hand(texts, rows, window=190):
+    """Log of the joint probability of each class and the 41 letters around each base of test, N beyond a window."""
+    around = {}
+    for contig, text in texts.items():
+        tiles = [text[start : start + window] for start in range(0, len(text), window)]
+        padded = ["N" * FLANK + tile + "N" * FLANK for tile in tiles]
+        around[contig] = [tile[i : i + 2 * FLANK + 1] for tile in padded for i in range(len(tile) - 2 * FLANK)]
+    classes = dict.fromkeys(range(3_000), "background")
+    classes |= {start: name for contig, start, _, name in rows if contig == "train"}
+    scores = []
+    for name in ("background", *sorted(MOTIFS)):
+        members = [around["train"][i] for i in range(3_000) if classes[i] == name]
+        odds = []
+        for offset in range(2 * FLANK + 1):
+            column = [text[offset] for text in members]
+            odds.append({letter: np.log((column.count(letter) + 1) / (len(column) + 5)) for letter in "ACGTN"})
+        prior = np.log((len(members) + 1) / (3_000 + 3))
+        scores.append([prior + sum(row[letter] for row, letter in zip(odds, text)) for text in around["test"]])
+    return np.array(scores).T
+
+
+def test_baselines_of_bases(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "CNN_EPOCHS", 40)  # there are few steps in an epoch
+    windows, texts, rows = genome_with_motifs(tmp_path)
+    seen = []
+
+    def measure(outputs, labels):
+        seen.append(outputs)
+        return token_metrics(outputs, labels, windows["test"].labels.names)
+
+    torch.manual_seed(5)
+    found = compare_bases(windows, measure, CPU, seed=1)
+    names = ["frequencies of train", "position weights, 41 bases", "CNN, 40 epochs"]
+    assert list(found) == names and [outputs.shape for outputs in seen] == [(3_000, 3)] * 3
+    expected = position_weights_by_hand(texts, rows)
+    np.testing.assert_allclose(seen[1], expected, rtol=1e-9)
+    probabilities = np.exp(expected) / np.exp(expected).sum(1, keepdims=True)
+    for number, name in enumerate(sorted(MOTIFS), start=1):
+        truth = np.zeros(3_000)
+        truth[[start for contig, start, _, other in rows if (contig, other) == ("test", name)]] = 1
+        area = average_precision_score(truth, probabilities[:, number])
+        assert found[names[1]][0][f"auprc_{name}"] == pytest.approx(area) and area > 10 * truth.mean()
+        assert found[names[0]][0][f"auprc_{name}"] == pytest.approx(truth.mean())
+        assert found[names[2]][0][f"auprc_{name}"] > 0.9
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    torch.testing.assert_close(torch.rand(3), drawn, rtol=0, atol=0)  # other random numbers are left alone

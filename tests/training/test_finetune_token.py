@@ -101,9 +101,40 @@ def test_metrics_are_those_of_the_saved_model(genome, several, capsys):
     assert {result.task_type for result in card.data.eval_results} == {"token-classification"}
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_the_cnn_is_trained_by_name_and_as_a_baseline(genome, several):
+    """Islands can be told apart by composition, so that both networks learn them."""
+    folder, texts = genome
+    options = ["--window", 100, "--num_train_epochs", 6, "--per_device_train_batch_size", 4, "--model", "cnn"]
+    bed = "both.bed" if several else "in.bed"
+    assert finetune(folder, *options, *(["--multi_label"] if several else []), bed=bed) == 0
+    results = json.loads((folder / "out" / "results.json").read_text())
+    names = results["labels"]
+    assert results["start"] == "from scratch" and not (folder / "out" / "README.md").exists()
+    assert set(results["test"]) == {"model", "frequencies of train", "position weights, 41 bases", "CNN, 3 epochs"}
+    assert AutoModelForTokenClassification.from_pretrained(folder / "out").config.receptive_field() == 401
+    text = texts["chr3"][:1500]
+    is_base = np.array(list(text)) != "N"
+    outputs = torch.tensor(predict(folder / "out", text))
+    scores = (outputs.sigmoid() if several else outputs.softmax(-1)).numpy()
+    truth = np.zeros((1500, 3))
+    for line in (folder / bed).read_text().splitlines():
+        contig, start, end, name = line.split("\t")
+        if contig == "chr3":
+            truth[int(start) : int(end), names.index(name)] = 1
+    for number, name in enumerate(names):
+        if name != "background":
+            area = average_precision_score(truth[is_base, number], scores[is_base, number])
+            assert results["test"]["model"][f"auprc_{name}"] == pytest.approx(area, abs=1e-3)
+    assert results["test"]["model"]["auprc"] > 1.5 * results["test"]["frequencies of train"]["auprc"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--model", "cnn"], "--model cnn: it reads windows of any length; give --window"),
+        (["--model", "cnn", "--window", "0"], "--window 0: give at least 1 base"),
+        (["--model", "deepsea-cnn", "--window", "100"], "--model deepsea-cnn: cannot be loaded"),
         (["--test", "chr2:1-50"], "--validation and --test: they overlap"),
         (["--test", "chr1", "chr3"], "cover all annotated sequences"),
         (["--test", "chr3:1-20"], "the test regions have no window of 120 bases that is not mostly N"),

@@ -88,6 +88,27 @@ def test_metrics_are_those_of_the_bins_of_the_saved_model(genome):
         np.testing.assert_allclose(file.values("chr3", 0, LENGTH), outputs[:, 0], rtol=1e-4)
 
 
+def test_the_cnn_predicts_rates(genome):
+    folder, texts, high, _ = genome
+    options = ["--num_train_epochs", 20, "--per_device_train_batch_size", 2, "--model", "cnn", "--window", 160]
+    assert finetune(folder, *options) == 0
+    results = json.loads((folder / "out" / "results.json").read_text())
+    assert list(results["test"]) == ["model", "mean of train", "CNN, 3 epochs"]
+    model, tokenizer = (
+        auto.from_pretrained(folder / "out") for auto in (AutoModelForTokenClassification, AutoTokenizer)
+    )
+    with torch.no_grad():
+        pieces = [tokenizer(texts["chr3"][i : i + 160], return_tensors="pt") for i in range(0, LENGTH, 160)]
+        outputs = np.concatenate([model.eval()(**piece).logits[0].numpy() for piece in pieces])
+    truth, predicted = np.nan_to_num(high["chr3"]).reshape(-1, BIN).mean(1), outputs[:, 0].reshape(-1, BIN).mean(1)
+    found = results["test"]["model"]
+    assert found["pearson_high"] == pytest.approx(pearsonr(predicted, truth)[0], abs=1e-3)
+    assert (outputs > 0).all() and found["pearson"] > 0.5
+    # Three epochs are few steps here, but rates start at the means of train.
+    mean, cnn = (results["test"][name]["mse_high"] for name in ("mean of train", "CNN, 3 epochs"))
+    assert cnn < 1.5 * mean
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 90), st.integers(1, 40), st.integers(1, 13), st.integers(0, 9))
 def test_bins_equal_those_of_a_loop(tmp_path_factory, start, length, bin_size, seed):
