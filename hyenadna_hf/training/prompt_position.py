@@ -199,6 +199,7 @@ class _PlacedPrompt:
         model = self.base_model
         return (
             torch.is_grad_enabled()
+            and model.config.return_dict
             and set(kwargs) <= {"num_items_in_batch"}
             and not any(parameter.requires_grad for parameter in model.parameters())
             and not any(map(_needs_whole_inputs, model.modules()))

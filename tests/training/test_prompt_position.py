@@ -164,6 +164,8 @@ def test_reading_the_context_first_changes_nothing(position, length, tokens, hye
     assert found[0][0].grad_fn.name() == "CatBackward0" != found[1][0].grad_fn.name()
     for split, whole in zip(*found):
         torch.testing.assert_close(split, whole, rtol=1e-9, atol=1e-12)
+    model.get_base_model().config.return_dict = False
+    assert isinstance(model(**batch), tuple)
 
 
 @settings(max_examples=60)
