@@ -190,4 +190,7 @@ def _run(is_file, arguments, variables, folder, stdin, outputs):
         runpy.run_path(arguments[0], run_name="__main__")
     else:
         sys.argv = ["-c", *arguments[1:]]
-        exec(compile(arguments[0], "<script>", "exec"), {"__name__": "__main__"})
+        # Kept until the process ends, as those of `python -c` are: a DDP module that is destroyed earlier may wait for
+        # other ranks forever.
+        _run.names = {"__name__": "__main__"}
+        exec(compile(arguments[0], "<script>", "exec"), _run.names)
