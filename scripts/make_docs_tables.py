@@ -249,18 +249,34 @@ TABLES: dict[str, Table | Sizes | Output] = {
     "species": Table("reproduce_species/table"),
     "biotypes": Table("reproduce_biotypes/table"),
     "probe": Table("reproduce_probe/table"),
-    "few_shot": Table("few_shot/table", {"tuning samples": "tuning_samples", "shots": "shots", "accuracy": "accuracy"}),
-    "soft_prompt": Table(
-        "soft_prompt/table",
+    "few_shot": Table(
+        "few_shot/table",
         {
-            "prompt tokens": "prompt_tokens",
+            "method": "method",
+            "tuning sequences": "tuning_samples",
             "shots": "shots",
             "accuracy": "accuracy",
-            "validation loss": "validation_loss",
-            "epochs": "epochs",
-            "parameters": "parameters",
+            "without calibration": "uncalibrated_accuracy",
+            "low": "accuracy_low",
+            "high": "accuracy_high",
         },
     ),
+    **{
+        f"soft_prompt_{name}": Table(
+            f"soft_prompt/{name}/table",
+            {
+                "method": "method",
+                "position": "prompt_position",
+                "prompt tokens": "prompt_tokens",
+                "accuracy": "accuracy",
+                "low": "accuracy_low",
+                "high": "accuracy_high",
+                "trained parameters": "parameters",
+                "seeds": "seeds",
+            },
+        )
+        for name in ("splice_sites_chr20", "prom_core_all", "tf_0")
+    },
 }
 
 FIGURES = {

@@ -240,7 +240,7 @@ def _text(value: Any) -> str:
 
 def draw(path: Path, rows: list[dict[str, Any]], baselines: list[dict[str, Any]], majority: float) -> None:
     """
-    Plot accuracy with its interval against each of two numeric settings, with a line per combination of the others.
+    Plot accuracy with its interval against each numeric setting that varies, with a line per combination of the others.
 
     Args:
         path: Picture to write.
@@ -250,14 +250,15 @@ def draw(path: Path, rows: list[dict[str, Any]], baselines: list[dict[str, Any]]
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4), layout="constrained")
     done = [row for row in rows if "accuracy" in row]
     settings = [name for name in SETTINGS if name in rows[0]]
-    axes = [name for name in settings if name != "prompt_position"]
+    numeric = [name for name in settings if name != "prompt_position"]
+    axes = [name for name in numeric if len({row[name] for row in done}) > 1] or numeric[:1]
+    figure = Figure(figsize=(2 + 5 * len(axes), 4), layout="constrained")
     levels = {MAJORITY: majority}
     for row in sorted(baselines, key=lambda row: row["training_sequences"]):
         levels[row["method"]] = row["accuracy"]
-    for panel, x in zip(figure.subplots(1, 2, sharey=True), axes):
+    for panel, x in zip(figure.subplots(1, len(axes), sharey=True, squeeze=False)[0], axes):
         others = [name for name in settings if name != x and len({row[name] for row in done}) > 1]
         lines: dict[tuple, list[dict[str, Any]]] = {}
         for row in done:
@@ -276,7 +277,7 @@ def draw(path: Path, rows: list[dict[str, Any]], baselines: list[dict[str, Any]]
         panel.set_xscale("symlog", base=2, linthresh=1)
         ticks = sorted({row[x] for row in done})
         panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45)
-        panel.set_xlim(left=-0.3)  # hide the half below zero
+        panel.set_xlim(-0.3, 1.3 * max(ticks[-1], 1))  # hide the half below zero
         panel.minorticks_off()
         panel.set_xlabel(x.replace("_", " "))
         title = ", ".join(name.replace("_", " ") for name in others)
