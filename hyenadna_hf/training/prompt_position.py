@@ -14,6 +14,7 @@ import torch
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftType, PromptEmbedding, PromptTuningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from torch.nn import functional as F
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ..data.sequence import IGNORED
 from ..model.configuration_hyenadna import HyenaDNAConfig
@@ -223,14 +224,12 @@ class _PlacedPrompt:
         )
         with torch.no_grad():
             context = model(**before, use_cache=True)
-        outputs = model(**after, past_key_values=context.past_key_values)
-        outputs.logits = torch.cat([context.logits, outputs.logits], dim=1)
-        outputs.past_key_values = None
+        rest = model(**after, past_key_values=context.past_key_values)
+        logits, loss = torch.cat([context.logits, rest.logits], dim=1), None
         if labels is not None:
             shifted = shift_labels(labels, find_rows(model.config, placed.get("attention_mask")))
-            size = model.config.vocab_size
-            outputs.loss = model.loss_function(outputs.logits, labels, size, shift_labels=shifted, **kwargs)
-        return outputs
+            loss = model.loss_function(logits, labels, model.config.vocab_size, shift_labels=shifted, **kwargs)
+        return CausalLMOutputWithPast(loss=loss, logits=logits)
 
     def _placed(
         self,
