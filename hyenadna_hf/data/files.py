@@ -15,7 +15,7 @@ from datasets import ClassLabel, Dataset, Features, load_dataset, load_from_disk
 from ..errors import InputError
 from .fasta import ENDINGS, Fasta
 from .sequence import NOT_A_NUCLEOTIDE, reverse_complement
-from .source import STANDARD_INPUT, TABLE, open_packed, regular_file
+from .source import STANDARD_INPUT, TABLE, open_packed, read_prefix, regular_file
 
 Entry = TypeVar("Entry")
 SEQUENCE_COLUMNS = ("sequence", "seq", "dna")
@@ -125,8 +125,7 @@ def read_file(path: Path, wanted: str = TABLE) -> pd.DataFrame:
         InputError: If the file cannot be read.
     """
     file = regular_file(path, wanted, unpack=False)
-    with open_packed(file) as content:
-        start = content.read(6)
+    start = read_prefix(file, path)[:6]
     kind, read = next((kind, read) for prefix, kind, read in _READERS if start.lstrip().startswith(prefix))
     try:
         if read is _read_delimited and _is_text(file):

@@ -83,7 +83,7 @@ def regular_file(path: str | Path, wanted: str, unpack: bool = True) -> Path:
         identity += (status.st_size, status.st_mtime_ns)
     if source == 0 or not stat.S_ISREG(status.st_mode):
         file = _copy(source, identity)
-    start = _read_prefix(file, path)
+    start = read_prefix(file, path)
     if not start.removeprefix(codecs.BOM_UTF8):
         raise InputError(f"{path}: the file is empty.")
     refuse_foreign(file, wanted, path)
@@ -110,7 +110,7 @@ def refuse_foreign(path: str | Path, wanted: str, name: str | Path | None = None
         InputError: If the file is of such a kind, unreadable, or damaged gzip. The error names the kind and the remedy.
     """
     path, name = Path(path), name or path
-    start = _read_prefix(path, name).removeprefix(codecs.BOM_UTF8)
+    start = read_prefix(path, name).removeprefix(codecs.BOM_UTF8)
     for pattern, kind, remedy in _FOREIGN:
         if pattern.match(start):
             raise InputError(f"{name}: this is {kind}, not {wanted}; {remedy}.")
@@ -173,7 +173,17 @@ def _copy(source: Path | int, identity: tuple[int, ...], unpack: bool = False) -
     return copy
 
 
-def _read_prefix(path: Path, name: str | Path) -> bytes:
+def read_prefix(path: Path, name: str | Path) -> bytes:
+    """
+    Read the first bytes of a file, by which its kind is recognised, unpacked like [`open_packed`].
+
+    Args:
+        path: The file.
+        name: Name of the file in error messages.
+
+    Raises:
+        InputError: If the file cannot be read, or is damaged gzip.
+    """
     try:
         with open_packed(path) as file:
             return file.read(_PREFIX_BYTES)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..data.files import find_published, read_file, read_hub, row_name
 from ..data.labelled import MISSING
-from ..data.source import open_packed, regular_file
+from ..data.source import read_prefix, regular_file
 from ..errors import InputError
 from .score_variants import open_vcf, vcf_records
 from .variants import Variant
@@ -130,8 +130,7 @@ def numbers_of(source: str | Path, table: pd.DataFrame, name: str, option: str) 
 
 
 def _is_vcf(source: str | Path) -> bool:
-    with open_packed(regular_file(source, WANTED, unpack=False)) as content:
-        return content.read(len(_VCF[0])).startswith(_VCF)
+    return read_prefix(regular_file(source, WANTED, unpack=False), source).startswith(_VCF)
 
 
 def _read_vcf(path: str | Path) -> pd.DataFrame:

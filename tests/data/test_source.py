@@ -21,6 +21,7 @@ from hyenadna_hf.data.intervals import read_bed
 from hyenadna_hf.data.labelled import read_labelled
 from hyenadna_hf.data.source import open_packed, packing_of, refuse_foreign, regular_file
 from hyenadna_hf.errors import InputError
+from hyenadna_hf.inference.variant_tables import read_variants
 
 WANTED = "a VCF or BCF file"
 MARK = b"\xef\xbb\xbf"
@@ -197,6 +198,16 @@ def test_what_some_reader_takes_passes(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     refuse_foreign(tmp_path / "x", WANTED)
     assert regular_file(tmp_path / "x", WANTED) == tmp_path / "x"
+
+
+@pytest.mark.parametrize("read", [read_labelled, read_variants])
+@pytest.mark.parametrize("damage", [lambda packed: packed[:2] + b"\0" + packed[3:], lambda packed: packed[:12]])
+def test_damaged_gzip_after_a_byte_order_mark(tmp_path, read, damage):
+    """Readers recognise a table by its first bytes, which this file does not give."""
+    path = tmp_path / "x.csv"
+    path.write_bytes(MARK + damage(gzip.compress(b"sequence,label\nACG,a\n")))
+    with pytest.raises(InputError, match="x.csv: the gzip file is damaged"):
+        read(str(path))
 
 
 def test_a_folder_and_paths_that_cannot_be_read(tmp_path):
