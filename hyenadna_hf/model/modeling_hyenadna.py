@@ -383,11 +383,12 @@ class HyenaDNAModel(HyenaDNAPreTrainedModel):
                 "use_cache=True and past_key_values: a bidirectional model has no state to continue from, since every "
                 "position depends on later ones; leave them out."
             )
-        if self.training and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+        replays = self.backbone.layers[0].gradient_checkpointing
+        if self.training and torch.is_grad_enabled() and (replays or any(p.requires_grad for p in self.parameters())):
             raise ValueError(
-                "use_cache=True and past_key_values: no gradient flows into a cache, so that those of the parameters "
-                "would be wrong. Leave them out, freeze the model (model.requires_grad_(False)), or call model.eval() "
-                "or torch.no_grad() first."
+                "use_cache=True and past_key_values: no gradient flows into a cache, and gradient checkpointing would "
+                "read it twice. Leave them out, freeze the model (model.requires_grad_(False)) without checkpointing, "
+                "or call model.eval() or torch.no_grad() first."
             )
         return HyenaDNACache(self.config) if past_key_values is None else past_key_values
 

@@ -99,6 +99,8 @@ def compare_regressors(
 
 def compare_bases(
     windows: Mapping[str, LabelledWindows],
+    counts: np.ndarray,
+    bases: int,
     measure: Callable[[np.ndarray, np.ndarray], dict[str, float]],
     device: torch.device,
     seed: int = 0,
@@ -112,6 +114,8 @@ def compare_bases(
 
     Args:
         windows: Windows of `train` and `test`.
+        counts: Bases of train with each label, or the sums of its tracks, from [`count_labels`].
+        bases: Number of labelled bases of train.
         measure: Function that computes the metrics of outputs of shape `(bases, labels)` for the labels of all bases.
         device: Device for training the network.
         seed: Random seed of the network's weights and batches.
@@ -119,18 +123,17 @@ def compare_bases(
     Returns:
         The test metrics of each baseline, and its training time in seconds.
     """
-    labels, (counts, bases) = windows["train"].labels, count_labels(windows["train"])
-    test = windows["test"]
+    labels, test, rates = windows["train"].labels, windows["test"], None
     scorers: dict[str, Callable[[], np.ndarray]] = {}
     if isinstance(labels, TrackLabels):
-        scorers["mean of train"] = partial(_constant_outputs, counts / bases, test)
+        rates = counts[None] / bases
+        scorers["mean of train"] = partial(_constant_outputs, rates[0], test)
     else:
         others = bases - counts if labels.multi_label else np.full(len(counts), bases)
         log_odds = np.log(np.maximum(counts, 1e-9) / np.maximum(others, 1e-9))
         scorers["frequencies of train"] = partial(_constant_outputs, log_odds, test)
         matrices = PositionWeights(len(labels.names), FLANK, labels.multi_label)
         scorers[f"position weights, {2 * FLANK + 1} bases"] = partial(_position_scores, matrices, windows)
-    rates = counts[None] / bases if isinstance(labels, TrackLabels) else None
     scorers[f"CNN, {CNN_EPOCHS} epochs"] = partial(_dilated_cnn_outputs, windows, rates, device, seed)
     truth = np.concatenate([base_labels for _, base_labels in _examples(test)])
     return _score_all(scorers, lambda outputs: measure(outputs, truth))

@@ -123,7 +123,7 @@ class BaseTask(Task):
         return {"windows": {name: len(pieces) for name, pieces in self.windows.items()}, "labels": self.names}
 
     def compare(self, device: torch.device, seed: int) -> Baselines:
-        return compare_bases(self.windows, self.measure, device, seed)
+        return compare_bases(self.windows, self.counts, self.bases, self.measure, device, seed)
 
     def title(self) -> str:
         return f"Held-out test regions: {len(self.windows['test']):,} windows"

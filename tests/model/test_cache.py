@@ -247,6 +247,14 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"no gradient.*model.eval\(\)"):
             model_of().train()(torch.randint(7, 11, (1, 9)), use_cache=True)
 
+    def test_gradient_checkpointing_of_a_frozen_model(self):
+        model = model_of().train().requires_grad_(False)
+        ids = torch.randint(7, 11, (1, 9))
+        assert model(ids, use_cache=True).past_key_values.get_seq_length() == 9
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        with pytest.raises(ValueError, match="gradient checkpointing would read it twice"):
+            model(ids, use_cache=True)
+
     def test_a_mask_of_another_length(self):
         model = model_of()
         _, cache = in_pieces(model, torch.randint(7, 11, (1, 9)))

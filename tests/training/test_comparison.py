@@ -12,7 +12,7 @@ from hyenadna_hf.data.base_labels import BaseLabels, LabelledWindows
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.intervals import Interval
 from hyenadna_hf.training import comparison
-from hyenadna_hf.training.comparison import FLANK, compare, compare_bases
+from hyenadna_hf.training.comparison import FLANK, compare, compare_bases, count_labels
 from hyenadna_hf.training.metrics import token_metrics
 
 CPU = torch.device("cpu")
@@ -156,7 +156,7 @@ def test_baselines_of_bases(tmp_path, monkeypatch):
         return token_metrics(outputs, labels, windows["test"].labels.names)
 
     torch.manual_seed(5)
-    found = compare_bases(windows, measure, CPU, seed=1)
+    found = compare_bases(windows, *count_labels(windows["train"]), measure, CPU, seed=1)
     names = ["frequencies of train", "position weights, 41 bases", "CNN, 40 epochs"]
     assert list(found) == names and [outputs.shape for outputs in seen] == [(3_000, 3)] * 3
     expected = position_weights_by_hand(texts, rows)
