@@ -5,6 +5,8 @@ Variants a second of `hyenadna score-variants`, now and at an earlier commit.
 
 The table of variants has columns chrom, pos, ref and alt. The two take turns, each whole command in a process of its
 own, and the scores must be equal within 1e-4 nats where both give one: a score sums about 500 differences of float32.
+The bound is the matrix products of the layers alone, of all positions that have to be read: on each strand of a locus
+the window up to the variant once, and the rest of it for the reference and for each alternate.
 """
 
 import argparse
@@ -15,7 +17,13 @@ import tempfile
 from pathlib import Path
 
 from earlier import ROOT, seconds_of, tree_of
+from published import Bound
 from report import write_table
+from speed import timed
+
+from hyenadna_hf import HyenaDNAForCausalLM
+from hyenadna_hf.inference.variants import WINDOW
+from hyenadna_hf.loading import resolve
 
 
 def main():
@@ -29,7 +37,7 @@ def main():
     args = parser.parse_args()
     with tree_of(args.against) as earlier, tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        number = write_vcf(args.variants, folder / "variants.vcf")
+        number, loci = write_vcf(args.variants, folder / "variants.vcf")
         trees = {"now": ROOT, args.against: earlier}
         seconds, scores = {name: [] for name in trees}, {}
         for _ in range(args.rounds):
@@ -50,11 +58,20 @@ def main():
         }
         for name, times in seconds.items()
     ]
+    took = bound(args.model, WINDOW * (loci + number))
+    rows.append({"code": "bound", "variants": number, "seconds": took, "variants / s": number / took})
+    rows[-1]["largest difference, nats"] = "-"
     write_table(rows, args.out)
 
 
+def bound(name, positions):
+    """Seconds of the matrix products of the layers of a model."""
+    model = HyenaDNAForCausalLM.from_pretrained(resolve(name)).base_model
+    return timed(Bound(model, 1, positions), None)
+
+
 def write_vcf(table, path):
-    """Write the variants of a table as VCF, in the order of their positions, and return their number."""
+    """Write the variants of a table as VCF, in the order of their positions; return their number and that of loci."""
     with gzip.open(table, "rt", encoding="utf-8") as file:
         rows = [(row["chrom"], int(row["pos"]), row["ref"], row["alt"]) for row in csv.DictReader(file)]
     with path.open("w", encoding="utf-8") as file:
@@ -63,7 +80,7 @@ def write_vcf(table, path):
         print("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", sep="\t", file=file)
         for contig, position, reference, alternate in sorted(rows):
             print(contig, position, ".", reference, alternate, ".", ".", ".", sep="\t", file=file)
-    return len(rows)
+    return len(rows), len({row[:3] for row in rows})
 
 
 def score(args, tree, folder):
