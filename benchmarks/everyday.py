@@ -3,6 +3,7 @@ Milliseconds at the lengths of every day: this package, the published formulatio
 
     python benchmarks/everyday.py --out benchmarks/results/everyday_training
     python benchmarks/everyday.py --dtype bfloat16 --out benchmarks/results/everyday_training_bfloat16
+    python benchmarks/everyday.py --compile --lengths 120 512 --out benchmarks/results/everyday_training_compiled
     python benchmarks/everyday.py --inference --out benchmarks/results/everyday_inference
 
 writes .csv and .md. The ways of a row take turns in one process, after one round to warm up; a time is the median of
@@ -12,7 +13,7 @@ gradients without dropout are compared, in float32 with those of ours in float64
 
 The ways: `published` is the published formulation (benchmarks/published.py); `bound` the matrix products of the layers
 alone, in that dtype, of 1,024 positions at a time in memory that is used again, three times as many in training;
-with --compile, `compiled` is ours by torch.compile, which takes a C++ compiler and about a minute a shape.
+with --compile, `compiled` is ours by torch.compile, which takes a C++ compiler and some minutes a shape.
 """
 
 import argparse
@@ -45,11 +46,13 @@ def main():
     parser.add_argument("--inference", action="store_true", help="forward alone, in place of training steps")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--compile", action="store_true", help="also measure the compiled model")
+    parser.add_argument("--lengths", type=int, nargs="+", help="only the shapes of these lengths")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--out", required=True, help="beginning of the names of the files to write")
     args = parser.parse_args()
     rows = []
-    for shape in INFERENCE if args.inference else TRAINING:
+    shapes = INFERENCE if args.inference else TRAINING
+    for shape in [shape for shape in shapes if not args.lengths or shape[-1] in args.lengths]:
         rows.append(row_of(args, *shape))
         print(rows[-1], flush=True)
     write_table(rows, args.out)
