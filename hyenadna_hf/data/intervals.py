@@ -114,3 +114,50 @@ def centre_window(start: int, end: int, length: int, limit: int) -> tuple[int, i
     first = (start + end) // 2 - length // 2
     first = max(0, min(first, limit - length))
     return first, min(first + length, limit)
+
+
+def subtract_intervals(pieces: list[Interval], removed: list[Interval]) -> list[Interval]:
+    """
+    Remove parts of intervals.
+
+    Args:
+        pieces: Intervals in any order; they may overlap.
+        removed: Intervals to remove, in any order; they may overlap.
+
+    Returns:
+        The remaining intervals, in the order of `pieces`.
+    """
+    for hole in removed:
+        pieces = [
+            Interval(piece.name, start, end)
+            for piece in pieces
+            for start, end in (
+                [(piece.start, min(piece.end, hole.start)), (max(piece.start, hole.end), piece.end)]
+                if piece.name == hole.name and hole.start < piece.end and piece.start < hole.end
+                else [piece[1:3]]
+            )
+            if start < end
+        ]
+    return pieces
+
+
+def training_intervals(sequences: list[Interval], validation: list[Interval], test: list[Interval]) -> list[Interval]:
+    """
+    Return the parts of sequences that are in neither held-out split.
+
+    Args:
+        sequences: Intervals to divide.
+        validation: Intervals of validation.
+        test: Intervals of test.
+
+    Raises:
+        InputError: If validation and test overlap, or nothing remains.
+    """
+    remaining = subtract_intervals(sequences, validation + test)
+    if not remaining:
+        names = list(dict.fromkeys(sequence.name for sequence in sequences))
+        shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+        raise InputError(f"--validation and --test: they cover all of {shown}; leave regions to train on.")
+    if subtract_intervals(validation, test) != validation:
+        raise InputError("--validation and --test: they overlap; a base can be in one split only.")
+    return remaining

@@ -12,7 +12,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..errors import InputError
 from .collators import CausalCollator, TokenCollator, mask_bases
-from .intervals import Interval
 from .streams import WindowStream, mix
 
 
@@ -189,51 +188,22 @@ class _CutStream(IterableDataset):
             yield {name: torch.as_tensor(values).split(length) for name, values in example.items()}
 
 
-class PretrainingCollator(CausalCollator):
-    """
-    Collate like [`CausalCollator`]; each piece of a cut window becomes a row, so batches are
-    `(batch * pieces, length)`.
-    """
+class _PieceRows:
+    """Make each piece of a cut window a row of the batch, of shape `(batch * pieces, length)`."""
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return super().__call__([piece for example in examples for piece in _pieces(example)])
+        return super().__call__([piece for example in examples for piece in _pieces(example)])  # type: ignore[misc]
 
 
-class MaskedPretrainingCollator(TokenCollator):
-    """
-    Collate the examples of [`MaskedStream`] and [`MaskedWindows`]; each piece of a cut window becomes a row.
-    """
+class PretrainingCollator(_PieceRows, CausalCollator):
+    """Collate like [`CausalCollator`], with a row per piece of a cut window."""
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return super().__call__([piece for example in examples for piece in _pieces(example)])
+
+class MaskedPretrainingCollator(_PieceRows, TokenCollator):
+    """Collate the examples of [`MaskedStream`] and [`MaskedWindows`], with a row per piece of a cut window."""
 
 
 def _pieces(example: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(example["input_ids"], tuple):
         return [example]
     return [dict(zip(example, piece)) for piece in zip(*example.values())]
-
-
-def subtract_intervals(pieces: list[Interval], removed: list[Interval]) -> list[Interval]:
-    """
-    Remove parts of intervals.
-
-    Args:
-        pieces: Intervals in any order; they may overlap.
-        removed: Intervals to remove, in any order; they may overlap.
-
-    Returns:
-        The remaining intervals, in the order of `pieces`.
-    """
-    for hole in removed:
-        pieces = [
-            Interval(piece.name, start, end)
-            for piece in pieces
-            for start, end in (
-                [(piece.start, min(piece.end, hole.start)), (max(piece.start, hole.end), piece.end)]
-                if piece.name == hole.name and hole.start < piece.end and piece.start < hole.end
-                else [piece[1:3]]
-            )
-            if start < end
-        ]
-    return pieces

@@ -12,8 +12,7 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTr
 from ..data.base_labels import BaseLabels, LabelledWindows
 from ..data.collators import TokenCollator
 from ..data.fasta import Fasta
-from ..data.intervals import Interval, parse_region
-from ..data.pretraining import subtract_intervals
+from ..data.intervals import Interval, parse_region, training_intervals
 from ..data.sequence import IGNORED
 from ..data.track_labels import TrackLabels
 from ..errors import InputError
@@ -247,10 +246,5 @@ def split_regions(
         held_out[name] = [parse_region(place, genome) for place in places]
         if not held_out[name]:
             raise InputError(f"--{name}: give the sequences or regions of the {name} split (chr7 chr9:1-5000000).")
-    if subtract_intervals(held_out["validation"], held_out["test"]) != held_out["validation"]:
-        raise InputError("--validation and --test: they overlap.")
     contigs = [Interval(contig, 0, genome.lengths[contig]) for contig in labels.contigs]
-    train_regions = subtract_intervals(contigs, held_out["validation"] + held_out["test"])
-    if not train_regions:
-        raise InputError("--validation and --test: they cover all annotated sequences; leave regions to train on.")
-    return {"train": train_regions, **held_out}
+    return {"train": training_intervals(contigs, **held_out), **held_out}

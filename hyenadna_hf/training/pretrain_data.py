@@ -8,8 +8,7 @@ from transformers import PretrainedConfig
 from ..data.fasta import Fasta
 from ..data.files import SPLITS
 from ..data.genome import GenomeDataset
-from ..data.intervals import Interval, parse_region, read_bed
-from ..data.pretraining import subtract_intervals
+from ..data.intervals import Interval, parse_region, read_bed, training_intervals
 from ..data.unlabelled import SequenceList, load_unlabelled_sequences
 from ..errors import InputError
 from .pretrain_arguments import DataArguments, GenomeArguments
@@ -111,13 +110,7 @@ def genome_splits(args: GenomeArguments, length: int, seed: int) -> dict[str, li
             name: [piece for number, piece in pieces if number == i] for name, pieces in held_out.items()
         }
         sequences = [Interval(name, 0, size) for name, size in genome.lengths.items()]
-        pieces_by_split["train"] = subtract_intervals(
-            sequences, pieces_by_split["validation"] + pieces_by_split["test"]
-        )
-        if not pieces_by_split["train"]:
-            raise InputError(f"--validation and --test: they cover all of {genome.path}; leave regions to train on.")
-        if subtract_intervals(pieces_by_split["validation"], pieces_by_split["test"]) != pieces_by_split["validation"]:
-            raise InputError(f"--validation and --test: they overlap in {genome.path}.")
+        pieces_by_split["train"] = training_intervals(sequences, **pieces_by_split)
         for split, pieces in pieces_by_split.items():
             if pieces:
                 splits[split].append(_stream(args, split, genome, length, seed, regions=pieces))

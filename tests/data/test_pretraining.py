@@ -11,7 +11,7 @@ from transformers import TrainerState
 
 from hyenadna_hf import HyenaDNATokenizer
 from hyenadna_hf.data.genome import GenomeDataset
-from hyenadna_hf.data.intervals import Interval
+from hyenadna_hf.data.intervals import Interval, subtract_intervals
 from hyenadna_hf.data.pretraining import (
     LengthWarmup,
     MaskedPretrainingCollator,
@@ -20,7 +20,6 @@ from hyenadna_hf.data.pretraining import (
     Mixture,
     PretrainingCollator,
     Windows,
-    subtract_intervals,
 )
 from hyenadna_hf.errors import InputError
 

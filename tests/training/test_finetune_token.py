@@ -136,7 +136,7 @@ def test_the_cnn_is_trained_by_name_and_as_a_baseline(genome, several):
         (["--model", "cnn", "--window", "0"], "--window 0: give at least 1 base"),
         (["--model", "deepsea-cnn", "--window", "100"], "--model deepsea-cnn: cannot be loaded"),
         (["--test", "chr2:1-50"], "--validation and --test: they overlap"),
-        (["--test", "chr1", "chr3"], "cover all annotated sequences"),
+        (["--test", "chr1", "chr3"], "they cover all of chr"),
         (["--test", "chr3:1-20"], "the test regions have no window of 120 bases that is not mostly N"),
         (["--test", "chr9"], "there is no sequence 'chr9'"),
         (["--features", "exon"], "there is no interval of the class 'exon'; its classes are at, gc"),
