@@ -3,7 +3,7 @@ Milliseconds at the lengths of every day: this package, the published formulatio
 
     python benchmarks/everyday.py --out benchmarks/results/everyday_training
     python benchmarks/everyday.py --dtype bfloat16 --out benchmarks/results/everyday_training_bfloat16
-    python benchmarks/everyday.py --compile --lengths 120 512 --out benchmarks/results/everyday_training_compiled
+    python benchmarks/everyday.py --compile --lengths 120 --out benchmarks/results/everyday_training_compiled
     python benchmarks/everyday.py --inference --out benchmarks/results/everyday_inference
 
 writes .csv and .md. The ways of a row take turns in one process, after one round to warm up; a time is the median of

@@ -234,6 +234,20 @@ TABLES: dict[str, Table | Sizes | Output] = {
             and row["positions"] in ("128", "1,024", "2,048", "16,384", "262,144", "1,000,000")
         ),
     ),
+    "everyday_training_compiled": Table(
+        "everyday_training_compiled",
+        {
+            "width": "width",
+            "layers": "layers",
+            "rows x positions": "rows x positions",
+            "this package, ms": "ours, ms",
+            "compiled, ms": "compiled, ms",
+        },
+    ),
+    "finetuning": Table("finetuning"),
+    "scoring": Table("scoring"),
+    "splice_annotation": Table("splice_annotation"),
+    "finetune_ablation": Table("finetune_ablation"),
     "many_inputs": Table("many_inputs"),
     "peft_methods": Table("peft_methods"),
     "soft_prompt_memory": Table("soft_prompt_memory"),

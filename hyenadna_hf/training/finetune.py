@@ -43,7 +43,7 @@ from .finetune_sequences import ClassificationTask, RegressionTask
 from .finetune_task import Task
 from .finetune_token import TokenTask, TrackTask
 from .loss import WeightedLoss
-from .optimizer import optimizer_cls_and_kwargs
+from .optimizer import MUON_RATIO, optimizer_cls_and_kwargs
 from .recipes import RECIPES, print_recipes
 from .runs import averaging_callbacks, check_model_arguments, print_where, train, writing
 
@@ -197,6 +197,7 @@ def report(run: Run, seconds: float, started: float) -> dict[str, Any]:
         "seed": args.seed,
         "epochs": round(trainer.state.epoch, 2),
         "weights": describe_weights(args),
+        "muon_learning_rate": _muon_learning_rate(args, model) or 0.0,
         **task.sizes(),
         "test": {"model": metrics},
         "fit_seconds": {"model": round(seconds, 1)},
@@ -239,6 +240,14 @@ def _loss(args: FinetuneArguments, task: Task) -> WeightedLoss | None:
     return WeightedLoss(task.class_weights() if args.class_weights else None, args.label_smoothing_factor)
 
 
+def _muon_learning_rate(args: FinetuneArguments, model: PreTrainedModel) -> float | None:
+    """Return the learning rate of Muon, by default that for HyenaDNA with AdamW and whole matrices; `None` for none."""
+    is_suitable = is_hyenadna(model) and args.optim.startswith("adamw") and not (args.fsdp or args.deepspeed)
+    if args.muon_learning_rate is None and is_suitable and hasattr(torch.optim, "Muon"):
+        return MUON_RATIO * args.learning_rate
+    return args.muon_learning_rate
+
+
 def build_trainer(
     args: FinetuneArguments,
     model: PreTrainedModel,
@@ -264,7 +273,7 @@ def build_trainer(
         compute_loss_func=loss,
         callbacks=callbacks,
         optimizer_cls_and_kwargs=optimizer_cls_and_kwargs(
-            model, args, args.filter_learning_rate, args.muon_learning_rate
+            model, args, args.filter_learning_rate, _muon_learning_rate(args, model)
         ),
     )
 

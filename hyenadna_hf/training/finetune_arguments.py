@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..model.configuration_hyenadna import CLASSIFIER_POOLINGS, HyenaDNAConfig
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
 from .classifier import ModelArguments
+from .optimizer import MUON_RATIO
 from .recipes import find_recipe, recipe_of
 from .runs import RunArguments, check_run_folder, check_trainer_arguments
 
@@ -175,6 +176,14 @@ class FinetuneArguments(RunArguments):
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
     filter_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of HyenaDNA's filters (default: --learning_rate)."}
+    )
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Update the weight matrices of HyenaDNA's blocks with Muon, at this peak learning rate, and all "
+            f"other parameters with --optim; 0: no Muon (default: {MUON_RATIO:g} times --learning_rate, if --optim is "
+            "AdamW, the matrices are not sharded and PyTorch is 2.9 or later)."
+        },
     )
     weight_decay: float = field(
         default=0.1, metadata={"help": "Weight decay, except for HyenaDNA's filters, biases and norms."}

@@ -7,6 +7,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 FILTERS = {"filter_fn", "filter_fn_rev"}  # modules of an operator
+MUON_RATIO = 5.0  # learning rate of Muon in fine-tuning, relative to that of AdamW
 
 
 class WithMuon(torch.optim.Optimizer):
@@ -28,7 +29,8 @@ class WithMuon(torch.optim.Optimizer):
         matrices, others = ([group for group in params if group.get("muon", False) is muon] for muon in (True, False))
         self._muon = torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw")
         self._other = optimizer(others, lr=lr, **kwargs)
-        super().__init__([*self._muon.param_groups, *self._other.param_groups], {})
+        # The Trainer logs the learning rate of the first group.
+        super().__init__([*self._other.param_groups, *self._muon.param_groups], {})
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters. `closure`, if given, recomputes the loss and returns it."""
@@ -57,7 +59,7 @@ def parameter_groups(
         weight_decay: Weight decay of the weight matrices outside the filters.
         filter_learning_rate: Learning rate of the filters. Defaults to that of the optimizer.
         muon_learning_rate: Put the weight matrices of the blocks, except those of the filters, into a group for
-            [`WithMuon`] with this learning rate. Embeddings and heads are not part of a block.
+            [`WithMuon`] with this learning rate, unless it is 0. Embeddings and heads are not part of a block.
 
     Returns:
         Non-empty groups of the trainable parameters.
@@ -72,7 +74,7 @@ def parameter_groups(
             is_in_block = any(part.isdecimal() for part in parts)  # blocks have numbers
             if not FILTERS.isdisjoint(parts):
                 filters.append(parameter)
-            elif muon_learning_rate is not None and is_in_block and parameter.ndim == 2:
+            elif muon_learning_rate and is_in_block and parameter.ndim == 2:
                 matrices.append(parameter)
             else:
                 (decayed if parameter.ndim > 1 else exempt).append(parameter)
@@ -101,11 +103,14 @@ def optimizer_cls_and_kwargs(
         model: Model of the Trainer.
         args: Arguments of the Trainer (`optim`, `learning_rate`, `weight_decay`, ...).
         filter_learning_rate: Learning rate of the filters. Defaults to `args.learning_rate`.
-        muon_learning_rate: Update the weight matrices of the blocks with Muon (see [`WithMuon`]).
+        muon_learning_rate: Update the weight matrices of the blocks, unless they are frozen, with Muon (see
+            [`WithMuon`]).
 
     Returns:
         Class and keyword arguments of the optimizer.
     """
     optimizer, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
     kwargs["params"] = parameter_groups(model, args.weight_decay, filter_learning_rate, muon_learning_rate)
-    return (optimizer, kwargs) if muon_learning_rate is None else (WithMuon, {**kwargs, "optimizer": optimizer})
+    if not any(group.get("muon", False) for group in kwargs["params"]):
+        return optimizer, kwargs
+    return WithMuon, {**kwargs, "optimizer": optimizer}

@@ -32,6 +32,7 @@ class Recipe:
             selects the epoch only with `--load_best_model_at_end` or `--early_stopping_patience`.
         learning_rate: Peak learning rate of AdamW.
         filter_learning_rate: Peak learning rate of the implicit filters. Defaults to `learning_rate`.
+        muon_learning_rate: Peak learning rate of Muon; 0 for AdamW alone, as published.
         weight_decay: Weight decay, except for filters, biases and norms.
         embed_dropout: Dropout on the embeddings.
         resid_dropout: Dropout on the output of each mixer and MLP.
@@ -52,6 +53,7 @@ class Recipe:
     metric_for_best_model: str = "accuracy"
     learning_rate: float = 6e-4
     filter_learning_rate: float | None = None
+    muon_learning_rate: float = 0.0
     weight_decay: float = 0.1
     embed_dropout: float = 0.1
     resid_dropout: float = 0.0

@@ -58,7 +58,7 @@ class RunArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Update the weight matrices of the blocks with Muon, at this peak learning rate (such as twice "
-            "--learning_rate), and all other parameters with --optim (default: no Muon)."
+            "--learning_rate), and all other parameters with --optim; 0: no Muon (default: no Muon)."
         },
     )
     ema_decay: float | None = field(
@@ -102,7 +102,7 @@ def check_trainer_arguments(args: RunArguments) -> None:
 
 
 def _check_muon(args: RunArguments) -> None:
-    if args.muon_learning_rate is None:
+    if not args.muon_learning_rate:
         return
     option = f"--muon_learning_rate {args.muon_learning_rate}"
     if not args.muon_learning_rate >= 0:

@@ -1,10 +1,13 @@
 import copy
 import re
 
+import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
-from hyenadna_hf import HyenaDNAConfig
+from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
+from hyenadna_hf.training.finetune import prepare
+from hyenadna_hf.training.finetune_arguments import parse_arguments
 from hyenadna_hf.training.optimizer import optimizer_cls_and_kwargs
 
 
@@ -84,3 +87,35 @@ def test_muon_follows_the_schedule(tmp_path):
     optimizer.step()
     for name, value in trainer.model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_without_matrices_to_update_there_is_no_muon(tmp_path):
+    frozen = AutoModelForSequenceClassification.from_config(HyenaDNAConfig(d_model=16, n_layer=1))
+    frozen.base_model.requires_grad_(False)
+    assert isinstance(trainer_for(tmp_path, frozen, muon_learning_rate=0.02).create_optimizer(), torch.optim.AdamW)
+    assert isinstance(trainer_for(tmp_path, muon_learning_rate=0.0).create_optimizer(), torch.optim.AdamW)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "expected"),
+    [
+        ("tiny", (), 0.01),
+        ("tiny", ("--muon_learning_rate", "0.03"), 0.03),
+        ("tiny", ("--muon_learning_rate", "0"), 0.0),
+        ("tiny", ("--optim", "sgd"), 0.0),
+        ("tiny", ("--recipe", "prom_300_tata"), 0.0),
+        ("cnn", (), 0.0),
+    ],
+)
+def test_finetune_uses_muon_for_hyenadna(tmp_path, model, options, expected):
+    """By default five times the learning rate; a published recipe, another optimizer or another model has none."""
+    if model == "tiny":
+        config = HyenaDNAConfig(d_model=16, d_inner=16, n_layer=1, max_seq_len=302)
+        model = tmp_path / "tiny"
+        config.save_pretrained(model)
+        HyenaDNATokenizer(config.max_position_embeddings).save_pretrained(model)
+    options = [*options, "--learning_rate", "0.002", "--output_dir", tmp_path / "out", "--model", model]
+    run = prepare(*parse_arguments([*map(str, options), "--use_cpu", "--bf16", "false"]))
+    rates = {group.get("muon", False): group["lr"] for group in run.trainer.create_optimizer().param_groups}
+    assert rates.get(True, 0.0) == expected
+    assert rates[False] == 0.002
