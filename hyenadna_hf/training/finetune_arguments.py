@@ -168,7 +168,7 @@ class FinetuneArguments(RunArguments):
     """
 
     output_dir: str = field(default="hyenadna-finetuned", metadata={"help": "Folder for the checkpoint."})
-    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the training split."})
+    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the training split."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Sequences per step and device."})
     per_device_eval_batch_size: int = field(
         default=128, metadata={"help": "Sequences per step and device in evaluation."}

@@ -196,7 +196,7 @@ def test_filters_do_not_decay_learn_at_their_rate_and_the_schedule_ends_at_its_f
     for name, parameter in trainer.model.named_parameters():
         group = settings[id(parameter)]
         is_filter = "filter_fn" in name
-        rate = 0.002 if is_filter else 0.05 if group.get("muon") else 0.01
+        rate = 0.002 if is_filter else 0.02 if group.get("muon") else 0.01
         assert group["initial_lr"] == pytest.approx(rate), name
         assert group["weight_decay"] == (0 if is_filter or parameter.ndim == 1 else 0.1), name
         assert group["lr"] == pytest.approx(0.1 * group["initial_lr"])

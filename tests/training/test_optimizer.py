@@ -99,7 +99,7 @@ def test_without_matrices_to_update_there_is_no_muon(tmp_path):
 @pytest.mark.parametrize(
     ("model", "options", "expected"),
     [
-        ("tiny", (), 0.01),
+        ("tiny", (), 0.004),
         ("tiny", ("--muon_learning_rate", "0.03"), 0.03),
         ("tiny", ("--muon_learning_rate", "0"), 0.0),
         ("tiny", ("--optim", "sgd"), 0.0),
@@ -108,7 +108,7 @@ def test_without_matrices_to_update_there_is_no_muon(tmp_path):
     ],
 )
 def test_finetune_uses_muon_for_hyenadna(tmp_path, model, options, expected):
-    """By default five times the learning rate; a published recipe, another optimizer or another model has none."""
+    """By default twice the learning rate; a published recipe, another optimizer or another model has none."""
     if model == "tiny":
         config = HyenaDNAConfig(d_model=16, d_inner=16, n_layer=1, max_seq_len=302)
         model = tmp_path / "tiny"
