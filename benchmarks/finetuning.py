@@ -30,8 +30,8 @@ def main():
     args = parser.parse_args()
     with tree_of(args.against) as earlier, tempfile.TemporaryDirectory() as folder:
         ways = {
-            "now, float32": (ROOT, "--bf16", "false"),
-            "now, bfloat16": (ROOT, "--bf16", "true"),
+            "now, float32": (ROOT, "--muon_learning_rate", 0, "--bf16", "false"),
+            "now, bfloat16": (ROOT, "--muon_learning_rate", 0, "--bf16", "true"),
             f"{args.against}, float32": (earlier,),
         }
         seconds, accuracy = {name: [] for name in ways}, {}

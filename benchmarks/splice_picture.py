@@ -2,7 +2,7 @@
 Draw what is learned of splice sites: bits by position, and what a fine-tuned classifier looks at.
 
     hyenadna finetune --output_dir splice-classifier
-    python benchmarks/splice_picture.py splice-classifier --model hyenadna-tiny-1k-chr20 --out docs/splice_sites.png
+    python benchmarks/splice_picture.py splice-classifier --out benchmarks/results/splice_sites.png
 
 On the test windows of splice_sites_chr20, above: the bits that the language model needs at each position, as the mean
 over donors, acceptors and decoys. Below: gradient times input of the classifier's logit of the true class, less the
@@ -35,7 +35,7 @@ BATCH = 256
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("classifier", help="fine-tuned on splice_sites_chr20")
-    parser.add_argument("--model", default="hyenadna-tiny-1k-chr20", help="language model")
+    parser.add_argument("--model", default="hyenadna-tiny-1k-human", help="language model")
     parser.add_argument("--out", required=True, help="picture to write")
     args = parser.parse_args()
     split = load_labelled_sequences("splice_sites_chr20")["test"]

@@ -7,7 +7,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 FILTERS = {"filter_fn", "filter_fn_rev"}  # modules of an operator
-MUON_RATIO = 2.0  # learning rate of Muon in fine-tuning, relative to that of AdamW
+MUON_RATIO = 2.0  # learning rate of Muon in fine-tuning, relative to that of AdamW; see benchmarks/finetune_ablation.py
 
 
 class WithMuon(torch.optim.Optimizer):
