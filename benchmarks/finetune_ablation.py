@@ -29,6 +29,7 @@ SETTINGS = {
     "learning rate 3e-3": ["--learning_rate", "3e-3"],
     "learning rate of the filters 1e-4": ["--filter_learning_rate", "1e-4"],
     "batches of 64": ["--per_device_train_batch_size", "64"],
+    "bidirectional": ["--bidirectional", "true"],
     "last position in place of the mean": ["--classifier_pooling", "last"],
     "[CLS] and [SEP]": ["--special_tokens_mode", "cls_sep"],
     "dropout of 0.1 on embeddings": ["--embed_dropout", "0.1"],

@@ -13,16 +13,15 @@ most 1,200 bases an intron are train: many sites in little sequence, so that the
 All models are trained and tested on the same windows of 1,024 bases by `hyenadna finetune --task token`, with the same
 epochs, batches and learning rate. Both HyenaDNA start from hyenadna-tiny-1k-human. The causal one reads the bases
 before each base; it is trained on either strand at random, so that the mean with the reverse complement ("both
-strands") reads all. The bidirectional one has new filters for the bases after each base. The CNN is the network of
-SpliceAI with a receptive field of 2,001 bases, from scratch: it reads a window as a whole, too. Position weight
-matrices read 41 bases. Figures are areas under the precision-recall curve over all bases of the test genes, after the
-last epoch. Writes .csv, .md and .png, a picture of one held-out gene.
+strands") reads all. The bidirectional one has filters over the bases after each base, of zeros at first. The CNN is the
+network of SpliceAI with a receptive field of 2,001 bases, from scratch: it reads a window as a whole, too. Position
+weight matrices read 41 bases. Figures are areas under the precision-recall curve over all bases of the test genes,
+after the last epoch. Writes .csv, .md and .png, a picture of one held-out gene.
 """
 
 import argparse
 import contextlib
 import csv
-import json
 import shutil
 import statistics
 import subprocess
@@ -45,7 +44,6 @@ from hyenadna_hf.data.intervals import Interval
 from hyenadna_hf.data.sequence import token_ids
 from hyenadna_hf.inference.predictions import Predictor
 from hyenadna_hf.loading import load_trained
-from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 from hyenadna_hf.training.comparison import FLANK
 from hyenadna_hf.training.finetune import finetune
 from hyenadna_hf.training.finetune_arguments import parse_arguments
@@ -76,7 +74,6 @@ def main():
         splits = make_data(args, folder)
         genome = Fasta(folder / "genes.fa.gz")
         labels = BaseLabels(folder / "sites.bed", genome, SITES)
-        make_bidirectional(folder / "bidirectional")
         found = {}
         for seed in args.seeds:
             for name, metrics in run_seed(args, folder, splits, genome, labels, seed):
@@ -124,13 +121,6 @@ def split_of(gene):
     return "train" if is_outside and length_of(gene) <= BASES_PER_INTRON * introns_of(gene) else None
 
 
-def make_bidirectional(folder):
-    """Copy the causal checkpoint with a configuration that reads later positions, too."""
-    shutil.copytree(BUNDLED_CHECKPOINTS[START], folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "bidirectional": True}))
-
-
 def run_seed(args, folder, splits, genome, labels, seed):
     """Train all models with one seed, and yield the name and test metrics of each."""
     names = {split: [gene["gene"] for gene in genes] for split, genes in splits.items()}
@@ -158,7 +148,7 @@ def run_seed(args, folder, splits, genome, labels, seed):
     predictor = Predictor(*load_trained(None, folder / "causal"), strands="both")
     probabilities = predict(predictor, windows["test"])
     yield "HyenaDNA, causal, both strands", {**causal, **token_metrics(np.log(probabilities), truth, labels.names)}
-    yield "HyenaDNA, bidirectional", train("bidirectional-trained", folder / "bidirectional")
+    yield "HyenaDNA, bidirectional", train("bidirectional", START, "--bidirectional", "true")
     yield "CNN, 2,001 bases", train("cnn", "cnn")
     started = time.monotonic()
     matrices = PositionWeights(len(labels.names), FLANK)
@@ -200,7 +190,7 @@ def draw(folder, gene, genome, labels, out):
     length = genome.lengths[gene]
     windows = LabelledWindows(genome, labels, [Interval(gene, 0, length)], WINDOW)
     truth = labels.fetch(gene, 0, length)
-    predictor = Predictor(*load_trained(None, folder / "bidirectional-trained"))
+    predictor = Predictor(*load_trained(None, folder / "bidirectional"))
     cnn = AutoModelForTokenClassification.from_pretrained(folder / "cnn").eval()
     with torch.no_grad():
         texts = [genome.fetch(*tile[:3]) for tile in windows.windows]

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 # Auto class of an adapter's base model, by PEFT task type.
+LATER_FILTERS = "filter_fn_rev"  # module of a bidirectional operator
 ADAPTER_TASKS = {
     "CAUSAL_LM": "AutoModelForCausalLM",
     "FEATURE_EXTRACTION": "AutoModel",
@@ -279,6 +280,9 @@ def load_to_train(
     """
     Load or initialise a model for training. Weights missing from the checkpoint, such as a new head, are initialised.
 
+    If a causal checkpoint becomes bidirectional, the filters over later positions are set to zero: training starts from
+    the function that the checkpoint computes.
+
     Args:
         auto_class: Auto class to load with.
         source: A bundled checkpoint, a folder, a folder with a PEFT adapter, or a Hub id. A published size, a baseline
@@ -318,7 +322,13 @@ def load_to_train(
         wrong = sorted(key for key in reshaped if key.startswith(f"{model.base_model_prefix}."))
         if wrong:
             raise ValueError(f"the shape of {wrong[0]} does not match config.json")
-    new = ", ".join(sorted(reshaped.union(loading["missing_keys"])))
+    new_weights = reshaped.union(loading["missing_keys"])
+    over_later = {key for key in new_weights if f".{LATER_FILTERS}." in key}
+    if over_later:
+        for name, module in model.named_modules():
+            if name.endswith(f".{LATER_FILTERS}"):
+                torch.nn.init.zeros_(module.implicit_filter[module.last].weight)
+    new = ", ".join([*sorted(new_weights - over_later), *["filters over later positions, of zeros"] * bool(over_later)])
     return _set_location(model, source), f"pretrained; new: {new}" if new else "pretrained"
 
 

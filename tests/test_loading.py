@@ -11,12 +11,19 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
 )
 
-from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAForSequenceClassification, HyenaDNATokenizer
+from hyenadna_hf import (
+    HyenaDNAConfig,
+    HyenaDNAForCausalLM,
+    HyenaDNAForSequenceClassification,
+    HyenaDNAForTokenClassification,
+    HyenaDNATokenizer,
+)
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.loading import (
     CheckpointArguments,
@@ -110,6 +117,24 @@ def test_where_weights_to_train_come_from(folder, config, tmp_path, monkeypatch,
     assert tokenizer.special_tokens_mode == "cls_sep"
     tokenizer = load_tokenizer(source, config=model.config)
     assert tokenizer.special_tokens_mode == ("sep" if " " in source else "none")
+
+
+def test_a_causal_checkpoint_becomes_bidirectional_without_a_change(folder, config):
+    """Filters over later positions start at zero and learn. Rounding differs, since transforms have another size."""
+    causal, _ = load_to_train(AutoModelForTokenClassification, str(folder), num_labels=3)
+    model, origin = load_to_train(AutoModelForTokenClassification, str(folder), num_labels=3, bidirectional=True)
+    assert origin == "pretrained; new: score.bias, score.weight, filters over later positions, of zeros"
+    model.score.load_state_dict(causal.score.state_dict())
+    ids = torch.arange(40).view(2, 20) % 5 + 7
+    expected = causal.eval().double()(ids).logits
+    torch.testing.assert_close(model.eval().double()(ids).logits, expected, rtol=0, atol=1e-12)
+    model(ids, labels=ids % 3).loss.backward()
+    later = {name: p.grad for name, p in model.named_parameters() if ".filter_fn_rev." in name}
+    assert all(bool(grad.any()) == name.endswith("6.weight") for name, grad in later.items())
+    saved = HyenaDNAForTokenClassification(HyenaDNAConfig(**{**config.to_diff_dict(), "bidirectional": True}))
+    saved.save_pretrained(folder / "bidirectional")
+    loaded, _ = load_to_train(AutoModelForTokenClassification, str(folder / "bidirectional"))
+    torch.testing.assert_close(dict(loaded.state_dict()), dict(saved.state_dict()), rtol=0, atol=0)
 
 
 @pytest.fixture

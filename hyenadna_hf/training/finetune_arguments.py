@@ -35,6 +35,13 @@ class ClassifierArguments(ModelArguments):
     resid_dropout: float | None = field(
         default=None, metadata={"help": "Dropout on the output of each mixer and MLP, 0 to 1 (default: the model's)."}
     )
+    bidirectional: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Also read the positions after each base, as HyenaDNA's bidirectional models do. The filters over "
+            "later positions of a causal checkpoint start at zero (default: as the model is)."
+        },
+    )
     regression_loss: str | None = field(
         default=None,
         metadata={
@@ -44,7 +51,7 @@ class ClassifierArguments(ModelArguments):
 
     def config_fields(self) -> dict[str, Any]:
         """Return the configuration fields that were set."""
-        names = ("classifier_pooling", "embed_dropout", "resid_dropout", "regression_loss")
+        names = ("classifier_pooling", "embed_dropout", "resid_dropout", "bidirectional", "regression_loss")
         fields = {name: getattr(self, name) for name in names}
         return {name: value for name, value in fields.items() if value is not None}
 
