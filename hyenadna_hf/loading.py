@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 # Auto class of an adapter's base model, by PEFT task type.
-LATER_FILTERS = "filter_fn_rev"  # module of a bidirectional operator
 ADAPTER_TASKS = {
     "CAUSAL_LM": "AutoModelForCausalLM",
     "FEATURE_EXTRACTION": "AutoModel",
@@ -280,8 +279,8 @@ def load_to_train(
     """
     Load or initialise a model for training. Weights missing from the checkpoint, such as a new head, are initialised.
 
-    If a causal checkpoint becomes bidirectional, the filters over later positions are set to zero: training starts from
-    the function that the checkpoint computes.
+    If a causal checkpoint becomes bidirectional, the filters over later positions become copies of those over earlier
+    ones, with an output layer of zeros: training starts from the function that the checkpoint computes.
 
     Args:
         auto_class: Auto class to load with.
@@ -323,13 +322,21 @@ def load_to_train(
         if wrong:
             raise ValueError(f"the shape of {wrong[0]} does not match config.json")
     new_weights = reshaped.union(loading["missing_keys"])
-    over_later = {key for key in new_weights if f".{LATER_FILTERS}." in key}
+    over_later = {key for key in new_weights if ".filter_fn_rev." in key}
     if over_later:
-        for name, module in model.named_modules():
-            if name.endswith(f".{LATER_FILTERS}"):
-                torch.nn.init.zeros_(module.implicit_filter[module.last].weight)
+        _start_later_filters(model)
     new = ", ".join([*sorted(new_weights - over_later), *["filters over later positions, of zeros"] * bool(over_later)])
     return _set_location(model, source), f"pretrained; new: {new}" if new else "pretrained"
+
+
+def _start_later_filters(model: PreTrainedModel) -> None:
+    """Copy the filters over earlier positions to those over later ones, with an output layer of zeros."""
+    for module in model.modules():
+        later = getattr(module, "filter_fn_rev", None)
+        if later is not None:
+            trained = module.filter_fn.state_dict()
+            later.load_state_dict({name: trained[name] for name in later.state_dict()})
+            torch.nn.init.zeros_(later.implicit_filter[later.last].weight)
 
 
 def load_tokenizer(

@@ -289,7 +289,10 @@ TABLES: dict[str, Table | Sizes | Output] = {
                 "seeds": "seeds",
             },
         )
-        for name in ("splice_sites_chr20", "prom_core_all", "tf_0")
+        for name in (
+            *("splice_sites_chr20", "prom_core_all", "tf_0"),
+            *("prom_core_all_4000", "prom_core_all_chr20", "prom_core_all_16k"),
+        )
     },
 }
 

@@ -129,6 +129,9 @@ def test_a_causal_checkpoint_becomes_bidirectional_without_a_change(folder, conf
     expected = causal.eval().double()(ids).logits
     torch.testing.assert_close(model.eval().double()(ids).logits, expected, rtol=0, atol=1e-12)
     model(ids, labels=ids % 3).loss.backward()
+    for block in model.base_model.backbone.layers:
+        earlier, later = (module.implicit_filter["0"].weight for module in block.mixer.filter_fns())
+        torch.testing.assert_close(later, earlier, rtol=0, atol=0)
     later = {name: p.grad for name, p in model.named_parameters() if ".filter_fn_rev." in name}
     assert all(bool(grad.any()) == name.endswith("6.weight") for name, grad in later.items())
     saved = HyenaDNAForTokenClassification(HyenaDNAConfig(**{**config.to_diff_dict(), "bidirectional": True}))
