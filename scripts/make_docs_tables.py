@@ -275,6 +275,19 @@ TABLES: dict[str, Table | Sizes | Output] = {
             "high": "accuracy_high",
         },
     ),
+    "few_shot_16k": Table(
+        "few_shot_16k/table",
+        {
+            "demonstrations per class": "shots",
+            "tokens": "tokens",
+            "accuracy": "accuracy",
+            "low": "accuracy_low",
+            "high": "accuracy_high",
+        },
+        lambda row: row["method"] == "",
+    ),
+    "frozen": Table("reproduce_frozen/table"),
+    "pretrained": Table("reproduce_pretrained/table"),
     **{
         f"soft_prompt_{name}": Table(
             f"soft_prompt/{name}/table",
