@@ -403,12 +403,14 @@ def _equal(value, shown):
 def _runs(rows):
     """The mean of each cell of a reproduced table, by row and model, as its Markdown shows it."""
     return [
-        {"cell": f"{row['row']}, {row['model']}", "mean": f"{float(row['mean']):.1f}"} for row in rows if row["mean"]
+        {"cell": f"{row['row']}, {row['model']}", "mean": f"{float(row['mean']):.{row.get('digits') or 1}f}"}
+        for row in rows
+        if row["mean"]
     ]
 
 
 def _matrix(shown):
-    cells = [(row[""], model, cell) for row in shown for model, cell in row.items() if model and cell]
+    cells = [(row[""], model, cell) for row in shown for model, cell in row.items() if model and cell not in ("", "-")]
     return [{"cell": f"{row}, {model}", "mean": cell.split()[0]} for row, model, cell in cells]
 
 
