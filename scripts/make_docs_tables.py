@@ -247,7 +247,7 @@ TABLES: dict[str, Table | Sizes | Output] = {
     "finetuning": Table("finetuning"),
     "scoring": Table("scoring"),
     "splice_annotation": Table("splice_annotation"),
-    "finetune_ablation": Table("finetune_ablation"),
+    "finetune_ablation": Table("finetune_ablation", {"setting": "setting", "validation": "validation", "test": "test"}),
     "many_inputs": Table("many_inputs"),
     "peft_methods": Table("peft_methods"),
     "soft_prompt_memory": Table("soft_prompt_memory"),
