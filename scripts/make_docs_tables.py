@@ -163,6 +163,7 @@ TABLES: dict[str, Table | Sizes | Output] = {
             "positions": "positions",
             "published, s": "published, s",
             "this package, s": "ours, s",
+            "bound, s": "bound, s",
             "gradient checkpointing, s": "checkpointed, s",
             "published, GB": "published, GB",
             "this package, GB": "ours, GB",
