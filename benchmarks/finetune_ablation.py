@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 
-from report import write_table
+from report import spread, write_table
 
 from hyenadna_hf.training.finetune import prepare, report
 from hyenadna_hf.training.finetune_arguments import parse_arguments
@@ -48,7 +48,8 @@ def main():
     rows = []
     for name in args.settings or SETTINGS:
         runs = [measure([*others, *SETTINGS[name], "--seed", str(seed)]) for seed in args.seeds]
-        rows.append({"setting": name} | {column: text([run[column] for run in runs]) for column in runs[0]})
+        accuracy = {split: spread([run[split] for run in runs], 4) for split in ("validation", "test")}
+        rows.append({"setting": name, **accuracy, "seconds": statistics.mean(run["seconds"] for run in runs)})
         print(rows[-1], flush=True)
     write_table(rows, args.out)
 
@@ -66,11 +67,6 @@ def measure(options):
         "test": results["test"]["model"]["accuracy"],
         "seconds": results["fit_seconds"]["model"],
     }
-
-
-def text(values):
-    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4g}{deviation}"
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ standard deviation over the seeds; no choice was made on test.
 
 import argparse
 import contextlib
-import statistics
 import tempfile
 import time
 from pathlib import Path
 from unittest import mock
 
-from report import write_table
+from report import spread, write_table
 
 from hyenadna_hf.data.named import load_labelled
 from hyenadna_hf.training.finetune import finetune
@@ -92,9 +91,7 @@ def measure(setting, data, args):
             found.append(finetune(*arguments)["test"]["model"])
     row = {"setting": name}
     for metric in found[0]:
-        values = [result[metric] for result in found]
-        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-        row[metric] = f"{statistics.mean(values):.4f}{spread}"
+        row[metric] = spread([result[metric] for result in found], 4)
     row["seconds a run"] = (time.monotonic() - started) / len(args.seeds)
     print(row, flush=True)
     return row

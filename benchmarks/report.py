@@ -1,6 +1,7 @@
 """Tables of measurements, as CSV and Markdown."""
 
 import csv
+import statistics
 import subprocess
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def write_table(rows, path):
     table = "\n".join(markdown_table(rows[0], (map(text, row.values()) for row in rows))) + "\n"
     path.with_suffix(".md").write_text(f"{table}\n{machine()}{commit()}\n", encoding="utf-8")
     print(table)
+
+
+def spread(values, digits):
+    """Return the mean and, of several values, the standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def commit():

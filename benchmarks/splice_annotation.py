@@ -34,7 +34,7 @@ import matplotlib
 import numpy as np
 import torch
 from earlier import ROOT
-from report import write_table
+from report import spread, write_table
 from transformers import AutoModelForTokenClassification
 
 from hyenadna_hf.baselines.position_weights import PositionWeights
@@ -171,18 +171,13 @@ def predict(predictor, windows):
 
 def row(name, metrics):
     columns = {"donor AUPRC": "auprc_donor", "acceptor AUPRC": "auprc_acceptor"}
-    cells = {column: spread([found[key] for found in metrics]) for column, key in columns.items()}
+    cells = {column: spread([found[key] for found in metrics], 3) for column, key in columns.items()}
     return {
         "model": name,
         **cells,
         "seeds": len(metrics),
         "training, s": statistics.mean(m["seconds"] for m in metrics),
     }
-
-
-def spread(values):
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{deviation}"
 
 
 def draw(folder, gene, genome, labels, out):

@@ -321,12 +321,12 @@ def load_to_train(
         wrong = sorted(key for key in reshaped if key.startswith(f"{model.base_model_prefix}."))
         if wrong:
             raise ValueError(f"the shape of {wrong[0]} does not match config.json")
-    new_weights = reshaped.union(loading["missing_keys"])
-    over_later = {key for key in new_weights if ".filter_fn_rev." in key}
-    if over_later:
+    new_weights = sorted(reshaped.union(loading["missing_keys"]))
+    new = [key for key in new_weights if ".filter_fn_rev." not in key]
+    if len(new) < len(new_weights):
         _start_later_filters(model)
-    new = ", ".join([*sorted(new_weights - over_later), *["filters over later positions, of zeros"] * bool(over_later)])
-    return _set_location(model, source), f"pretrained; new: {new}" if new else "pretrained"
+        new.append("filters over later positions, of zeros")
+    return _set_location(model, source), f"pretrained; new: {', '.join(new)}" if new else "pretrained"
 
 
 def _start_later_filters(model: PreTrainedModel) -> None:

@@ -45,7 +45,7 @@ from .finetune_token import TokenTask, TrackTask
 from .loss import WeightedLoss
 from .optimizer import MUON_RATIO, optimizer_cls_and_kwargs
 from .recipes import RECIPES, print_recipes
-from .runs import averaging_callbacks, check_model_arguments, print_where, train, writing
+from .runs import averaging_callbacks, check_model_arguments, find_muon_obstacle, print_where, train, writing
 
 TASK_CLASSES: dict[str, type[Task]] = dict(
     zip(TASKS, (ClassificationTask, RegressionTask, TokenTask, TrackTask), strict=True)
@@ -242,8 +242,8 @@ def _loss(args: FinetuneArguments, task: Task) -> WeightedLoss | None:
 
 def _muon_learning_rate(args: FinetuneArguments, model: PreTrainedModel) -> float | None:
     """Return the learning rate of Muon, by default that for HyenaDNA with AdamW and whole matrices; `None` for none."""
-    is_suitable = is_hyenadna(model) and args.optim.startswith("adamw") and not (args.fsdp or args.deepspeed)
-    if args.muon_learning_rate is None and is_suitable and hasattr(torch.optim, "Muon"):
+    is_suitable = is_hyenadna(model) and args.optim.startswith("adamw") and find_muon_obstacle(args) is None
+    if args.muon_learning_rate is None and is_suitable:
         return MUON_RATIO * args.learning_rate
     return args.muon_learning_rate
 

@@ -107,10 +107,18 @@ def _check_muon(args: RunArguments) -> None:
     option = f"--muon_learning_rate {args.muon_learning_rate}"
     if not args.muon_learning_rate >= 0:
         raise InputError(f"{option}: give at least 0.")
+    obstacle = find_muon_obstacle(args)
+    if obstacle is not None:
+        raise InputError(f"{option}: {obstacle}.")
+
+
+def find_muon_obstacle(args: RunArguments) -> str | None:
+    """Return the reason why Muon cannot be used, with the remedy, or `None`."""
     if args.fsdp or args.deepspeed:
-        raise InputError(f"{option}: Muon needs whole matrices, which are sharded here; omit it.")
+        return "Muon needs whole matrices, which are sharded here; omit it"
     if not hasattr(torch.optim, "Muon"):
-        raise InputError(f"{option}: PyTorch {torch.__version__} has no Muon; update it (2.9 or later).")
+        return f"PyTorch {torch.__version__} has no Muon; update it (2.9 or later)"
+    return None
 
 
 def check_model_arguments(args: RunArguments, model: PreTrainedModel) -> None:
