@@ -60,7 +60,7 @@ setup(
         "onnx": ONNX,
         "test": TRAIN + NOTEBOOKS + ONNX + TEST,
     },
-    entry_points={"console_scripts": ["hyenadna = hyenadna_cli:main"]},
+    entry_points={"console_scripts": ["hyenadna = hyenadna_cli:run"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",

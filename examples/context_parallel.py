@@ -44,6 +44,7 @@ def main():
     with context_parallel_trainer(trainer, arguments.context_size or settings.world_size):
         trainer.train()
     trainer.save_model()
+    trainer.accelerator.wait_for_everyone()  # on CPUs, PyTorch may abort a process that ends before the others
 
 
 if __name__ == "__main__":

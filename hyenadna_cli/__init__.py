@@ -100,12 +100,31 @@ def main(argv: list[str] | None = None) -> int:
     command, *rest = argv
     as_json = "--json" in rest
     with _stdout_on_stderr() if as_json else nullcontext(), _sigterm_interrupts():
-        status, result = _run(command, [word for word in rest if word != "--json"])
+        status, result = _run_command(command, [word for word in rest if word != "--json"])
     is_first = os.environ.get("RANK", "0") == "0"
     return _print(json.dumps(_to_json_types(result)) if as_json and is_first else None, status)
 
 
-def _run(command: str, argv: list[str]) -> Outcome:
+def run() -> int:
+    """
+    Run the command of this process, as `hyenadna` and `python -m hyenadna_hf` do.
+
+    After success, processes of one launcher end together. A gloo thread that still holds the tensor of a collective
+    needs the interpreter to release it, and gets it while this process waits; a process that ends earlier is aborted.
+    After a failure there is no wait, because the others may never come.
+
+    Returns:
+        The exit status, as from [`main`].
+    """
+    status = main()
+    torch = sys.modules.get("torch")
+    if status == OK and torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    return status
+
+
+def _run_command(command: str, argv: list[str]) -> Outcome:
     """Run a command and print its error, if any. Return its exit status and its result or error."""
     if command not in COMMANDS:
         return _fail("hyenadna", BAD_INPUT, f"no command {command!r}; there are {', '.join(COMMANDS)}.")

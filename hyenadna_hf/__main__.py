@@ -1,5 +1,5 @@
 import sys
 
-from hyenadna_cli import main
+from hyenadna_cli import run
 
-sys.exit(main())
+sys.exit(run())

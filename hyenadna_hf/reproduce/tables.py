@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.genomic_benchmarks import GENOMIC_BENCHMARKS
-from ..data.nucleotide_transformer import NUCLEOTIDE_TRANSFORMER_TASKS
+from ..data.nucleotide_transformer import GUE_TASKS, NUCLEOTIDE_TRANSFORMER_TASKS
+from ..training.optimizer import MUON_RATIO
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,11 @@ def _models(*names: str, **others: Model) -> dict[str, Model]:
     return {name: MODELS[name] for name in names} | others
 
 
+def _with_muon(learning_rate: float) -> tuple[str, ...]:
+    """Return the arguments of fine-tuning with Muon, which the published recipes leave out."""
+    return ("--learning_rate", f"{learning_rate:g}", "--muon_learning_rate", f"{MUON_RATIO * learning_rate:g}")
+
+
 _ABLATED = ("gpt", "gpt-pretrained", "hyenadna", "hyenadna-pretrained", "hyenadna-kmer", "hyenadna-bidirectional")
 _NO_FIGURES = "The paper shows curves without numbers."
 
@@ -299,6 +305,20 @@ TABLES = {
         },
         _FROZEN,
         note="The paper does not state the classifier of these figures; --probe forest fits a random forest.",
+    ),
+    "gue": Table(
+        "GUE: the bundled language model, the same from random weights, and baselines, fine-tuned",
+        "finetune",
+        "labelled",
+        {name: Row(name, GUE_TASKS[name].metric) for name in ("prom_core_all", "tf_0", "prom_300_tata")},
+        {
+            "cnn": Model("cnn", training=("--learning_rate", "3e-3")),
+            "gpt": Model("gpt", training=("--learning_rate", "1e-3")),
+            "hyenadna": Model("hyenadna-tiny-1k-seqlen", training=_with_muon(2e-3)),
+            "hyenadna-pretrained": Model("hyenadna-tiny-1k-human", training=_with_muon(4e-3)),
+        },
+        arguments=("--num_train_epochs", "2", "--load_best_model_at_end"),
+        note="Each learning rate is the best of three on validation, for 6,000 training sequences of prom_core_all.",
     ),
     "pretrained": Table(
         "Language models on held-out regions: bits per base, and by the number of bases before it",

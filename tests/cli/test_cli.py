@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import result_of
 
 from hyenadna_cli import COMMANDS, main
 from hyenadna_hf.errors import InputError, WorkError
@@ -188,6 +189,20 @@ def test_signals_end_a_command_after_its_cleanup(number, status, word):
         out, err = process.communicate(timeout=30)
     assert (process.returncode, json.loads(out)) == (status, {"error": word})
     assert err == f"cleaned up\nhyenadna try: {word}.\n"
+
+
+GROUP = """
+import json, sys
+import torch.distributed as dist
+from hyenadna_cli import run
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+print(json.dumps([run(), dist.is_initialized()]))
+"""
+
+
+@pytest.mark.parametrize("word, found", [("--version", [0, False]), ("fly", [2, True])])
+def test_a_process_leaves_its_group_after_success(word, found):
+    assert result_of(GROUP, word) == found
 
 
 def test_a_handler_of_the_caller_is_left_alone(command):

@@ -1,4 +1,4 @@
-"""A script that knows nothing of several processes: `plain.py FOLDER` leaves a model and `found.json` there."""
+"""A training script for one process or several: `plain.py FOLDER` leaves a model and `found.json` there."""
 
 import json
 import os
@@ -41,6 +41,7 @@ def main(folder):
         }
         found["losses"] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         Path(folder, "found.json").write_text(json.dumps(found))
+    trainer.accelerator.wait_for_everyone()
 
 
 if __name__ == "__main__":
