@@ -22,7 +22,7 @@ SPECIAL_TOKENS = (0, 2, 3, 4, 5, 6)
 
 class HyenaDNAGenerationMixin(GenerationMixin):
     """
-    `generate` for a HyenaDNA language model.
+    Add `generate` to a language model.
 
     Special tokens (except [SEP], which ends generation) and the spare rows of the embedding, from `config.num_tokens`
     on, are suppressed unless `suppress_tokens` is set.
