@@ -1,11 +1,13 @@
 """
-Mean embeddings of windows of five genomes: a picture (t-SNE), and how well a linear model tells the species apart.
+Tell species apart by mean embeddings of frozen models: accuracy of linear models by length of the windows.
 
-    python benchmarks/embedding_species.py FOLDER [--model MODEL] [--out benchmarks/embedding_species.png]
+    python scripts/make_pretraining_data.py genomes/
+    python benchmarks/embedding_species.py genomes/ --out benchmarks/results/species_lengths
 
-FOLDER holds a FASTA file a species, named by it up to the first `_` (human_chr20.fa.gz). The first three quarters of
-each give training windows and the last quarter held-out ones, so that no held-out base was seen in training. The linear
-model is a logistic regression on standardised embeddings; it is compared with one on 6-mer counts of the same windows.
+FOLDER holds a FASTA file per species, named after it (human.fa, fly_chr2R.fa.gz). Of the longest sequence of each, the first three quarters
+give training windows and the last quarter test windows. The linear models are logistic regressions on standardized
+embeddings and, for comparison, on 6-mer counts of the same windows. The picture shows the test windows of the greatest
+length and the first seed.
 """
 
 import argparse
@@ -13,10 +15,12 @@ import random
 from pathlib import Path
 
 import numpy as np
+from report import spread, write_table
 from transformers import AutoModel
 
 from hyenadna_hf.baselines.kmer import kmer_classifier
-from hyenadna_hf.data.fasta import Fasta
+from hyenadna_hf.controls import CONTROL, with_controls
+from hyenadna_hf.data.fasta import Fasta, fasta_files
 from hyenadna_hf.inference.embed import embed
 from hyenadna_hf.loading import load_trained
 from hyenadna_hf.reproduce.probe import PROBES, plot_embeddings
@@ -27,50 +31,50 @@ TRAIN_SHARE = 0.75
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", default="hyenadna-tiny-1k-remag")
+    parser.add_argument("--model", default="hyenadna-tiny-16k-genomes")
     parser.add_argument("--layer", type=int, default=-1)
-    parser.add_argument("--length", type=int, default=1000, help="bases in a window (default: %(default)s)")
-    parser.add_argument("--train", type=int, default=300, help="training windows a species (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=100, help="held-out windows a species (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"))
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096, 16384], help="bases in a window")
+    parser.add_argument("--train", type=int, default=40, help="training windows per species (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=20, help="test windows per species (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, required=True, help="table and picture to write, without ending")
     args = parser.parse_args()
 
-    rng = random.Random(args.seed)
-    model, tokenizer = load_trained(AutoModel, args.model)
+    models = with_controls({args.model: load_trained(AutoModel, args.model)}, seed=0)
+    rows = []
+    for length in args.lengths:
+        accuracies = {}
+        for seed in args.seeds:
+            (train, labels), (test, truth) = draw_splits(args, length, random.Random(seed))
+            accuracies.setdefault("majority class", []).append(max(np.mean(truth == name) for name in set(truth)))
+            predicted = kmer_classifier(6).fit(train, labels).predict(test)
+            accuracies.setdefault("6-mer counts", []).append(np.mean(predicted == truth))
+            for name, (model, tokenizer) in models.items():
+                embedded = [np.stack(list(embed(model, tokenizer, part, layer=args.layer))) for part in (train, test)]
+                predicted = PROBES["linear"]().fit(embedded[0], labels).predict(embedded[1])
+                accuracies.setdefault(name, []).append(np.mean(predicted == truth))
+                if name != CONTROL and (length, seed) == (max(args.lengths), args.seeds[0]):
+                    title = f"mean embeddings of test windows of {length:,} bases"
+                    plot_embeddings(embedded[1], truth, args.out.with_suffix(".png"), seed, title)
+        row = {"bases": length, "species": len(set(truth)), "training windows": len(train), "test windows": len(test)}
+        rows.append({**row, **{name: spread(values, 3) for name, values in accuracies.items()}})
+        write_table(rows, args.out)
+
+
+def draw_splits(args, length, rng):
+    """Draw training and test windows of every species, each with an array of their labels."""
     splits = {"train": ([], []), "test": ([], [])}
-    for path in sorted(args.folder.glob("*.fa.gz")):
-        species = path.name.partition("_")[0]
+    for path in fasta_files(args.folder):
         with Fasta(path) as genome:
             for split, (windows, labels) in splits.items():
-                drawn = draw_windows(genome, split, getattr(args, split), args.length, rng)
+                drawn = draw_windows(genome, split, getattr(args, split), length, rng)
                 windows += drawn
-                labels += [species] * len(drawn)
-    embedded = {
-        split: np.stack(list(embed(model, tokenizer, windows, layer=args.layer)))
-        for split, (windows, _) in splits.items()
-    }
-    probe = PROBES["linear"]().fit(embedded["train"], splits["train"][1])
-    kmers = kmer_classifier(6).fit(*splits["train"])
-    truth = np.array(splits["test"][1])
-    names = sorted(set(truth))
-    print(f"{len(embedded['train']):,} training and {len(truth):,} held-out windows of {args.length:,} bases")
-    predicted = probe.predict(embedded["test"])
-    accuracies = {
-        "majority class": max(np.mean(truth == name) for name in names),
-        "6-mer counts, linear": np.mean(kmers.predict(splits["test"][0]) == truth),
-        f"{Path(args.model).name}, linear": np.mean(predicted == truth),
-        **{f"  of which {name}": np.mean(predicted[truth == name] == name) for name in names},
-    }
-    for name, accuracy in accuracies.items():
-        print(f"{name:<34}{accuracy:.3f}")
-
-    title = f"mean embeddings of held-out windows of {args.length:,} bases"
-    plot_embeddings(embedded["test"], truth, args.out, args.seed, title)
+                labels += [path.name.partition(".")[0].partition("_")[0]] * len(drawn)
+    return [(windows, np.array(labels)) for windows, labels in splits.values()]
 
 
 def draw_windows(genome, split, count, length, rng):
-    """Windows without N at random places of the part of a genome's longest sequence that belongs to a split."""
+    """Draw windows without N at random positions of one split of the longest sequence of a genome."""
     name = max(genome.lengths, key=genome.lengths.get)
     border = int(TRAIN_SHARE * genome.lengths[name])
     first, end = (0, border) if split == "train" else (border, genome.lengths[name])

@@ -119,8 +119,10 @@ def run() -> int:
     status = main()
     torch = sys.modules.get("torch")
     if status == OK and torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
     return status
 
 

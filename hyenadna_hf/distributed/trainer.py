@@ -74,7 +74,10 @@ def _check_stream(name: str, data: Any, accelerator: Any) -> None:
     if not isinstance(data, IterableDataset):
         return
     if accelerator.dispatch_batches:
-        raise InputError("dispatch_batches: the first process would cut the batches of a group; leave it out.")
+        raise InputError(
+            "dispatch_batches=True: the first process would split each batch among the processes of a group, which need "
+            "it whole; leave it out."
+        )
     if isinstance(data, WindowStream) and len(data) < data.size():
         raise InputError(
             f"{name}: this {type(data).__name__} gives each process a different part, but the Trainer distributes rows "

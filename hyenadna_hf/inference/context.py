@@ -221,7 +221,7 @@ def _divide(windows: int, tokens: int) -> Iterator[tuple[int, int]]:
 def _read(job: Job, parts: list[Part], is_needle: bool, windows: int) -> np.ndarray:
     array = np.concatenate([np.load(job.part(n)) for n, part in enumerate(parts) if part.is_needle == is_needle])
     if len(array) != windows:
-        raise WorkError(f"{job.folder}: its parts have other windows than the region; delete it.")
+        raise WorkError(f"{job.folder}: its parts are of other windows; delete the folder to start anew.")
     return array
 
 

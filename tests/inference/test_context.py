@@ -136,7 +136,7 @@ def test_two_processes(folder, whole, tmp_path):
 
 def test_parts_that_are_damaged_are_not_installed(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "save_array", lambda path, array, save=command.save_array: save(path, array[1:]))
-    with pytest.raises(WorkError, match="its parts have other windows than the region; delete it"):
+    with pytest.raises(WorkError, match="its parts are of other windows; delete the folder to start anew"):
         main(arguments(folder, tmp_path / "out"))
     assert not (tmp_path / "out" / "needle.csv").exists()
 
