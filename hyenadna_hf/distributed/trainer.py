@@ -75,8 +75,8 @@ def _check_stream(name: str, data: Any, accelerator: Any) -> None:
         return
     if accelerator.dispatch_batches:
         raise InputError(
-            "dispatch_batches=True: the first process would split each batch among the processes of a group, which need "
-            "it whole; leave it out."
+            "dispatch_batches=True: the first process would split each batch among the processes of a group, which "
+            "need it whole; leave it out."
         )
     if isinstance(data, WindowStream) and len(data) < data.size():
         raise InputError(
