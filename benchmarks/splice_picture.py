@@ -1,5 +1,5 @@
 """
-Draw what is learned of splice sites: bits by position, and what a fine-tuned classifier looks at.
+Draw what models learn about splice sites: bits by position, and what a fine-tuned classifier looks at.
 
     hyenadna finetune --output_dir splice-classifier
     python benchmarks/splice_picture.py splice-classifier --out benchmarks/results/splice_sites.png
@@ -60,7 +60,9 @@ def main():
         panel[0].legend()
         heights = logos[labels == names.index(name)].mean(0)[window]
         logomaker.Logo(pd.DataFrame(heights, index=places, columns=list(BASES)), ax=panel[1], flip_below=False)
-        panel[1].set(title=f"What speaks for a {name}", xlabel="base, 5' to 3'", ylabel="gradient times input")
+        panel[1].set(title=f"Evidence for {name}s", xlabel="base, 5' to 3'", ylabel="gradient times input")
+        low, high = panel[1].get_ylim()
+        panel[1].set_ylim(1.05 * low, 1.05 * high)
         for part in panel:
             part.axvline(-0.5, color="#c9d1d8", zorder=0)
     figure.savefig(args.out, dpi=150, metadata={"Software": None})
