@@ -63,7 +63,7 @@ usage: hyenadna COMMAND [ARGUMENTS]
 {commands}
 
 examples:
-  hyenadna finetune                                    the bundled example, in about a minute
+  hyenadna finetune                                    the bundled example, in two minutes
   hyenadna finetune --dataset my_data/ --output_dir my_model
   hyenadna data info splice_sites_chr20 --json
 
