@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from forked import run_in_two_processes
 from huggingface_hub import ModelCard
 from models import save_untrained
 from sklearn.metrics import average_precision_score, f1_score
@@ -218,3 +219,20 @@ def test_areas_of_absent_classes_do_not_enter_the_mean():
     scores, labels = np.random.default_rng(0).normal(size=(1, 4, 3)), np.array([[0, 1, -100, 0]])
     found = token_metrics(scores, labels, ["background", "a", "b"])
     assert np.isnan(found["auprc_b"]) and found["auprc"] == found["auprc_a"]
+
+
+@pytest.mark.slow
+def test_two_processes_end_as_one_does(genome):
+    folder, _ = genome
+    options = ["--test", "chr3:1-1600", "--validation", "chr2", "--window", 100, "--num_train_epochs", 2]
+    options += ["--learning_rate", 5e-3, "--muon_learning_rate", 0, "--embed_dropout", 0, "--no_baselines"]
+    options += ["--per_device_eval_batch_size", 3]
+    assert finetune(folder, *options, "--per_device_train_batch_size", 4) == 0
+    one = json.loads((folder / "out" / "results.json").read_text())
+    assert one["windows"] == {"train": 24, "validation": 20, "test": 16}  # the last batch of test is not full
+    arguments = ["--task", "token", "--fasta", folder / "genome.fa", "--annotation", folder / "in.bed"]
+    arguments += ["--model", folder / "untrained", "--output_dir", folder / "two", *options]
+    arguments += ["--per_device_train_batch_size", 2]
+    run_in_two_processes("training.finetune", list(map(str, arguments)))
+    two = json.loads((folder / "two" / "results.json").read_text())
+    assert two["test"]["model"] == pytest.approx(one["test"]["model"], abs=1e-3)
