@@ -13,6 +13,7 @@ def same(found, expected, predictions):
         assert found.get("test_loss") == pytest.approx(expected.get("test_loss"), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_and_resume(launch, tmp_path):
     """At equal global batch with gradient accumulation: the stock Trainer with DDP, and with sharded sequences."""
     found = {}

@@ -80,6 +80,7 @@ def test_publish_and_load_by_repository_id(make_model, config, tmp_path, hub):
     torch.testing.assert_close(torch.tensor(result), outputs(model), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_broken_upload_is_taken_up_and_a_branch_is_made(make_model, config, tmp_path, hub):
     server, run = hub
     saved(make_model, config, tmp_path / "mine", HyenaDNAForSequenceClassification)
@@ -96,6 +97,7 @@ def test_a_broken_upload_is_taken_up_and_a_branch_is_made(make_model, config, tm
     run(STRANGER, "someone/splice", "AutoModelForSequenceClassification", "v2")
 
 
+@pytest.mark.slow
 def test_push_to_hub_of_model_tokenizer_and_trainer(make_model, config, tmp_path, hub):
     _, run = hub
     model = saved(make_model, config, tmp_path / "mine", HyenaDNAForSequenceClassification)

@@ -88,6 +88,7 @@ def test_bad_arguments(arguments, message, folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_table_of_language_models(folder, tmp_path, capsys):
     genomes, _ = folder
     out = tmp_path / "table"
