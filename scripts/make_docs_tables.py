@@ -262,6 +262,7 @@ TABLES: dict[str, Table | Sizes | Output] = {
     "genomic_benchmarks_test_files": Table("reproduce_genomic_benchmarks_test_files/table"),
     "genomic_benchmarks_chr20": Table("reproduce_genomic_benchmarks_chr20/table"),
     "species": Table("reproduce_species/table"),
+    "species_lengths": Table("species_lengths"),
     "biotypes": Table("reproduce_biotypes/table"),
     "probe": Table("reproduce_probe/table"),
     "few_shot": Table(
