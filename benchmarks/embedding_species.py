@@ -19,7 +19,7 @@ from report import spread, write_table
 from transformers import AutoModel
 
 from hyenadna_hf.baselines.kmer import kmer_classifier
-from hyenadna_hf.data.fasta import Fasta, fasta_files
+from hyenadna_hf.data.fasta import Fasta, fasta_files, fasta_stem
 from hyenadna_hf.inference.embed import embed
 from hyenadna_hf.loading import load_trained
 from hyenadna_hf.reproduce.probe import PROBES, plot_embeddings
@@ -67,7 +67,7 @@ def draw_splits(args, length, rng):
             for split, (windows, labels) in splits.items():
                 drawn = draw_windows(genome, split, getattr(args, split), length, rng)
                 windows += drawn
-                labels += [path.name.partition(".")[0].partition("_")[0]] * len(drawn)
+                labels += [fasta_stem(path).partition("_")[0]] * len(drawn)
     return [(windows, np.array(labels)) for windows, labels in splits.values()]
 
 

@@ -192,7 +192,7 @@ def test_signals_end_a_command_after_its_cleanup(number, status, word):
 
 
 GROUP = """
-import json, sys
+import json
 import torch.distributed as dist
 from hyenadna_cli import run
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
