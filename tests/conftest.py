@@ -1,6 +1,9 @@
 import os
 from pathlib import Path
 
+# Libraries read it when they are imported. No test asks the Hub, and those of its absence would wait for retries.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 import pytest
 import torch
 from genomes import write_composition

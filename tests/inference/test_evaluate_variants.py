@@ -246,7 +246,6 @@ def test_published_tables(folder, whole, tmp_path, monkeypatch):
 
 
 def test_a_published_table_that_the_hub_does_not_give(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setitem(variant_tables.PUBLISHED, "findlay_2018", PublishedTable("no/such", None, "class", "LOF", "x"))
     words = arguments(folder, tmp_path / "out")
     words[words.index("--table") + 1] = "findlay_2018"

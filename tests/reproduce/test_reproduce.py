@@ -96,7 +96,6 @@ def steps_are_forked(monkeypatch):
 
 
 def test_local_table(untrained, tmp_path, monkeypatch, capsys, steps_are_forked):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_data(tmp_path / "mine")
     out = tmp_path / "out"
     settings = [
