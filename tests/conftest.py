@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -22,6 +23,12 @@ settings.load_profile("any_machine")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(os.environ.get("HYENADNA_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def pytest_collection_finish():
+    """Imported libraries are a million objects, and Accelerate collects garbage after each training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ..errors import InputError
@@ -246,6 +248,22 @@ def limit_split(name: str, split: str, rows: Dataset, limit: int, seed: int) -> 
         return rows.train_test_split(train_size=limit, seed=seed, stratify_by_column="label")["train"]
     except ValueError as error:
         raise InputError(f"--limit {limit}: too few for {split} of {name} ({error}).") from error
+
+
+def value_lengths(split: Dataset, column: str) -> np.ndarray:
+    """
+    Compute the length of each value of a column, on its Arrow arrays.
+
+    Args:
+        split: Data set with at least one row.
+        column: Column of strings or lists.
+
+    Returns:
+        Lengths of shape `(rows,)`.
+    """
+    batches = split.select_columns(column).with_format("arrow").iter(batch_size=10_000)
+    measure = pc.utf8_length if isinstance(split.features[column], Value) else pc.list_value_length
+    return np.concatenate([measure(batch[column]).to_numpy() for batch in batches])
 
 
 def list_classes(source: str | Path, tables: Mapping[str, Mapping[str, list[str]]]) -> list[str]:

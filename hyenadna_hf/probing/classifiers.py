@@ -1,18 +1,17 @@
 """Classifiers on embeddings, with hyper-parameters chosen on validation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..training.metrics import class_auroc, classification_metrics
+from ..training.metrics import CLASSIFICATION_METRICS, class_auroc, classification_metrics
 
 # Hyper-parameter of each classifier, and the values to choose from on validation.
 GRIDS: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -21,7 +20,7 @@ GRIDS: dict[str, tuple[str, tuple[float, ...]]] = {
     "forest": ("min_samples_leaf", (1, 4)),
     "knn": ("n_neighbors", (1, 5, 15, 50)),
 }
-METRICS = ("accuracy", "mcc", "f1", "f1_weighted", "auroc")
+METRICS = (*CLASSIFICATION_METRICS, "auroc")
 
 
 def make_classifier(kind: str, value: float, seed: int = 0) -> Any:
@@ -81,7 +80,7 @@ def fit_and_evaluate(
     best: tuple[float, Any, float] | None = None
     for value in values:
         classifier = make_classifier(kind, value, seed).fit(features, targets)
-        found = evaluate(classifier, embedded["validation"], labels["validation"])[metric]
+        found = evaluate(classifier, embedded["validation"], labels["validation"], [metric])[metric]
         if best is None or found > best[0]:
             best = found, classifier, value
     assert best is not None
@@ -90,18 +89,21 @@ def fit_and_evaluate(
     return Fit(f"{name}={value:g}", metrics)
 
 
-def evaluate(classifier: Any, embedded: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def evaluate(
+    classifier: Any, embedded: np.ndarray, labels: np.ndarray, names: Iterable[str] = METRICS
+) -> dict[str, float]:
     """
-    Compute the metrics `METRICS` of a fitted classifier.
+    Compute metrics of a fitted classifier.
 
     Args:
         classifier: Classifier with `predict_proba` or `decision_function`.
         embedded: Embeddings of shape `(sequences, width)`.
         labels: True classes, of shape `(sequences,)`.
+        names: Metrics to compute: those of [`classification_metrics`], and `auroc` (for several classes, the mean of
+            each against the others).
 
     Returns:
-        `accuracy`, `mcc`, `f1` (macro), `f1_weighted`, and `auroc` (for several classes, the mean of each against the
-        others).
+        Values by name.
     """
     if hasattr(classifier, "predict_proba"):
         scores = classifier.predict_proba(embedded)
@@ -109,11 +111,10 @@ def evaluate(classifier: Any, embedded: np.ndarray, labels: np.ndarray) -> dict[
         scores = classifier.decision_function(embedded)
         scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
     predicted = classifier.classes_[scores.argmax(1)]
-    return {
-        **classification_metrics(predicted, labels),
-        "f1_weighted": float(f1_score(labels, predicted, average="weighted", zero_division=0)),
-        "auroc": class_auroc(scores, labels, classifier.classes_),
-    }
+    found = classification_metrics(predicted, labels, [name for name in names if name in CLASSIFICATION_METRICS])
+    if "auroc" in names:
+        found["auroc"] = class_auroc(scores, labels, classifier.classes_)
+    return found
 
 
 def draw_rows(labels: np.ndarray, shots: int, draws: int, seed: int) -> Iterator[np.ndarray]:

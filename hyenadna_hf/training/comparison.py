@@ -20,6 +20,7 @@ from ..baselines.named import baseline_config, baseline_tokenizer
 from ..baselines.position_weights import PositionWeights
 from ..data.base_labels import LabelledWindows
 from ..data.collators import ClassificationCollator, TokenCollator
+from ..data.labelled import value_lengths
 from ..data.sequence import IGNORED, token_ids
 from ..data.track_labels import TrackLabels
 from .finetune_task import Baselines
@@ -56,14 +57,16 @@ def compare(
         The test metrics of each baseline, and its training time in seconds.
     """
     target = targets_of(data["test"])
-    lengths = {len(sequence) for split in data.values() for sequence in split["sequence"]}
+    lengths = {name: value_lengths(split, "sequence") for name, split in data.items()}
+    shortest = min(values.min() for values in lengths.values())
+    longest = int(max(values.max() for values in lengths.values()))
     scorers: dict[str, Callable[[], np.ndarray]] = {"majority class": partial(_majority_scores, data)}
-    if max(map(len, data["train"]["sequence"])) >= K:
+    if lengths["train"].max() >= K:
         scorers[f"{K}-mer counts, linear"] = partial(_kmer_scores, data)
-    if target.ndim == 1 and len(lengths) == 1 and max(lengths) <= LONGEST_FOR_MATRIX:
+    if target.ndim == 1 and shortest == longest <= LONGEST_FOR_MATRIX:
         scorers["position weight matrix"] = partial(_matrix_scores, data)
-    if max(lengths) <= LONGEST_FOR_CNN:
-        scorers[f"CNN, {CNN_EPOCHS} epochs"] = partial(_cnn_scores, data, max(lengths), device, seed)
+    if longest <= LONGEST_FOR_CNN:
+        scorers[f"CNN, {CNN_EPOCHS} epochs"] = partial(_cnn_scores, data, longest, device, seed)
     return _score_all(scorers, partial(metrics_of_scores, labels=target, groups=groups))
 
 
@@ -86,11 +89,13 @@ def compare_regressors(
     Returns:
         The test metrics of each baseline, and its training time in seconds.
     """
-    train, longest = targets_of(data["train"]), max(len(text) for split in data.values() for text in split["sequence"])
+    train = targets_of(data["train"])
+    longest_of = {name: int(value_lengths(split, "sequence").max()) for name, split in data.items()}
+    longest = max(longest_of.values())
     scorers: dict[str, Callable[[], np.ndarray]] = {
         "mean of train": lambda: np.tile(train.mean(0), (len(data["test"]), 1))
     }
-    if max(map(len, data["train"]["sequence"])) >= K:
+    if longest_of["train"] >= K:
         scorers[f"{K}-mer counts, ridge"] = partial(_ridge_predictions, data)
     if longest <= LONGEST_FOR_CNN:
         scorers[f"CNN, {CNN_EPOCHS} epochs"] = partial(_cnn_predictions, data, loss, longest, device, seed)

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from ..data.collators import ClassificationCollator
+from ..data.labelled import value_lengths
 from ..data.leakage import leakage_summary, split_by_similarity
 from ..errors import InputError
 from ..model.tokenization_hyenadna import SPECIAL_TOKENS_MODES
@@ -58,7 +59,7 @@ class SequenceTask(Task):
     def _longest(self) -> int:
         """Return the number of tokens of the longest sequence, at one token per base."""
         special = len(SPECIAL_TOKENS_MODES[self.model_args.special_tokens_mode][0].split()) - 1
-        return special + max(len(sequence) for split in self.data.values() for sequence in split["sequence"])
+        return special + max(int(value_lengths(split, "sequence").max()) for split in self.data.values())
 
     def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, origin: str) -> str:
         length, limit = self.data_args.max_length, longest_input(model.config, tokenizer)
@@ -103,8 +104,8 @@ class SequenceTask(Task):
             ignored = ", ".join(f"--{name}" for name in fields)
             self.console.print(f"{ignored}: ignored, because this is a {model.config.model_type} model, not HyenaDNA.")
         tokens = tokenize(self.data, tokenizer, self.max_length, self.model_args.kmer)
-        lengths = (len(ids) for split in tokens.values() for ids in split["input_ids"])
-        if full_length := sum(length == self.max_length for length in lengths):
+        lengths = np.concatenate([value_lengths(split, "input_ids") for split in tokens.values()])
+        if full_length := np.count_nonzero(lengths == self.max_length):
             self.console.print(
                 f"{full_length:,} sequences fill the {self.max_length:,} tokens of the model; longer ones are "
                 "truncated."

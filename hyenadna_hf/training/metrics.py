@@ -1,6 +1,7 @@
 """Metrics of classification and regression."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.special import softmax
@@ -17,11 +18,19 @@ from sklearn.metrics import (
 
 from ..data.sequence import IGNORED
 
+CLASSIFICATION_METRICS: dict[str, Callable[..., float]] = {
+    "accuracy": accuracy_score,
+    "mcc": matthews_corrcoef,
+    "f1": partial(f1_score, average="macro", zero_division=0),
+    "f1_weighted": partial(f1_score, average="weighted", zero_division=0),
+}
 REGRESSION_METRICS = ("pearson", "spearman", "r2", "mse")
 
 
 def classification_metrics(
-    predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray
+    predictions: Sequence[int] | np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    names: Iterable[str] = ("accuracy", "mcc", "f1"),
 ) -> dict[str, float]:
     """
     Compute metrics of single-label classification over a whole split.
@@ -29,15 +38,13 @@ def classification_metrics(
     Args:
         predictions: Predicted classes.
         labels: True classes.
+        names: Metrics to compute: `accuracy`, Matthews correlation coefficient `mcc`, `f1` averaged over the classes,
+            or `f1_weighted`, averaged with the sizes of the classes as weights.
 
     Returns:
-        `accuracy`, Matthews correlation coefficient `mcc`, and macro-averaged `f1`.
+        Values by name.
     """
-    return {
-        "accuracy": float(accuracy_score(labels, predictions)),
-        "mcc": float(matthews_corrcoef(labels, predictions)),
-        "f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
-    }
+    return {name: float(CLASSIFICATION_METRICS[name](labels, predictions)) for name in names}
 
 
 def multilabel_metrics(

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyenadna_hf.data.labelled import BUNDLED, MISSING, load_labelled_sequences, read_labelled
+from hyenadna_hf.data.labelled import BUNDLED, MISSING, load_labelled_sequences, read_labelled, value_lengths
 from hyenadna_hf.errors import InputError
 
 TRAIN = pd.DataFrame({"sequence": ["ACGT", "acgtn", "GGGR", "TTTU"] * 10, "label": ["b", "a", "b", "a"] * 10})
@@ -353,3 +353,13 @@ def test_parquet_that_is_no_utf8_is_named(tmp_path):
     file.write_bytes(file.read_bytes().replace(b"ACGTACGTTT", b"\x80CGTACGTTT"))
     with pytest.raises(InputError, match="x.parquet: this is not a readable Parquet file"):
         load_labelled_sequences(str(file))
+
+
+@pytest.mark.parametrize("order", [None, [4, 0, 2]])
+def test_lengths_are_those_of_the_values(order):
+    sequences, ids = ["ACGT", "", "NNA", "AC" * 40_000, "G"], [[7, 8], [], [9] * 5, [10] * 70, [1]]
+    rows = Dataset.from_dict({"sequence": sequences, "ids": ids})
+    if order is not None:
+        rows = rows.select(order)
+    for column in ("sequence", "ids"):
+        assert value_lengths(rows, column).tolist() == [len(value) for value in rows[column]]

@@ -107,15 +107,16 @@ def test_without_matrices_to_update_there_is_no_muon(tmp_path):
         ("cnn", (), 0.0),
     ],
 )
-def test_finetune_uses_muon_for_hyenadna(tmp_path, model, options, expected):
+def test_finetune_uses_muon_for_hyenadna(composition, tmp_path, model, options, expected):
     """By default twice the learning rate; a published recipe, another optimizer or another model has none."""
     if model == "tiny":
         config = HyenaDNAConfig(d_model=16, d_inner=16, n_layer=1, max_seq_len=302)
         model = tmp_path / "tiny"
         config.save_pretrained(model)
         HyenaDNATokenizer(config.max_position_embeddings).save_pretrained(model)
-    options = [*options, "--learning_rate", "0.002", "--output_dir", tmp_path / "out", "--model", model]
-    run = prepare(*parse_arguments([*map(str, options), "--use_cpu", "--bf16", "false"]))
+    options = [*options, "--dataset", composition, "--output_dir", tmp_path / "out", "--model", model]
+    options += ["--learning_rate", "0.002", "--use_cpu", "--bf16", "false"]
+    run = prepare(*parse_arguments(list(map(str, options))))
     rates = {group.get("muon", False): group["lr"] for group in run.trainer.create_optimizer().param_groups}
     assert rates.get(True, 0.0) == expected
     assert rates[False] == 0.002
