@@ -6,7 +6,7 @@ Tell species apart by mean embeddings of frozen models: accuracy of linear model
 
 FOLDER holds a FASTA file per species, named after it (human.fa, fly_chr2R.fa.gz). Of the longest sequence of each, the
 first three quarters give training windows and the last quarter test windows. The linear models are logistic regressions
-on standardized embeddings and, for comparison, on 6-mer counts of the same windows. The picture shows the test windows
+on standardised embeddings and, for comparison, on 6-mer counts of the same windows. The picture shows the test windows
 of the greatest length and the first seed.
 """
 

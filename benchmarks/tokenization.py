@@ -1,5 +1,5 @@
 """
-Milliseconds to tokenise a million bases into tensors, from the table and in Rust.
+Milliseconds to tokenize a million bases into tensors, from the table and in Rust.
 
     python benchmarks/tokenization.py --out benchmarks/results/tokenization
 """
@@ -30,8 +30,8 @@ def main():
     if not (ways["Rust"][0]()["input_ids"] == tokenizer(sequence, return_tensors="pt")["input_ids"]).all():
         raise SystemExit("the two give other tokens")
     rows = []
-    for name, (tokenise, times) in ways.items():
-        seconds = [_timed(tokenise) for _ in range(times)]
+    for name, (tokenize, times) in ways.items():
+        seconds = [_timed(tokenize) for _ in range(times)]
         rows.append(
             {
                 "way": name,

@@ -7,6 +7,7 @@ Tests of imports, of launchers and of the command itself need `subprocess`.
 """
 
 import atexit
+import gc
 import json
 import multiprocessing
 import os
@@ -175,6 +176,7 @@ def _run(is_file, arguments, variables, folder, stdin, outputs):
     import torch
     from transformers import dynamic_module_utils
 
+    gc.freeze()  # a collection would copy the pages of what the server has imported
     torch.set_num_threads(1)  # as in workers of a DataLoader: threads do not survive a fork
     dynamic_module_utils.HF_MODULES_CACHE = str(outputs / "modules")  # which was read on import
     sys.path[:] = [path for path in sys.path if not Path(path, "transformers_modules").is_dir()]  # of the parent

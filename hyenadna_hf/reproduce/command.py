@@ -160,7 +160,7 @@ def _run_table(
     finally:  # an interrupted run writes the table with the results so far
         if state.is_main_process:
             results = [cell.load(out) or cell.describe(reason="not run yet") for cell in cells] + unavailable
-            lines = report.summarize(table, _select_rows(table, sources), results)
+            lines = report.summarise(table, _select_rows(table, sources), results)
             report.write(table, lines, out, command)
     if not state.is_main_process:
         return 0

@@ -15,9 +15,9 @@ from .tables import Row, Table
 Line = dict[str, Any]
 
 
-def summarize(table: Table, rows: Mapping[str, Row], results: Sequence[dict[str, Any]]) -> list[Line]:
+def summarise(table: Table, rows: Mapping[str, Row], results: Sequence[dict[str, Any]]) -> list[Line]:
     """
-    Summarize the runs of each row and model.
+    Summarise the runs of each row and model.
 
     Args:
         table: Table with the published figures.
@@ -38,7 +38,7 @@ def summarize(table: Table, rows: Mapping[str, Row], results: Sequence[dict[str,
                 runs = [result for result in row_results if result["model"] == model]
                 if runs:
                     published = table.published.get(row_name, {}).get(model)
-                    lines.append({"row": shown, "model": model, **_summarize_runs(runs, metric, row, published)})
+                    lines.append({"row": shown, "model": model, **_summarise_runs(runs, metric, row, published)})
     return lines
 
 
@@ -49,7 +49,7 @@ def _find_metrics(row: Row, results: Sequence[dict[str, Any]]) -> Sequence[Any]:
     return several or [row.metric]
 
 
-def _summarize_runs(runs: Sequence[dict[str, Any]], metric: Any, row: Row, published: float | None) -> Line:
+def _summarise_runs(runs: Sequence[dict[str, Any]], metric: Any, row: Row, published: float | None) -> Line:
     done = [run for run in runs if metric in run.get("metrics", ())]
     values = [row.scale * run["metrics"][metric] for run in done]
     first = (done or runs)[0]
@@ -80,7 +80,7 @@ def write(table: Table, lines: Sequence[Line], out: Path, command: str) -> None:
 
     Args:
         table: Table with title and note.
-        lines: Result of [`summarize`].
+        lines: Result of [`summarise`].
         out: Folder to write to.
         command: Command line that produced the results.
     """

@@ -189,7 +189,7 @@ class FinetuneArguments(RunArguments):
         metadata={
             "help": "Update the weight matrices of HyenaDNA's blocks with Muon, at this peak learning rate, and all "
             f"other parameters with --optim; 0: no Muon (default: {MUON_RATIO:g} times --learning_rate, if --optim is "
-            "AdamW, the matrices are not sharded and PyTorch is 2.9 or later)."
+            "AdamW and the matrices are not sharded)."
         },
     )
     weight_decay: float = field(

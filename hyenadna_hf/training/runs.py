@@ -116,8 +116,6 @@ def find_muon_obstacle(args: RunArguments) -> str | None:
     """Return the reason why Muon cannot be used, with the remedy, or `None`."""
     if args.fsdp or args.deepspeed:
         return "Muon needs whole matrices, which are sharded here; omit it"
-    if not hasattr(torch.optim, "Muon"):
-        return f"PyTorch {torch.__version__} has no Muon; update it (2.9 or later)"
     return None
 
 

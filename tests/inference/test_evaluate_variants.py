@@ -182,6 +182,7 @@ WRITE = "inference.evaluate_variants._write_part"
 SMALL_PARTS = {"inference.evaluate_variants.PART_BASES": 400}
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("hyenadna_hf.inference.evaluate_variants.PART_BASES", 400)
     expected = main([*arguments(folder, tmp_path / "whole"), *LABELS])

@@ -161,6 +161,7 @@ def test_json_and_a_forest(folder, tmp_path, capfd):
 SMALL_PARTS = {"probing.probe.PART_BASES": 800}
 
 
+@pytest.mark.slow
 def test_after_kills_the_result_is_that_of_a_whole_run(folder, tmp_path, monkeypatch):
     """One while it embeds, one while it fits; finished parts are not made again."""
     monkeypatch.setattr(command, "PART_BASES", 800)

@@ -324,7 +324,7 @@ def test_mean_and_spread_over_seeds():
         for seed, value in enumerate((0.5, 0.6, 0.7))
     ]
     runs.append({"dataset": "a", "model": "m", "seed": 9, "seconds": 1.0, "reason": "no | room"})
-    (line,) = report.summarize(table, table.rows, runs)
+    (line,) = report.summarise(table, table.rows, runs)
     assert (line["published"], line["n"], line["seeds"]) == (61.2, 3, "0 1 2")
     assert line["mean"] == pytest.approx(60) and line["sd"] == pytest.approx(10)
     text = report.markdown(table, [line], "hyenadna reproduce a")

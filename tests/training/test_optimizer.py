@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 from hyenadna_hf import HyenaDNAConfig, HyenaDNATokenizer
+from hyenadna_hf.training import optimizer as optimizer_module
 from hyenadna_hf.training.finetune import prepare
 from hyenadna_hf.training.finetune_arguments import parse_arguments
 from hyenadna_hf.training.optimizer import optimizer_cls_and_kwargs
@@ -46,8 +47,9 @@ def test_frozen_parameters_are_left_out(tmp_path):
     assert trained == {id(p) for p in model.score.parameters()}
 
 
-def test_muon_updates_the_matrices_of_the_blocks(tmp_path):
-    """Step by step against Muon and AdamW that each know their own parameters alone."""
+def test_muon_updates_the_matrices_of_the_blocks(tmp_path, monkeypatch):
+    """Step by step against PyTorch's Muon, which computes in bfloat16, and AdamW, each with their own parameters."""
+    monkeypatch.setattr(optimizer_module, "has_fast_bfloat16", lambda use_cpu: True)
     trainer = trainer_for(tmp_path, muon_learning_rate=0.02)
     optimizer = trainer.create_optimizer()
     model, twin = trainer.model, copy.deepcopy(trainer.model)
@@ -76,6 +78,20 @@ def test_muon_updates_the_matrices_of_the_blocks(tmp_path):
         for name, parameter in model.named_parameters():
             # Muon makes rounding errors of gradients as large as the gradients, so nothing but equality will do.
             torch.testing.assert_close(parameter, parameters[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (24, 8), (7, 33), (1, 6)])
+def test_orthogonal_in_float32(shape, monkeypatch):
+    """Against float64, by the same polynomial of the singular values."""
+    monkeypatch.setattr(optimizer_module, "has_fast_bfloat16", lambda use_cpu: False)
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = optimizer_module.orthogonalise(matrix)
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    values = values / values.norm()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    torch.testing.assert_close(found.double(), left * values @ right, rtol=0, atol=1e-5)
+    assert found.dtype == torch.float32
 
 
 def test_muon_follows_the_schedule(tmp_path):

@@ -267,6 +267,7 @@ def test_seeds_are_averaged(dataset, language_model, tmp_path):
     assert few_shot.few_shot(args) == results  # those of other seeds are kept
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_a_whole_one(dataset, language_model, tmp_path, monkeypatch):
     options = {"prompt_tokens": [4, 8], "shots": [0], "num_train_epochs": 4, "limit": 32, "early_stopping_patience": 9}
     folders = {name: tmp_path / name for name in ("whole", "killed")}
