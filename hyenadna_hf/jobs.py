@@ -299,7 +299,7 @@ def errors_naming(path: Path, prefix: Path | None = None) -> Iterator[None]:
         cause = system_error(error)
         if cause is None or not str(cause.filename or prefix or path).startswith(str(prefix or path)):
             raise
-        reason = cause.strerror or f"{cause}; is the disk full?"  # some libraries give no error number
+        reason = cause.strerror or f"{cause}; check the free disk space"  # some libraries give no error number
         raise OSError(cause.errno or errno.EIO, reason, str(path)) from error
 
 

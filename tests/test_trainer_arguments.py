@@ -354,7 +354,9 @@ def test_a_column_that_no_model_has_is_dropped_or_named(tmp_path, model_class):
             getattr(trainer, entry)()
 
 
-@pytest.mark.parametrize("model_class", [HyenaDNAForCausalLM, HyenaDNAForSequenceClassification])
+@pytest.mark.parametrize(
+    "model_class", [HyenaDNAForCausalLM, pytest.param(HyenaDNAForSequenceClassification, marks=pytest.mark.slow)]
+)
 def test_compiled_training_is_the_same(tmp_path, model_class):
     found = []
     for options in ({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}):

@@ -255,7 +255,7 @@ def value_lengths(split: Dataset, column: str) -> np.ndarray:
     Compute the length of each value of a column, on its Arrow arrays.
 
     Args:
-        split: Data set with at least one row.
+        split: Data set.
         column: Column of strings or lists.
 
     Returns:
@@ -263,7 +263,7 @@ def value_lengths(split: Dataset, column: str) -> np.ndarray:
     """
     batches = split.select_columns(column).with_format("arrow").iter(batch_size=10_000)
     measure = pc.utf8_length if isinstance(split.features[column], Value) else pc.list_value_length
-    return np.concatenate([measure(batch[column]).to_numpy() for batch in batches])
+    return np.concatenate([np.empty(0, int), *(measure(batch[column]).to_numpy() for batch in batches)])
 
 
 def list_classes(source: str | Path, tables: Mapping[str, Mapping[str, list[str]]]) -> list[str]:

@@ -185,7 +185,7 @@ def context(args: ContextArguments, command: str = "hyenadna context") -> dict[s
 def _check_arguments(args: ContextArguments, likelihood: BaseLikelihood, window: int, length: int) -> list[int]:
     """Check the arguments, and return the distances in ascending order."""
     if args.needles not in NEEDLES:
-        raise InputError(f"--needles {args.needles}: it is one of {', '.join(NEEDLES)}.")
+        raise InputError(f"--needles {args.needles}: choose one of {', '.join(NEEDLES)}.")
     for name, least in (("windows", 1), ("needle_length", 1), ("bootstrap", 0)):
         if getattr(args, name) < least:
             raise InputError(f"--{name} {getattr(args, name)}: give at least {least}.")
@@ -265,7 +265,7 @@ def _write(path: Path, result: dict[str, Any], args: ContextArguments, command: 
     for name in ("needle", "loss_by_position"):
         pd.DataFrame(result[name]).to_csv(folder / f"{name}.csv", index=False)
         if len(pd.read_csv(folder / f"{name}.csv")) != len(result[name]):
-            raise WorkError(f"{name}.csv: it has another number of rows when it is read back; is the disk full?")
+            raise WorkError(f"{name}.csv: it has other rows when it is read back; check the free disk space.")
     text = markdown(result, args.needles, args.needle_length, args.bootstrap, command)
     (folder / "table.md").write_text(text, encoding="utf-8")
     draw_repeats(folder / "needle.png", result["needle"])

@@ -1,6 +1,6 @@
 """Classifiers on embeddings, with hyper-parameters chosen on validation."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ def fit_and_evaluate(
 
 
 def evaluate(
-    classifier: Any, embedded: np.ndarray, labels: np.ndarray, names: Iterable[str] = METRICS
+    classifier: Any, embedded: np.ndarray, labels: np.ndarray, names: Collection[str] = METRICS
 ) -> dict[str, float]:
     """
     Compute metrics of a fitted classifier.

@@ -214,7 +214,7 @@ def probe(args: ProbeArguments, command: str = "hyenadna probe") -> dict[str, An
         (path.parent / "table.md").write_text(markdown(result, command), encoding="utf-8")
         draw(path.parent / "heatmap.png", rows, result)
         if len(pd.read_csv(path, usecols=["seed"])) != len(rows):
-            raise WorkError(f"{path.name}: it has another number of rows when it is read back; is the disk full?")
+            raise WorkError(f"{path.name}: it has other rows when it is read back; check the free disk space.")
         return result
 
     with folder_job(out, "scores.csv", identity, state) as job:
@@ -242,7 +242,7 @@ def _check_choices(args: ProbeArguments) -> None:
     for name, values, allowed in choices:
         wrong = [value for value in values if value not in allowed]
         if wrong:
-            raise InputError(f"--{name} {wrong[0]}: it is one of {', '.join(allowed)}.")
+            raise InputError(f"--{name} {wrong[0]}: choose one of {', '.join(allowed)}.")
     for name in ("seeds", "limit", "kmer", "max_tokens"):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -90,7 +90,7 @@ def compare_regressors(
         The test metrics of each baseline, and its training time in seconds.
     """
     train = targets_of(data["train"])
-    longest_of = {name: int(value_lengths(split, "sequence").max()) for name, split in data.items()}
+    longest_of = {name: int(value_lengths(split, "sequence").max(initial=0)) for name, split in data.items()}
     longest = max(longest_of.values())
     scorers: dict[str, Callable[[], np.ndarray]] = {
         "mean of train": lambda: np.tile(train.mean(0), (len(data["test"]), 1))

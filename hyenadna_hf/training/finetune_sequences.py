@@ -59,7 +59,7 @@ class SequenceTask(Task):
     def _longest(self) -> int:
         """Return the number of tokens of the longest sequence, at one token per base."""
         special = len(SPECIAL_TOKENS_MODES[self.model_args.special_tokens_mode][0].split()) - 1
-        return special + max(int(value_lengths(split, "sequence").max()) for split in self.data.values())
+        return special + max(int(value_lengths(split, "sequence").max(initial=0)) for split in self.data.values())
 
     def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, origin: str) -> str:
         length, limit = self.data_args.max_length, longest_input(model.config, tokenizer)

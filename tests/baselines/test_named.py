@@ -84,7 +84,10 @@ def composition(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", BASELINE_NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("hyenadna") else []) for name in BASELINE_NAMES],
+)
 def test_finetune(name, composition, tmp_path, capsys):
     """The command itself loads the checkpoint back and compares logits."""
     out = tmp_path / "out"

@@ -355,7 +355,7 @@ def test_parquet_that_is_no_utf8_is_named(tmp_path):
         load_labelled_sequences(str(file))
 
 
-@pytest.mark.parametrize("order", [None, [4, 0, 2]])
+@pytest.mark.parametrize("order", [None, [4, 0, 2], []])
 def test_lengths_are_those_of_the_values(order):
     sequences, ids = ["ACGT", "", "NNA", "AC" * 40_000, "G"], [[7, 8], [], [9] * 5, [10] * 70, [1]]
     rows = Dataset.from_dict({"sequence": sequences, "ids": ids})

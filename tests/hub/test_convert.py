@@ -496,6 +496,7 @@ def test_the_destination_must_be_free_and_the_source_there(tmp_path):
     convert(tmp_path / "source" / "model.safetensors", tmp_path / "made", config=tmp_path / "source" / "config.json")
 
 
+@pytest.mark.slow
 def test_the_million_base_size_is_small_on_disk_and_in_memory(tmp_path):
     model = HyenaDNAForCausalLM(published_config("hyenadna-large-1m-seqlen"))
     model.save_pretrained(tmp_path / "source")

@@ -55,6 +55,7 @@ def outputs(model):
         return model(**inputs)[0]
 
 
+@pytest.mark.slow
 def test_publish_and_load_by_repository_id(make_model, config, tmp_path, hub):
     server, run = hub
     model = saved(make_model, config, tmp_path / "mine")

@@ -152,7 +152,7 @@ def test_parts_that_are_damaged_are_not_installed(folder, tmp_path, monkeypatch)
         (["--needle_length", "0"], "--needle_length 0: give at least 1."),
         (["--windows", "0"], "--windows 0: give at least 1."),
         (["--bootstrap", "-1"], "--bootstrap -1: give at least 0."),
-        (["--needles", "haystack"], "--needles haystack: it is one of random, real."),
+        (["--needles", "haystack"], "--needles haystack: choose one of random, real."),
         (["--needles", "real", "--region", "20:1-66"], "--needles real: no 8 bases outside a window of 66 are all"),
         (["--distances", "7"], "--distances 7: give 8 to 58, so that both copies are in a window of 66 bases"),
         (["--distances", "20", "59"], "--distances 59: give 8 to 58"),

@@ -88,6 +88,7 @@ def test_metrics_are_those_of_the_bins_of_the_saved_model(genome):
         np.testing.assert_allclose(file.values("chr3", 0, LENGTH), outputs[:, 0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_cnn_predicts_rates(genome):
     folder, texts, high, _ = genome
     options = ["--num_train_epochs", 20, "--per_device_train_batch_size", 2, "--model", "cnn", "--window", 160]

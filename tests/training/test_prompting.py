@@ -115,6 +115,7 @@ def test_only_the_prompt_is_dropped_and_only_in_training(make_model, config):
     torch.testing.assert_close(model.train().get_prompt_embedding_to_save("default"), prompt[0])  # nothing is dropped
 
 
+@pytest.mark.slow
 def test_soft_prompts_from_the_command_line_and_back(dataset, language_model, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = (language_model / "model.safetensors").read_bytes()
