@@ -182,7 +182,9 @@ def _plot(table: Table, lines: Sequence[Line], path: Path) -> None:
     if any(line["published"] is not None for line in lines):
         axes.plot([], [], "D", color="gray", fillstyle="none", label="published")
     axes.set_yticks(range(len(rows)), rows)
-    axes.set(xlabel="%", title=table.title)
+    if all(row.scale == 100 for row in table.rows.values()):
+        axes.set(xlabel="%")
+    figure.suptitle(table.title, fontsize="medium")
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
