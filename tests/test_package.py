@@ -53,7 +53,7 @@ def test_the_command_and_the_module_are_the_same():
     )
     module = "import runpy\nrunpy.run_module('hyenadna_hf', run_name='__main__', alter_sys=True)\n"
     function = "import sys\nfrom hyenadna_hf.cli import main\nsys.exit(main(sys.argv[1:]))\n"
-    for arguments, status in ((["--help"], 0), (["fly"], 2)):
+    for arguments, status in ((["--help"], 0), (["--version"], 0), ([], 0), (["fly"], 2)):
         by_module = run_script(module, *arguments)
         assert by_module.returncode == status
         by_function = run_script(function, *arguments)

@@ -15,7 +15,7 @@ from ..data.biotypes import load_biotypes
 from ..data.chromatin import CHROMATIN_GROUPS, chromatin_from_peaks, load_chromatin_mat
 from ..data.fasta import fasta_files
 from ..data.files import FORMATS, split_paths
-from ..data.labelled import limit_split
+from ..data.labelled import limit_split, value_lengths
 from ..data.named import BENCHMARKS, load_labelled
 from ..data.species import load_species
 from ..errors import InputError
@@ -236,7 +236,7 @@ def _sizes(data: Mapping[str, Dataset]) -> dict[str, int]:
 
 
 def _bases(data: Mapping[str, Dataset]) -> int:
-    return sum(map(len, data["train"]["sequence"]))
+    return int(value_lengths(data["train"], "sequence").sum())
 
 
 def _fingerprint(data: Mapping[str, Dataset]) -> str:

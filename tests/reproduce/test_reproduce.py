@@ -95,7 +95,7 @@ def steps_are_forked(monkeypatch):
     monkeypatch.setattr(cells.subprocess, "run", run)
 
 
-def test_local_table(untrained, tmp_path, monkeypatch, capsys, steps_are_forked):
+def test_local_table(untrained, tmp_path, capsys, steps_are_forked):
     write_data(tmp_path / "mine")
     out = tmp_path / "out"
     settings = [
