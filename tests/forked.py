@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing.forkserver import _forkserver, ensure_running
 from pathlib import Path
 from unittest.mock import patch
@@ -29,7 +30,6 @@ IMPORTS = ["torch", "transformers", "transformers.trainer", "transformers.models
 IMPORTS += ["datasets", "peft", "pandas", "scipy.stats", "sklearn.metrics", "matplotlib.figure", "rich.progress"]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(IMPORTS)
-HOME = tempfile.mkdtemp()
 # A command whose constants are set, and which is killed at a call of a function. Names are relative to `hyenadna_hf`.
 JOB = """
 import importlib, json, os, signal, sys
@@ -52,7 +52,14 @@ find(f"{command}.main")[0].main(arguments)
 """
 # The command `hyenadna`.
 COMMAND = "import sys\nfrom hyenadna_cli import main\nsys.exit(main(sys.argv[1:]))\n"
-atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+
+@cache
+def home():
+    """A folder that is removed at the end. The forked processes, which import this module too, need none."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class Script:
@@ -71,19 +78,19 @@ class Script:
     def __init__(self, script, *arguments, stdin=os.devnull, folder=None, environment=(), timeout=300):
         self.args = [str(script), *map(str, arguments)]
         self.deadline = time.monotonic() + timeout
-        self.outputs = Path(tempfile.mkdtemp(dir=HOME))
+        self.outputs = Path(tempfile.mkdtemp(dir=home()))
         self.process = CONTEXT.Process(
             target=_run,
             args=(
                 isinstance(script, Path),
                 self.args,
-                {**environment_of_hub(HOME), **dict(environment)},
+                {**environment_of_hub(home()), **dict(environment)},
                 str(folder or os.getcwd()),
                 str(stdin),
                 self.outputs,
             ),
         )
-        variables = {**environment_of_hub(HOME), "OMP_NUM_THREADS": "1"}
+        variables = {**environment_of_hub(home()), "OMP_NUM_THREADS": "1"}
         variables.pop("COVERAGE_PROCESS_CONFIG", None)  # these processes end without saving what it traces
         with patch.dict(os.environ, variables, clear=True):
             ensure_running()

@@ -4,7 +4,6 @@ import os
 import re
 import tempfile
 import warnings
-import weakref
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ import pysam
 
 from ..errors import InputError
 from .sequence import NOT_A_NUCLEOTIDE, NUCLEOTIDES
-from .source import DAMAGED_GZIP, FASTA, open_packed, packing_of, regular_file, remove_in_process
+from .source import DAMAGED_GZIP, FASTA, open_packed, packing_of, regular_file, remove_at_exit
 
 LETTERS = (NUCLEOTIDES + NUCLEOTIDES.lower()).encode()
 ENDINGS = (".fa", ".fasta", ".fna")
@@ -196,7 +195,7 @@ class Fasta:
 
     def _temporary_folder(self) -> Path:
         folder = tempfile.mkdtemp(prefix="hyenadna-fasta-")
-        self._cleanup = weakref.finalize(self, remove_in_process, folder, os.getpid())
+        self._cleanup = remove_at_exit(folder, self)
         return Path(folder)
 
     def _open(self) -> pysam.FastaFile:

@@ -1,6 +1,5 @@
 """Open input files of any origin: standard input, pipes, gzip, byte-order marks; reject files of other kinds."""
 
-import atexit
 import codecs
 import functools
 import gzip
@@ -11,6 +10,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -142,10 +142,20 @@ def open_packed(path: Path, mode: str = "rb") -> IO[Any]:
     return cast(IO[Any], opener(path, mode, encoding="utf-8" if "t" in mode else None))
 
 
-def remove_in_process(folder: str, process: int) -> None:
-    """Remove a temporary folder in the process that created it, but not when a forked child ends."""
-    if os.getpid() == process:
-        shutil.rmtree(folder, ignore_errors=True)
+def remove_at_exit(folder: str, owner: object = None) -> Finalize:
+    """
+    Remove a temporary folder when this process ends, or earlier, when an object is no longer used.
+
+    Workers of a DataLoader end without the functions of `atexit` and `weakref`. A forked child removes nothing.
+
+    Args:
+        folder: The folder.
+        owner: The object. Defaults to none.
+
+    Returns:
+        A callable that removes the folder at once.
+    """
+    return Finalize(owner, shutil.rmtree, (folder, True), exitpriority=-1)  # after child processes have ended
 
 
 @functools.cache
@@ -169,7 +179,7 @@ def _copy(source: Path | int, identity: tuple[int, ...], unpack: bool = False) -
             cause = f"{os.strerror(error.errno)}; set TMPDIR to a folder with more room"
             raise OSError(error.errno, cause, folder) from error
         raise
-    atexit.register(remove_in_process, folder, os.getpid())
+    remove_at_exit(folder)
     return copy
 
 

@@ -336,3 +336,27 @@ if not os.fork():
     os.close(writer)
     os.close(reader)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"ACGT\n", b"") and not left
+
+
+@pytest.mark.parametrize("is_packed", [True, False], ids=["unpacked copy", "index of a read-only folder"])
+def test_workers_of_a_loader_leave_nothing(tmp_path, temporary, monkeypatch, is_packed):
+    """They end without the functions of `atexit`."""
+    path, text = tmp_path / "x.fa", b">a\nACGTAC\n"
+    path.write_bytes(gzip.compress(text) if is_packed else text)
+    monkeypatch.setattr(os, "access", lambda folder, mode: Path(folder) != tmp_path)
+
+    class Bases(torch.utils.data.Dataset):
+        genome = None
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            self.genome = self.genome or Fasta(path)
+            assert list(temporary.iterdir())
+            return self.genome.fetch("a", index, index + 2)
+
+    loader = torch.utils.data.DataLoader(Bases(), num_workers=2, multiprocessing_context="fork", batch_size=None)
+    assert list(loader) == ["AC", "CG", "GT", "TA"]
+    del loader
+    assert not list(temporary.iterdir()) and [file.name for file in tmp_path.glob("x*")] == ["x.fa"]
