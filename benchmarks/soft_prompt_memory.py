@@ -20,7 +20,7 @@ from report import write_table
 
 from hyenadna_hf import HyenaDNAForCausalLM
 from hyenadna_hf.hub.sizes import published_config
-from hyenadna_hf.training.soft_prompt import prompted
+from hyenadna_hf.training.soft_prompt import add_prompt
 
 
 def main():
@@ -65,7 +65,7 @@ def measure(args, tokens, checkpointing):
     if checkpointing:
         enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
-    model = prompted(model, tokens, dropout=0.1).train()
+    model = add_prompt(model, tokens, dropout=0.1).train()
     ids = torch.randint(7, 11, (1, args.length + 1), device=args.device)
     labels = ids.clone()
     labels[:, :-1] = -100

@@ -77,7 +77,7 @@ class Job:
         """Lock the folder of parts and check that they belong to this job; remove the folder if it ends empty."""
         identity = self.folder / IDENTITY_FILE
         try:
-            with locked(self.folder, self.out):
+            with hold_lock(self.folder, self.out):
                 for leftover in self.folder.glob(f"{UNFINISHED}*"):  # from a killed run
                     leftover.unlink()
                 if identity.is_file():
@@ -190,7 +190,7 @@ def parts_folder(out: Path) -> Path:
 
 
 @contextmanager
-def locked(folder: Path, name: str | Path) -> Iterator[None]:
+def hold_lock(folder: Path, name: str | Path) -> Iterator[None]:
     """
     Hold the lock of a folder. The operating system releases it when the process ends, even if it is killed.
 
@@ -260,7 +260,7 @@ def writing_folder(out: Path, argument: str, state: "PartialState | SingleProces
         InputError: If another run is writing to the folder.
         OSError: If the folder cannot be written. The error names it.
     """
-    lock = locked(out, f"{argument} {out}") if state.is_main_process else nullcontext()
+    lock = hold_lock(out, f"{argument} {out}") if state.is_main_process else nullcontext()
     with errors_naming(out), lock:
         yield
 

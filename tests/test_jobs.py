@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyenadna_hf.errors import InputError, WorkError
-from hyenadna_hf.jobs import Job, locked, replace_file, write_text
+from hyenadna_hf.jobs import Job, hold_lock, replace_file, write_text
 
 
 class Shard:
@@ -237,12 +237,12 @@ RACE = """
 import sys
 from pathlib import Path
 from hyenadna_hf.errors import InputError
-from hyenadna_hf.jobs import locked
+from hyenadna_hf.jobs import hold_lock
 folder, counter = Path(sys.argv[1]) / "folder", Path(sys.argv[1]) / "counter"
 had = 0
 while had < 70:
     try:
-        with locked(folder, "it"):
+        with hold_lock(folder, "it"):
             counter.write_text(str(int(counter.read_text()) + 1))
             print(1)
         had += 1
@@ -285,9 +285,9 @@ def test_only_one_process_has_a_lock_at_a_time(tmp_path):
 
 
 def test_a_lock_leaves_the_folder_as_it_was(tmp_path):
-    with locked(tmp_path, "here"):
+    with hold_lock(tmp_path, "here"):
         pass
-    with locked(tmp_path / "new", "there"):
+    with hold_lock(tmp_path / "new", "there"):
         (tmp_path / "new" / "kept").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "kept"]
 

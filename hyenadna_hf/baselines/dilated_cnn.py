@@ -90,7 +90,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, hidden_states: torch.Tensor, is_valid: torch.Tensor) -> torch.Tensor:
-        """Convolve `hidden_states` of shape `(batch, channels, length)`; others than valid positions read as zero."""
+        """Convolve `hidden_states` of shape `(batch, channels, length)`; invalid positions read as zero."""
         residual = hidden_states
         for norm, convolution in zip(self.norms, self.convolutions):
             hidden_states = convolution(norm(hidden_states).relu() * is_valid)

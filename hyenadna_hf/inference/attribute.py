@@ -74,7 +74,7 @@ def main(argv: list[str]) -> dict[str, Any] | None:
     """Run `hyenadna attribute` with command-line arguments."""
     args, _ = parser().parse(argv)
     out = output_path("--out", args.out, (*BEDGRAPH, *BIGWIG))
-    plot = _checked_plot(args)
+    plot = _check_plot(args)
     check_strands(args.strands)
     if args.max_tokens < 1:
         raise InputError(f"--max_tokens {args.max_tokens}: give 1 or more.")
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> dict[str, Any] | None:
     return {"out": out, "bases": bases, "regions": len(regions), "plot": plot}
 
 
-def _checked_plot(args: AttributeArguments) -> Path | None:
+def _check_plot(args: AttributeArguments) -> Path | None:
     if args.plot is None:
         return None
     plot = output_path("--plot", args.plot, PICTURES)

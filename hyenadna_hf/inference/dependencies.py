@@ -62,7 +62,7 @@ def dependency_map(
     forward = dependencies_on_a_strand(likelihood, sequence[:end], start, start, end)
     reverse = reverse_complement(sequence[start:])
     first = len(sequence) - end
-    return stitched(forward, dependencies_on_a_strand(likelihood, reverse, first, first, len(reverse)))
+    return combine_strands(forward, dependencies_on_a_strand(likelihood, reverse, first, first, len(reverse)))
 
 
 def check_part(likelihood: BaseLikelihood, sequence: str, start: int, end: int) -> None:
@@ -79,7 +79,7 @@ def check_part(likelihood: BaseLikelihood, sequence: str, start: int, end: int) 
         )
 
 
-def stitched(forward: np.ndarray, reverse: np.ndarray) -> np.ndarray:
+def combine_strands(forward: np.ndarray, reverse: np.ndarray) -> np.ndarray:
     """
     Combine the maps of both strands.
 

@@ -17,7 +17,7 @@ from ..errors import InputError, WorkError
 from ..jobs import Job, output_path, replace_file, save_array
 from ..loading import load_language_model
 from ..processes import processes
-from .dependencies import check_part, dependencies_on_a_strand, stitched
+from .dependencies import check_part, combine_strands, dependencies_on_a_strand
 from .likelihood import BaseLikelihood
 from .mutagenesis import LONGEST_LETTERED, PICTURES
 from .scoring import ScoringArguments, identity_of
@@ -100,7 +100,7 @@ def main(argv: list[str]) -> dict[str, Any] | None:
             strands = np.split(np.concatenate(arrays), [length]) if sum(map(len, arrays)) == 2 * length else []
             if len(strands) != 2 or strands[0].shape != strands[1].shape:
                 raise WorkError(f"{job.folder}: the parts do not match the region; delete this folder.")
-            dependencies = stitched(*strands)
+            dependencies = combine_strands(*strands)
             write(path, dependencies, normalise(sequence[start - left : end - left]), contig, start)
             return dependencies
 

@@ -249,18 +249,18 @@ def _is_positive(column: str, values: pd.Series, positive: list[str] | None) -> 
         positive = [name for name in names if name.lower() in TRUE]
         if any(name.lower() not in (*TRUE, *FALSE) for name in names):
             raise InputError(
-                f"--label_column {column}: the labels are {_some(names)}; set --positive to the positive ones."
+                f"--label_column {column}: the labels are {_shorten(names)}; set --positive to the positive ones."
             )
     absent = [name for name in positive if name not in names]
     if absent:
-        raise InputError(f"--positive {absent[0]}: column {column} has no such label; choose from {_some(names)}.")
+        raise InputError(f"--positive {absent[0]}: column {column} has no such label; choose from {_shorten(names)}.")
     if not positive or len(positive) == len(names):
         kind = "positive" if positive else "negative"
         raise InputError(f"--label_column {column}: all variants are {kind}; give positive and negative ones.")
     return np.where(known, values.isin(positive), np.nan)
 
 
-def _some(names: list[str], shown: int = 8) -> str:
+def _shorten(names: list[str], shown: int = 8) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 

@@ -29,9 +29,9 @@ from .tracks import (
     BIGWIG,
     Piece,
     count_bases,
-    kept_bases,
-    merged_regions,
+    count_kept_bases,
     pieces_of,
+    read_merged_regions,
     write_bedgraph,
     write_bigwig,
 )
@@ -239,14 +239,14 @@ def _predict_bases(
         )
     with Fasta(args.fasta or args.input) as genome:
         whole = [(contig, 0, length) for contig, length in genome.lengths.items()]
-        regions = whole if args.fasta is None else merged_regions(args.input, genome)
+        regions = whole if args.fasta is None else read_merged_regions(args.input, genome)
         if not regions:
             raise InputError(f"--input {args.input}: the file contains no interval.")
         columns = _columns(args, out, predictor)
         identity |= {"window": window, "stride": stride, "columns": columns}
 
         def parts() -> Iterator[list[Piece]]:
-            return chunks_of(pieces_of(genome, regions, window, stride), kept_bases, PART_BASES)
+            return chunks_of(pieces_of(genome, regions, window, stride), count_kept_bases, PART_BASES)
 
         def make(part: list[Piece], path: Path, advance: Callable[[int], None]) -> None:
             outputs = []
@@ -276,7 +276,7 @@ def _predict_bases(
 
 
 def _columns(args: PredictArguments, out: Path, predictor: Predictor) -> list[int]:
-    """Return the numbers of the labels that the output needs."""
+    """Return the indices of the labels that the output needs."""
     if out.suffix == ".bed":
         return list(range(len(predictor.names)))
     label = args.target or next((name for name in predictor.names if name != BACKGROUND), predictor.names[0])
@@ -289,7 +289,7 @@ def _read_parts(job: Job, parts: Iterable[list[Piece]], columns: int) -> Iterato
         values = np.load(job.part(number))
         if values.shape != (count_bases(part), columns):
             raise WorkError(f"{job.part(number)}: the shape does not match the regions; delete this part.")
-        for piece, piece_values in zip(part, np.split(values, np.cumsum([*map(kept_bases, part)])[:-1])):
+        for piece, piece_values in zip(part, np.split(values, np.cumsum([*map(count_kept_bases, part)])[:-1])):
             yield piece.contig, piece.keep_start, piece_values
 
 

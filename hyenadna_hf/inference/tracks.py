@@ -82,7 +82,7 @@ def main(argv: list[str]) -> dict[str, Any] | None:
         identity = {"window": window, "stride": stride, "strands": args.strands, "regions": regions}
 
         def parts() -> Iterator[list[Piece]]:
-            return chunks_of(pieces_of(fasta, regions, window, stride), kept_bases, PART_BASES)
+            return chunks_of(pieces_of(fasta, regions, window, stride), count_kept_bases, PART_BASES)
 
         def make(part: list[Piece], path: Path, advance: Callable[[int], None]) -> None:
             _write_part(path, _score_pieces(likelihood, fasta, part, args.strands), advance)
@@ -115,7 +115,7 @@ def _read_parts(job: Job, parts: Iterable[list[Piece]]) -> Iterator[tuple[str, i
         values = np.load(job.part(number))
         if len(values) != count_bases(part):
             raise WorkError(f"{job.part(number)}: the number of bases does not match the regions; delete this part.")
-        for piece, piece_values in zip(part, np.split(values, np.cumsum([*map(kept_bases, part)])[:-1])):
+        for piece, piece_values in zip(part, np.split(values, np.cumsum([*map(count_kept_bases, part)])[:-1])):
             yield piece.contig, piece.keep_start, piece_values
 
 
@@ -161,14 +161,14 @@ def likelihood_track(
     return _score_pieces(likelihood, fasta, pieces_of(fasta, regions, window, stride), strands)
 
 
-def kept_bases(piece: Piece) -> int:
+def count_kept_bases(piece: Piece) -> int:
     """Return the number of bases of a piece whose values are kept."""
     return piece.keep_end - piece.keep_start
 
 
 def count_bases(part: Iterable[Piece]) -> int:
     """Return the number of bases of pieces whose values are kept."""
-    return sum(map(kept_bases, part))
+    return sum(map(count_kept_bases, part))
 
 
 def pieces_of(fasta: Fasta, regions: Iterable[tuple[str, int, int]], window: int, stride: int) -> Iterator[Piece]:
@@ -285,10 +285,10 @@ def _regions(args: TrackArguments, fasta: Fasta) -> list[tuple[str, int, int]]:
         return [parse_region(args.region, fasta)[:3]]
     if args.bed is None:
         return [(contig, 0, length) for contig, length in fasta.lengths.items()]
-    return merged_regions(args.bed, fasta)
+    return read_merged_regions(args.bed, fasta)
 
 
-def merged_regions(bed: str, fasta: Fasta) -> list[tuple[str, int, int]]:
+def read_merged_regions(bed: str, fasta: Fasta) -> list[tuple[str, int, int]]:
     """
     Read a BED file as regions.
 

@@ -64,7 +64,7 @@ def bits(args: BitsArguments) -> dict[str, Any]:
         InputError: If a genome, a region, the model or an argument is invalid.
     """
     started = time.monotonic()
-    splits = held_out_splits(args.dataset, args.window)
+    splits = load_held_out_splits(args.dataset, args.window)
     if args.model.startswith(MARKOV):
         metrics, origin = _markov_bits(args, splits), "counted"
     else:
@@ -83,7 +83,7 @@ def bits(args: BitsArguments) -> dict[str, Any]:
     return results
 
 
-def held_out_splits(folder: str | Path, window: int = 1024) -> dict[str, list[GenomeDataset]]:
+def load_held_out_splits(folder: str | Path, window: int = 1024) -> dict[str, list[GenomeDataset]]:
     """
     Split genomes into held-out regions, `test`, and the rest, `train`.
 

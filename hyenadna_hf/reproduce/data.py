@@ -20,7 +20,7 @@ from ..data.named import BENCHMARKS, load_labelled
 from ..data.species import load_species
 from ..errors import InputError
 from ..jobs import replace_file, sha256, write_text
-from .bits import HELD_OUT_FILE, held_out_splits
+from .bits import HELD_OUT_FILE, load_held_out_splits
 from .tables import WINDOW_LENGTHS
 
 SPLIT_SEED = 2222  # of held-out sequences and of limited splits
@@ -170,7 +170,7 @@ def train_fasta(folder: str | Path) -> str:
 def _prepare_genomes(folder: str, limit: int | None) -> Data:
     if limit is not None:
         raise InputError(f"--limit {limit}: held-out regions are scored completely; leave it out.")
-    splits = held_out_splits(folder)
+    splits = load_held_out_splits(folder)
     bases = {
         split: sum(piece.end - piece.start for stream in streams for piece in stream.regions)
         for split, streams in splits.items()

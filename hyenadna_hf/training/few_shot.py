@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 from transformers import set_seed
 
 from ..arguments import CommandParser
-from .prompt_baselines import in_turn, probe_accuracy
+from .prompt_baselines import draw_in_turn, probe_accuracy
 from .prompt_grid import run_grid
 from .prompting import PromptingArguments, ShowSteps, Task, check_arguments, evaluate, load_task, make_trainer
 
@@ -85,7 +85,7 @@ def few_shot(args: FewShotArguments) -> dict[str, Any]:
 
     def run(settings: dict[str, Any], seed: int, folder: Path, show: Callable[[float], None]) -> dict[str, Any]:
         if "method" in settings:
-            rows = in_turn(task.prompts("train", 0, seed).rows_of, settings["training_sequences"], seed)
+            rows = draw_in_turn(task.prompts("train", 0, seed).rows_of, settings["training_sequences"], seed)
             return {"accuracy": probe_accuracy(task, args, rows)}
         return tune_and_evaluate(args, task, seed=seed, folder=folder, show=show, **settings)
 
@@ -122,8 +122,8 @@ def tune_and_evaluate(
     trainer = make_trainer(
         task,
         args,
-        task.model_to_answer(args.softmax),
-        Subset(prompts, in_turn(prompts.rows_of, tuning_samples, seed)),
+        task.build_answering_model(args.softmax),
+        Subset(prompts, draw_in_turn(prompts.rows_of, tuning_samples, seed)),
         callbacks=[ShowSteps(show)],
         output_dir=str(folder),
         num_train_epochs=1,

@@ -107,7 +107,7 @@ class Run:
 
     def predict(self, examples: Any) -> tuple[np.ndarray, np.ndarray]:
         """Predict examples: the outputs in the units of the data, and the labels in the same order."""
-        return _restored(self.task, self.trainer.predict(examples))
+        return _restore_units(self.task, self.trainer.predict(examples))
 
 
 def finetune(
@@ -166,7 +166,7 @@ def prepare(model_args: ClassifierArguments, data_args: DataArguments, training_
     examples = task.examples(model, tokenizer)
 
     def measure(output: EvalPrediction) -> dict[str, float]:
-        return task.measure(*_restored(task, output))
+        return task.measure(*_restore_units(task, output))
 
     trainer = build_trainer(training_args, model, tokenizer, examples, measure, collators, _loss(training_args, task))
     return Run(task, origin, examples, trainer)
@@ -226,7 +226,7 @@ def describe_weights(args: FinetuneArguments) -> str:
     return f"best {args.metric_for_best_model} on validation" if args.load_best_model_at_end else "last epoch"
 
 
-def _restored(task: Task, output: Any) -> tuple[np.ndarray, np.ndarray]:
+def _restore_units(task: Task, output: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return outputs and labels of a prediction of the Trainer, in the units of the data."""
     # Some architectures return further outputs after the logits.
     outputs = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions

@@ -54,9 +54,9 @@ class SequenceTask(Task):
         self.data, self.names = load_data(args, seed)
         if args.split_by_similarity:
             self.data = split_by_similarity(self.data, args.validation_fraction, args.test_fraction, seed)
-        self.longest = args.max_length or self._longest()
+        self.longest = args.max_length or self._find_longest()
 
-    def _longest(self) -> int:
+    def _find_longest(self) -> int:
         """Return the number of tokens of the longest sequence, at one token per base."""
         special = len(SPECIAL_TOKENS_MODES[self.model_args.special_tokens_mode][0].split()) - 1
         return special + max(int(value_lengths(split, "sequence").max(initial=0)) for split in self.data.values())

@@ -296,7 +296,7 @@ def _write(folder: Path, results: dict[str, Any], run: Run) -> None:
     if trainer.model.config.model_type == HyenaDNAConfig.model_type:
         summary = f"It was trained on {results['bases_seen']:,} bases {objective.purpose}"
         held_out = ", ".join(f"{split[objective.bits]:.4f} on {name}" for name, split in results["splits"].items())
-        note = f"{summary}{f'; {_in_words(objective.bits)}: {held_out}' if held_out else ''}."
+        note = f"{summary}{f'; {_format_metric(objective.bits)}: {held_out}' if held_out else ''}."
         write_text(folder / "README.md", model_card(folder, folder.name, note=note))
 
 
@@ -304,11 +304,11 @@ def _table(evaluations: dict[str, dict[str, Any]], objective: Objective) -> Tabl
     bits, perplexity, bases = objective.bits, objective.perplexity, objective.bases
     table = Table(title="Held-out windows")
     for column in ("split", bits, perplexity, bases):
-        table.add_column(_in_words(column), justify="left" if column == "split" else "right")
+        table.add_column(_format_metric(column), justify="left" if column == "split" else "right")
     for name, values in evaluations.items():
         table.add_row(name, f"{values[bits]:.4f}", f"{values[perplexity]:.4f}", f"{values[bases]:,}")
     return table
 
 
-def _in_words(metric: str) -> str:
+def _format_metric(metric: str) -> str:
     return metric.replace("_", " ")

@@ -19,7 +19,7 @@ BASELINES = ("linear_probe", "lora", "full")
 LEARNING_RATES = {"lora": 3e-3, "full": 1e-3}  # peaks of AdamW
 
 
-def in_turn(rows_of: list[list[int]], count: int, seed: int) -> list[int]:
+def draw_in_turn(rows_of: list[list[int]], count: int, seed: int) -> list[int]:
     """
     Draw rows from each class in turn.
 

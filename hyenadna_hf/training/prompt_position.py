@@ -101,7 +101,7 @@ def placed_order(
     return torch.cat([between, 2 * counts], dim=1).argsort(dim=1, stable=True)
 
 
-def in_order(values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+def reorder(values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     """
     Rearrange the positions of a batch.
 
@@ -178,7 +178,7 @@ class _PlacedPrompt:
             mask = None if attention_mask is None else attention_mask[:, -columns:]
             return self.base_model(**{**inputs, "attention_mask": mask}, **kwargs)
         is_language_model = self.active_peft_config.task_type == peft.TaskType.CAUSAL_LM
-        order, placed = self._placed(**inputs, before_labels=is_language_model, **kwargs)
+        order, placed = self._place(**inputs, before_labels=is_language_model, **kwargs)
         if is_language_model:
             first = int((order < self.active_peft_config.num_virtual_tokens).int().argmax(1).min())
             reads_first = first and self._can_read_context_first(placed["inputs_embeds"], kwargs)
@@ -190,9 +190,9 @@ class _PlacedPrompt:
         restored = order.argsort(1)
         for name, value in outputs.items():
             if name == "hidden_states":
-                outputs[name] = tuple(in_order(state, restored) for state in value)
+                outputs[name] = tuple(reorder(state, restored) for state in value)
             elif isinstance(value, torch.Tensor) and value.dim() == 3:
-                outputs[name] = in_order(value, restored)
+                outputs[name] = reorder(value, restored)
         return outputs if return_dict else outputs.to_tuple()
 
     def _can_read_context_first(self, inputs_embeds: torch.Tensor, kwargs: dict[str, Any]) -> bool:
@@ -231,7 +231,7 @@ class _PlacedPrompt:
             loss = model.loss_function(logits, labels, model.config.vocab_size, shift_labels=shifted, **kwargs)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 
-    def _placed(
+    def _place(
         self,
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
@@ -253,12 +253,12 @@ class _PlacedPrompt:
         mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long) if attention_mask is None else attention_mask
         tokens = config.num_virtual_tokens
         order = placed_order(config.prompt_position, tokens, mask, labels if before_labels else None)
-        placed = {"inputs_embeds": in_order(torch.cat([prompt, embeds], dim=1), order)}
+        placed = {"inputs_embeds": reorder(torch.cat([prompt, embeds], dim=1), order)}
         if attention_mask is not None:
-            placed["attention_mask"] = in_order(F.pad(mask, (tokens, 0), value=1), order)
+            placed["attention_mask"] = reorder(F.pad(mask, (tokens, 0), value=1), order)
         if labels is not None:
             per_position = config.task_type != peft.TaskType.SEQ_CLS
-            placed["labels"] = in_order(F.pad(labels, (tokens, 0), value=IGNORED), order) if per_position else labels
+            placed["labels"] = reorder(F.pad(labels, (tokens, 0), value=IGNORED), order) if per_position else labels
         return order, placed
 
 
@@ -293,7 +293,7 @@ class PeftModelForCausalLM(_PlacedPrompt, peft.PeftModelForCausalLM):
         pad = kwargs.get("pad_token_id", options.pad_token_id)
         if mask is None and embeds is None and pad is not None:  # as without a prompt
             mask = (input_ids != pad).long()
-        _, placed = self._placed(input_ids, mask, embeds, **kwargs)
+        _, placed = self._place(input_ids, mask, embeds, **kwargs)
         return self.base_model.generate(input_ids, **placed, **kwargs)
 
 

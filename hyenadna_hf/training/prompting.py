@@ -128,7 +128,7 @@ class Task:
         """Return the prompts of a split, with demonstrations from the training split."""
         return Prompts(self.splits[split], self.splits["train"], self.letters, shots, seed, reverse_complement)
 
-    def content_free(self, shots: int, seed: int) -> "Prompts":
+    def draw_content_free(self, shots: int, seed: int) -> "Prompts":
         """Return prompts with random bases as queries, of the lengths of the first validation sequences and class 0."""
         random_bases, bases = random.Random(seed), [VOCABULARY[base] for base in BASES]
         lengths = [len(ids) for ids, _ in self.splits["validation"][:CONTENT_FREE]]
@@ -139,7 +139,7 @@ class Task:
         """Return the same task with other letters for the classes."""
         return replace(self, letters=[VOCABULARY[letter] for letter in letters])
 
-    def model_to_answer(self, softmax: str) -> Any:
+    def build_answering_model(self, softmax: str) -> Any:
         """Return a copy of the model whose loss compares the tokens that `softmax` names."""
         model = copy.deepcopy(self.model)
         if softmax == "letters":
@@ -404,7 +404,7 @@ def evaluate(task: Task, args: PromptingArguments, trainer: Trainer, shots: int,
     scores = log_softmax(logits[:, task.letters], axis=1)
     metrics = {"accuracy": accuracy_of_letters(scores, answers, task.letters)}
     if args.calibration == "contextual":
-        content_free = trainer.predict(task.content_free(shots, seed)).predictions[:, :-1]
+        content_free = trainer.predict(task.draw_content_free(shots, seed)).predictions[:, :-1]
         prior = logsumexp(log_softmax(content_free[:, task.letters], axis=1), axis=0)
         calibrated = accuracy_of_letters(scores - prior, answers, task.letters)
         metrics = {"accuracy": calibrated, "uncalibrated_accuracy": metrics["accuracy"]}

@@ -14,7 +14,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from ..arguments import CommandParser
 from ..errors import InputError
 from .adapters import LINEAR_LAYERS
-from .prompt_baselines import BASELINES, LEARNING_RATES, in_turn, probe_accuracy
+from .prompt_baselines import BASELINES, LEARNING_RATES, draw_in_turn, probe_accuracy
 from .prompt_grid import PROMPT_FOLDER, run_grid
 from .prompting import (
     POSITIONS,
@@ -218,7 +218,7 @@ def train_prompt(
         task = task.with_letters(PUBLISHED_LETTERS[len(task.letters)])
     args = replace(args, seed=seed)
     set_seed(seed)
-    model = task.model_to_answer(args.softmax)
+    model = task.build_answering_model(args.softmax)
     if prompt_tokens == 0:
         validation = task.prompts("validation", shots, seed)
         trainer = make_trainer(task, args, model, None, validation, output_dir=str(folder))
@@ -226,7 +226,7 @@ def train_prompt(
         metrics = evaluate(task, args, trainer, shots, seed)
         return {**metrics, "validation_loss": loss, "epochs": 0, "parameters": 0}
     place = "before" if prompt_position == PUBLISHED else prompt_position
-    model = prompted(model, prompt_tokens, args.dropout, place)
+    model = add_prompt(model, prompt_tokens, args.dropout, place)
     initialise(model, task, args.prompt_init)
     folder = folder / f"{PROMPT_FOLDER}{prompt_tokens}-{prompt_position}-shots-{shots}-seed-{seed}"
     metrics = _fit(args, task, model, None, shots, folder, show)
@@ -261,14 +261,14 @@ def train_baseline(
         Values as from [`train_prompt`], or the accuracy alone for a linear probe.
     """
     rows_of = task.prompts("train", 0, seed).rows_of
-    rows = in_turn(rows_of, training_sequences, seed)
+    rows = draw_in_turn(rows_of, training_sequences, seed)
     if method == "linear_probe":
         return {"accuracy": probe_accuracy(task, args, rows)}
     from peft import LoraConfig, get_peft_model
 
     args = replace(args, seed=seed, learning_rate=LEARNING_RATES[method])
     set_seed(seed)
-    model = task.model_to_answer(args.softmax)
+    model = task.build_answering_model(args.softmax)
     if method == "lora":
         with warnings.catch_warnings():  # PEFT asks transformers by an old name
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -321,7 +321,7 @@ def _fit(
     }
 
 
-def prompted(model: Any, prompt_tokens: int, dropout: float = 0.0, position: str = "before") -> Any:
+def add_prompt(model: Any, prompt_tokens: int, dropout: float = 0.0, position: str = "before") -> Any:
     """
     Add a trainable soft prompt to a frozen language model.
 
@@ -373,7 +373,7 @@ def initialise(model: Any, task: Task, method: str) -> None:
     Initialise a soft prompt.
 
     Args:
-        model: Model from [`prompted`].
+        model: Model from [`add_prompt`].
         task: Training sequences.
         method: One of `INITIALISATIONS`.
     """

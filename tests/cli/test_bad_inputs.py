@@ -20,7 +20,7 @@ from hyenadna_hf import (
     HyenaDNAForTokenClassification,
     HyenaDNATokenizer,
 )
-from hyenadna_hf.jobs import locked
+from hyenadna_hf.jobs import hold_lock
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489")
 FASTQ = b"@read1\nACGTACGTAC\n+\nIIIIIIIIII\n"
@@ -338,7 +338,7 @@ def test_twice_at_once(name, good, tmp_path, capfd):
     call = WRITERS[name]
     output = tmp_path / call.output
     folder = output if call.makes_a_folder else tmp_path / f"{call.output}.partial"
-    with locked(folder, "the first run"):
+    with hold_lock(folder, "the first run"):
         before = snapshot(tmp_path)
         status, err = run(name, good, good / call.source, output, capfd)
         assert "another run is writing it" in check_error(name, status, err, {BAD_INPUT}, alone=False)

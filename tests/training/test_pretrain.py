@@ -15,7 +15,7 @@ from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM
 from hyenadna_hf.cli import main
 from hyenadna_hf.data.fasta import Fasta
 from hyenadna_hf.data.sequence import token_ids
-from hyenadna_hf.jobs import LOCK_FILE, locked
+from hyenadna_hf.jobs import LOCK_FILE, hold_lock
 from hyenadna_hf.pretrained import BUNDLED_CHECKPOINTS
 from hyenadna_hf.training import pretrain as pretrain_module
 from hyenadna_hf.training.objectives import Objective
@@ -247,7 +247,7 @@ def test_the_former_name_of_window_still_works(capsys):
 
 
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(files, capsys):
-    with locked(files / "out", "out"):
+    with hold_lock(files / "out", "out"):
         assert main(arguments(files, "out")) == 2
         assert "another run" in capsys.readouterr().err
         assert [path.name for path in (files / "out").iterdir()] == [LOCK_FILE]

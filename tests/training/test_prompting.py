@@ -13,10 +13,10 @@ from hyenadna_hf import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNATokenizer
 from hyenadna_hf.data.sequence import reverse_complement_ids
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.training import few_shot, soft_prompt
-from hyenadna_hf.training.prompt_baselines import in_turn, mean_hidden_states
+from hyenadna_hf.training.prompt_baselines import draw_in_turn, mean_hidden_states
 from hyenadna_hf.training.prompt_grid import draw, interval, summarise, write_tables
 from hyenadna_hf.training.prompting import LettersLoss, Prompts, ShowSteps, accuracy_of_letters, load_task
-from hyenadna_hf.training.soft_prompt import initialise, prompted
+from hyenadna_hf.training.soft_prompt import add_prompt, initialise
 
 pytest.importorskip("matplotlib")
 
@@ -86,9 +86,9 @@ def test_rows_have_demonstrations_of_their_own_and_strands_are_flipped_one_by_on
 @given(st.lists(st.lists(st.integers(), unique=True, max_size=8), min_size=1, max_size=4), st.integers(0, 40))
 def test_tuning_samples_come_from_each_class_in_turn(rows_of, count):
     rows_of = [[(number, row) for row in rows] for number, rows in enumerate(rows_of)]
-    drawn = in_turn(rows_of, count, seed=1)
+    drawn = draw_in_turn(rows_of, count, seed=1)
     assert len(drawn) == len(set(drawn)) == min(count, sum(map(len, rows_of)))
-    assert drawn == in_turn(rows_of, 99, seed=1)[:count]
+    assert drawn == draw_in_turn(rows_of, 99, seed=1)[:count]
     counts = [sum(row[0] == number for row in drawn) for number in range(len(rows_of))]
     assert all(counts[i] >= min(len(rows_of[i]), max(counts) - 1) for i in range(len(rows_of)))
 
@@ -96,7 +96,7 @@ def test_tuning_samples_come_from_each_class_in_turn(rows_of, count):
 def test_only_the_prompt_is_dropped_and_only_in_training(make_model, config):
     base = make_model(HyenaDNAForCausalLM, config)
     seen = []
-    model = prompted(base, 64, dropout=0.5)
+    model = add_prompt(base, 64, dropout=0.5)
     base.get_submodule("hyena").register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
     )
@@ -199,7 +199,7 @@ def test_calibration_takes_away_what_the_model_answers_to_anything(dataset, lang
     (row,) = few_shot.few_shot(args)["rows"]
     assert row["accuracy"] > 0.7 and "uncalibrated_accuracy" in row
     task = load_task(args)
-    queries = task.content_free(0, 42)
+    queries = task.draw_content_free(0, 42)
     assert len(queries) == 24 and {int(queries[i]["input_ids"][-1]) for i in range(24)} == {A}
     assert [len(queries[i]["input_ids"]) - 1 for i in range(24)] == [len(ids) for ids, _ in task.splits["validation"]]
     scores, answers = np.log([[0.9, 0.1], [0.99, 0.01]]), np.array([C, A])
@@ -211,7 +211,7 @@ def test_calibration_takes_away_what_the_model_answers_to_anything(dataset, lang
 def test_prompts_begin_as_asked(dataset, language_model, tmp_path):
     task = load_task(arguments(soft_prompt.SoftPromptArguments, dataset, language_model, tmp_path, shots=[0]))
     table = task.model.get_input_embeddings().weight.detach()
-    model = prompted(task.model_to_answer("letters"), 6, position="after")
+    model = add_prompt(task.build_answering_model("letters"), 6, position="after")
     weight = model.prompt_encoder.default.embedding.weight
     untouched = weight.clone()
     initialise(model, task, "random")
