@@ -53,6 +53,7 @@ ADAPTER_TASKS = {
     "TOKEN_CLS": "AutoModelForTokenClassification",
 }
 CLASSIFIER_TASKS = ("SEQ_CLS", "TOKEN_CLS")
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")  # ends of the names of models
 # Auto classes whose models have a base model, with the configurations that transformers knows for each.
 _WITH_BASE_MODEL = {
     "AutoModel": MODEL_MAPPING,
@@ -138,7 +139,12 @@ def resolve(source: str | Path) -> str:
 
 
 def load_trained(
-    auto_class: Any, source: str, dtype: str = "float32", tokenizer: str | None = None, trust_remote_code: bool = False
+    auto_class: Any,
+    source: str,
+    dtype: str = "float32",
+    tokenizer: str | None = None,
+    trust_remote_code: bool = False,
+    any_architecture: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     Load a trained HyenaDNA model and its tokenizer.
@@ -149,6 +155,7 @@ def load_trained(
         dtype: Data type of the weights: `float32` or `bfloat16`.
         tokenizer: Folder or Hub id of the tokenizer. Defaults to `source`.
         trust_remote_code: Run code that comes with the checkpoint.
+        any_architecture: Accept models other than HyenaDNA, such as the baselines.
 
     Returns:
         The model, in evaluation mode on the CPU, and the tokenizer.
@@ -156,12 +163,16 @@ def load_trained(
     Raises:
         InputError: If loading fails, the model is not HyenaDNA, or the checkpoint lacks a weight of the model.
     """
-    model = load_model(auto_class, source, dtype, trust_remote_code)
+    model = load_model(auto_class, source, dtype, trust_remote_code, any_architecture)
     return model, load_tokenizer(source, tokenizer, trust_remote_code)
 
 
 def load_model(
-    auto_class: Any, source: str, dtype: str = "float32", trust_remote_code: bool = False
+    auto_class: Any,
+    source: str,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    any_architecture: bool = False,
 ) -> PreTrainedModel:
     """
     Load a trained HyenaDNA model.
@@ -171,6 +182,7 @@ def load_model(
         source: A bundled checkpoint, a folder, a folder with a PEFT adapter, or a Hub id.
         dtype: Data type of the weights: `float32` or `bfloat16`.
         trust_remote_code: Run code that comes with the checkpoint.
+        any_architecture: Accept models other than HyenaDNA, such as the baselines.
 
     Returns:
         The model, in evaluation mode on the CPU.
@@ -179,7 +191,7 @@ def load_model(
         InputError: If loading fails, the model is not HyenaDNA, or the checkpoint lacks a weight of the model.
     """
     model, missing = _load(auto_class or _saved_auto_class, source, dtype, trust_remote_code)
-    if model.config.model_type != HyenaDNAConfig.model_type:
+    if not any_architecture and model.config.model_type != HyenaDNAConfig.model_type:
         raise InputError(f"--model {source}: this is a {model.config.model_type} model; give a HyenaDNA checkpoint.")
     return _check_weights(model, source, missing)
 
@@ -438,6 +450,9 @@ def _set_location(model: PreTrainedModel, source: str) -> PreTrainedModel:
 def _saved_auto_class(config: PretrainedConfig) -> Any:
     """Return the Auto class of the model that a configuration was saved with."""
     architecture = (config.architectures or ["nothing"])[0]
+    for suffix in CLASSIFIERS:
+        if architecture.endswith(suffix):
+            return getattr(transformers, f"AutoModel{suffix}")
     if architecture not in TASKS:
         raise ValueError(f"its config.json names {architecture}, not one of {', '.join(TASKS)}")
     return getattr(transformers, TASKS[architecture][0])

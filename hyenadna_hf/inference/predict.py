@@ -41,7 +41,7 @@ PART_BASES = 1 << 20  # size of a part, the work that a kill can lose
 
 @dataclass(kw_only=True)
 class PredictArguments(InferenceArguments):
-    model: str = field(metadata={"help": f"A fine-tuned HyenaDNA model: {CHECKPOINTS}."})
+    model: str = field(metadata={"help": f"A fine-tuned model: {CHECKPOINTS}."})
     input: str = field(
         metadata={
             "help": "Sequences: FASTA, - for standard input; a table (CSV, TSV, JSON Lines, Parquet) with a column of "
@@ -105,7 +105,9 @@ def main(argv: list[str]) -> dict[str, Any] | None:
     """Run `hyenadna predict` with the arguments `argv`."""
     args, _ = parser().parse(argv)
     out = output_path("--out", args.out, (".tsv", ".bed", *BEDGRAPH, *BIGWIG))
-    model, tokenizer = load_trained(None, args.model, args.dtype, args.tokenizer, args.trust_remote_code)
+    model, tokenizer = load_trained(
+        None, args.model, args.dtype, args.tokenizer, args.trust_remote_code, any_architecture=True
+    )
     predictor = Predictor(model, tokenizer, args.problem_type, args.strands, args.max_tokens)
     _check_output(args, out, predictor)
     state = processes(args.use_cpu)
@@ -150,11 +152,12 @@ def _predict_sequences(
     args: PredictArguments, out: Path, predictor: Predictor, identity: dict[str, Any], state: Any
 ) -> dict[str, int]:
     header, queries, genome = _read_queries(args)
-    too_long = next((query for query in queries if query.length > predictor.longest), None)
+    limit = predictor.longest
+    too_long = next((query for query in queries if limit is not None and query.length > limit), None)
     if too_long:
         raise InputError(
             f"--input {args.input}: {too_long.columns[0]} has {too_long.length:,} bases, but the model reads at most "
-            f"{predictor.longest:,}; shorten it."
+            f"{limit:,}; shorten it."
         )
 
     def make(part: list[Query], path: Path, advance: Callable[[int], None]) -> None:
@@ -231,11 +234,13 @@ def _predict_bases(
     if args.fasta is None and not _is_fasta(args.input):
         raise InputError(f"--input {args.input}: this model predicts every base; give FASTA, or BED with --fasta.")
     window = predictor.longest if args.window is None else args.window
+    if window is None:
+        raise InputError(f"--model {args.model}: it reads windows of any length; give --window.")
     stride = max(1, window // 2) if args.stride is None else args.stride
-    if not 1 <= stride <= window <= predictor.longest:
+    if not 1 <= stride <= window <= (predictor.longest or window):
+        bounds = f"1 to {predictor.longest:,} bases" if predictor.longest else "at least 1 base"
         raise InputError(
-            f"--window {window} --stride {stride}: give a window of 1 to {predictor.longest:,} bases, and a stride of "
-            "at most a window."
+            f"--window {window} --stride {stride}: give a window of {bounds}, and a stride of at most a window."
         )
     with Fasta(args.fasta or args.input) as genome:
         whole = [(contig, 0, length) for contig, length in genome.lengths.items()]

@@ -9,12 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.sequence import reverse_complement
 from ..errors import InputError
-from ..loading import check_tokenizer
+from ..loading import CLASSIFIERS, check_tokenizer
 from .batching import BATCHES_AHEAD, chunks_of, inference_of, length_bucketed
 from .likelihood import MAX_TOKENS, check_strands
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
-HEADS = {"HyenaDNAForSequenceClassification": False, "HyenaDNAForTokenClassification": True}
 
 
 class Predictor:
@@ -24,8 +23,8 @@ class Predictor:
     Predictions are probabilities of classes or labels, or numbers in the units of the training data.
 
     Args:
-        model: `HyenaDNAForSequenceClassification` or `HyenaDNAForTokenClassification`. Its device and mode do not
-            change.
+        model: `HyenaDNAForSequenceClassification`, `HyenaDNAForTokenClassification`, or such a model of another
+            architecture with one token per base. Its device and mode do not change.
         tokenizer: Tokenizer of the model.
         problem_type: `single_label_classification`, `multi_label_classification` or `regression`. Defaults to that of
             the model, which models that were trained without one, such as PEFT adapters, do not record.
@@ -35,7 +34,7 @@ class Predictor:
     Attributes:
         names: Names of the labels.
         is_per_base: Whether the model predicts every base.
-        longest: Longest sequence that the model reads, in bases.
+        longest: Longest sequence that the model reads, in bases; `None` without a limit.
 
     Raises:
         InputError: If an argument is invalid.
@@ -50,8 +49,8 @@ class Predictor:
         max_tokens: int = MAX_TOKENS,
     ) -> None:
         head = type(model).__name__
-        if head not in HEADS:
-            raise InputError(f"model: {head} has no head for predictions; give one of {', '.join(HEADS)}.")
+        if not isinstance(model, PreTrainedModel) or not head.endswith(CLASSIFIERS):
+            raise InputError(f"model: {head} has no head for predictions; give a model {' or '.join(CLASSIFIERS)}.")
         self.problem_type = problem_type or model.config.problem_type
         if self.problem_type not in PROBLEM_TYPES:
             problem = "is not recorded by the model" if self.problem_type is None else f"is {self.problem_type!r}"
@@ -61,9 +60,10 @@ class Predictor:
         if max_tokens < 1:
             raise InputError(f"max_tokens={max_tokens}: give at least 1.")
         self.model, self.tokenizer, self.strands, self.max_tokens = model, tokenizer, strands, max_tokens
-        self.is_per_base = HEADS[head]
+        self.is_per_base = head.endswith("ForTokenClassification")
         self.names = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
-        self.longest = model.config.max_seq_len - (0 if self.is_per_base else len(tokenizer("")["input_ids"]))
+        limit = getattr(model.config, "max_position_embeddings", None)
+        self.longest = limit and limit - (0 if self.is_per_base else len(tokenizer("")["input_ids"]))
 
     def predict(self, sequences: Iterable[str]) -> Iterator[np.ndarray]:
         """

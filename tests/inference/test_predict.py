@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from reference import randomise
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from hyenadna_cli import main
 from hyenadna_hf import (
@@ -22,6 +23,7 @@ from hyenadna_hf import (
     HyenaDNAForTokenClassification,
     HyenaDNATokenizer,
 )
+from hyenadna_hf.baselines.named import baseline_config, baseline_tokenizer
 from hyenadna_hf.data.sequence import reverse_complement
 from hyenadna_hf.errors import InputError
 from hyenadna_hf.inference import predict as predict_module
@@ -298,6 +300,48 @@ def test_bad_input(data, capsys, head, options, message):
     assert predict(folder, "table.csv", "out.tsv", *(word.format(folder=folder) for word in options)) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert [path for path in sorted(folder.iterdir()) if path.suffix not in (".fai", ".gzi")] == before
+
+
+def save_baseline(folder, name, length, per_base=False):
+    labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+    config = baseline_config(name, length, per_base, problem_type=SINGLE, **labels)
+    auto_class = AutoModelForTokenClassification if per_base else AutoModelForSequenceClassification
+    torch.manual_seed(1)
+    model = auto_class.from_config(config).eval()
+    with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, torch.nn.BatchNorm1d):  # as after training
+                norm.running_mean.normal_(std=0.1)
+                norm.running_var.uniform_(0.5, 2)
+    model.save_pretrained(folder)
+    baseline_tokenizer(name, getattr(config, "max_position_embeddings", None)).save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("name", ["cnn", "deepsea-cnn", "gpt"])
+def test_baselines_of_sequences(data, name):
+    folder, texts, _ = data
+    model = save_baseline(folder / "model", name, LONGEST)
+    assert predict(folder, "table.csv", "out.tsv", "--strands", "both", "--max_tokens", 200) == 0
+    expected = np.stack([call(model, text, SINGLE, "both") for text in texts.values()])
+    found = [[float(row[f"probability_{name}"]) for name in NAMES] for row in read_tsv(folder / "out.tsv")]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.ptp(expected, axis=0).min() > 1e-3  # predictions depend on the sequence
+
+
+def test_dilated_cnn_in_windows(data, capsys):
+    """Windows of twice the receptive field predict what one window over the whole contig does."""
+    folder, _, contig = data
+    model = save_baseline(folder / "model", "cnn", 80, per_base=True)
+    assert predict(folder, "genome.fa", "out.bw", "--target", "exon") == 2
+    assert "it reads windows of any length; give --window" in capsys.readouterr().err
+    assert predict(folder, "genome.fa", "out.bw", "--target", "exon", "--window", 0) == 2
+    assert "give a window of at least 1 base" in capsys.readouterr().err
+    assert predict(folder, "genome.fa", "out.bw", "--target", "exon", "--window", 2 * 81) == 0
+    with pyBigWig.open(str(folder / "out.bw")) as file:
+        np.testing.assert_allclose(
+            file.values("chr1", 0, len(contig)), call(model, contig, SINGLE)[:, 1], rtol=1e-4, atol=1e-6
+        )
 
 
 def test_numbers_of_bases_are_no_intervals(data, capsys):
