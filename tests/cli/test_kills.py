@@ -122,7 +122,8 @@ GENOME = ["--fasta", "genome.fa", "--model", "model"]
 BASES = ["--input", "genome.fa", "--model", "annotator"]
 WINDOW = ["--window", "120"]
 EVALUATE = ["--table", "variants.csv", "--label_column", "label", "--bootstrap", "20", "--window", "100"]
-PROBE = ["--dataset", "labelled", "--model", "model", "--classifiers", "ridge", "knn", "--train_sizes", "2", "all"]
+PROBE = ["--dataset", "labelled", "--model", "model", "--poolings", "mean", "--train_sizes", "2", "all"]
+PROBE += ["--classifiers", "ridge", "knn"]
 RESUMABLE = {
     "attribute": ("inference.attribute", "out.bw", [*GENOME, "--bed", "regions.bed", "--method", "input_x_gradient"]),
     "context": ("inference.context", "made", [*GENOME, "--region", "chr1", "--windows", "40", "--needle_length", "8"]),
