@@ -1,12 +1,13 @@
 """
 The table and the duration that `hyenadna finetune` prints, as the README shows them.
 
-    python benchmarks/quick_start.py
+    python benchmarks/quick_start.py [--out quick_start_avx2]
 
-runs the command as a user would, in a temporary folder, and writes benchmarks/results/quick_start.md. Run it on an idle
-machine: the output has times.
+runs the command as a user would, in a temporary folder, and writes benchmarks/results/quick_start.md, or another file
+there. Run it on an idle machine: the output has times.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -15,12 +16,15 @@ from pathlib import Path
 
 from report import commit, machine
 
-OUT = Path(__file__).parent / "results" / "quick_start.md"
+RESULTS = Path(__file__).parent / "results"
 WIDTH = 90
 TITLE = "Held-out test split"
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", default="quick_start")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "hyenadna_hf", "finetune"]
         environment = {**os.environ, "COLUMNS": str(WIDTH), "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -30,7 +34,7 @@ def main():
     lines = output.rstrip().splitlines()
     title, end = (next(number for number, line in enumerate(lines) if word in line) for word in (TITLE, "└"))
     shown = "\n".join(line.rstrip() for line in lines[title : end + 1] + [line for line in lines if "Took" in line])
-    OUT.write_text(f"```\n{shown}\n```\n\n{machine()}{commit()}\n", encoding="utf-8")
+    (RESULTS / f"{args.out}.md").write_text(f"```\n{shown}\n```\n\n{machine()}{commit()}\n", encoding="utf-8")
     print(shown)
 
 

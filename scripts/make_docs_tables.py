@@ -48,13 +48,7 @@ class Table:
         if absent:
             raise SystemExit(f"{self.source}.md has no column {absent[0]!r}; update TABLES in {Path(__file__).name}.")
         table = markdown_table(columns, ([row[name] for name in columns.values()] for row in rows))
-        path = Path(os.path.relpath(RESULTS / f"{self.source}.md", page.parent)).as_posix()
-        line = (
-            ["", f"<small>[{': '.join([self.source, *machine(self.source)])}]({path})</small>"]
-            if self.has_source
-            else []
-        )
-        return "\n".join([*table, *line])
+        return "\n".join([*table, *(source_line(self.source, page) if self.has_source else [])])
 
 
 @dataclass(frozen=True)
@@ -77,10 +71,12 @@ class Output:
     """The output of a command, as benchmarks/quick_start.py recorded it."""
 
     source: str
+    has_source: bool = True
 
     def render(self, page: Path) -> str:
         """Return the block of text."""
-        return (RESULTS / f"{self.source}.md").read_text(encoding="utf-8").rpartition("```")[0] + "```"
+        block = (RESULTS / f"{self.source}.md").read_text(encoding="utf-8").rpartition("```")[0] + "```"
+        return "\n".join([block, *(source_line(self.source, page) if self.has_source else [])])
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,8 @@ class Figure:
 LARGEST = "hyenadna-large-1m-seqlen"
 
 TABLES: dict[str, Table | Sizes | Output] = {
-    "quick_start": Output("quick_start"),
+    "quick_start": Output("quick_start", has_source=False),
+    "quick_start_avx2": Output("quick_start_avx2"),
     "sizes": Sizes(),
     "speed_short": Table(
         "speed",
@@ -365,6 +362,12 @@ def read(source: str) -> list[Row]:
         for row in found:
             row["rows x positions"] = f"{row['rows']} x {row['positions']}"
     return found
+
+
+def source_line(source: str, page: Path) -> list[str]:
+    """Return lines that link a page to a file in benchmarks/results, without its ending, and name its machine."""
+    path = Path(os.path.relpath(RESULTS / f"{source}.md", page.parent)).as_posix()
+    return ["", f"<small>[{': '.join([source, *machine(source)])}]({path})</small>"]
 
 
 def machine(source: str) -> list[str]:
