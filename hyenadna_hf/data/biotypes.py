@@ -81,7 +81,8 @@ def load_biotypes(
         warnings.warn(f"{gtf}: skipping biotypes with fewer than {min_genes} genes: {skipped}.", stacklevel=2)
     if len(names) < 2:
         raise InputError(
-            f"{gtf}: {len(names)} biotypes have at least {min_genes} genes, but two are needed; lower min_genes."
+            f"{gtf}: fewer than two biotypes ({', '.join(names) or 'none'}) have at least {min_genes} genes; lower "
+            "min_genes."
         )
     features = Features(
         {

@@ -83,7 +83,7 @@ def test_rare_biotypes_are_counted(tmp_path, genome):
         load_biotypes(path, genome, ["miRNA", "tRNA"])
     with (
         pytest.warns(UserWarning),
-        pytest.raises(InputError, match="0 biotypes have at least 10 genes, but two are needed"),
+        pytest.raises(InputError, match="fewer than two biotypes .none. have at least 10 genes; lower min_genes"),
     ):
         load_biotypes(path, genome)
 

@@ -287,7 +287,7 @@ def test_intervals_and_genes_on_standard_input(tmp_path, temporary, standard_inp
         assert [interval[:3] for interval in read_bed(name, genome)] == [("chr1", 0, 3)]
         assert [interval[:3] for interval in read_bed(name, genome)] == [("chr1", 0, 3)]
         standard_input(MARK + b"1\tx\tncRNA_gene\t2\t4\t.\t-\t.\tID=gene:g;biotype=tRNA\n" * 3)
-        with pytest.raises(InputError, match=f"{name}: 1 biotypes have at least 1 genes"):
+        with pytest.raises(InputError, match=f"{name}: fewer than two biotypes .* have at least 1 genes"):
             load_biotypes(name, genome, min_genes=1)
 
 
