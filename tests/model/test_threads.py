@@ -13,7 +13,7 @@ LENGTHS = (15, 30, 60, 120, 300, 700)
 THREADS = 8
 
 
-@pytest.mark.parametrize("calls", [40, pytest.param(800, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [40, pytest.param(2_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("memory", ["auto", "low", "fast"])
 def test_threads_get_what_one_thread_gets(memory, calls):
     """Each call is of another transform size than most before it, so that kept spectra are replaced all the time."""
