@@ -6,6 +6,11 @@ import re
 from typing import Any
 
 
+def shorten_list(names: list[str], shown: int) -> str:
+    """Join names for a message, and count those after the first `shown`."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
+
+
 class InputError(ValueError):
     """Invalid input. The message is one sentence that names the argument or file, its value and the remedy."""
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import pysam
 
-from ..errors import InputError
+from ..errors import InputError, shorten_list
 from .sequence import NOT_A_NUCLEOTIDE, NUCLEOTIDES
 from .source import DAMAGED_GZIP, FASTA, open_packed, packing_of, regular_file, remove_at_exit
 
@@ -80,7 +80,9 @@ class Fasta:
         if len(matches) > 1:
             raise InputError(f"{self.path}: {name!r} matches {', '.join(matches)}; use one of these names.")
         if not matches:
-            raise InputError(f"{self.path}: there is no sequence {name!r}; the file has {self._some_names()}.")
+            raise InputError(
+                f"{self.path}: there is no sequence {name!r}; the file has {shorten_list([*self.lengths], 6)}."
+            )
         return matches[0]
 
     def fetch(self, name: str, start: int = 0, end: int | None = None) -> str:
@@ -152,10 +154,6 @@ class Fasta:
         for name in self.lengths:
             names.setdefault(bare_name(name), []).append(name)
         return names
-
-    def _some_names(self, shown: int = 6) -> str:
-        names = list(self.lengths)
-        return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
     def _prepare(self) -> None:
         """Make sure that a file with random access and its index exist."""

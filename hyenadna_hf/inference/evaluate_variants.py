@@ -19,7 +19,7 @@ from ..data.fasta import Fasta
 from ..data.files import LABEL_COLUMNS, find_published
 from ..data.labelled import MISSING
 from ..data.source import FASTA, regular_file
-from ..errors import InputError, WorkError
+from ..errors import InputError, WorkError, shorten_list
 from ..jobs import Job, folder_job, output_folder, progress, replace_file, sha256
 from ..loading import CHECKPOINTS, InferenceArguments, fingerprint, load_trained
 from ..processes import processes
@@ -249,19 +249,18 @@ def _is_positive(column: str, values: pd.Series, positive: list[str] | None) -> 
         positive = [name for name in names if name.lower() in TRUE]
         if any(name.lower() not in (*TRUE, *FALSE) for name in names):
             raise InputError(
-                f"--label_column {column}: the labels are {_shorten(names)}; set --positive to the positive ones."
+                f"--label_column {column}: the labels are {shorten_list(names, 8)}; set --positive to the positive "
+                "ones."
             )
     absent = [name for name in positive if name not in names]
     if absent:
-        raise InputError(f"--positive {absent[0]}: column {column} has no such label; choose from {_shorten(names)}.")
+        raise InputError(
+            f"--positive {absent[0]}: column {column} has no such label; choose from {shorten_list(names, 8)}."
+        )
     if not positive or len(positive) == len(names):
         kind = "positive" if positive else "negative"
         raise InputError(f"--label_column {column}: all variants are {kind}; give positive and negative ones.")
     return np.where(known, values.isin(positive), np.nan)
-
-
-def _shorten(names: list[str], shown: int = 8) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 
 def _models(args: EvaluateVariantsArguments) -> dict[str, tuple[Any, Any]]:
